@@ -47,7 +47,7 @@ async fn watched(
     // Before the state is read, so that each later change is an event.
     events.begin().await?;
     loop {
-        show(&state(id, &session.client.get(tunnel, &[]).await?))?;
+        show(&state(&session.client.get(tunnel, &[]).await?))?;
         // After it, events are missing.
         let mut event = events.next().await?;
         while event.kind != "reset" {
@@ -60,10 +60,10 @@ async fn watched(
 }
 
 /// A tunnel's connection, as an event would tell it.
-fn state(id: &str, tunnel: &Value) -> String {
+fn state(tunnel: &Value) -> String {
     let connection = &tunnel["connection"];
     let why = &connection["lastError"]["message"];
-    words(&[&connection["since"], &"connection".into(), &id.into(), &connection["state"], why])
+    words(&[&connection["since"], &"connection".into(), &tunnel["name"], &connection["state"], why])
 }
 
 /// The events of the Frontdoor.
@@ -98,7 +98,9 @@ fn line_of(event: &Event) -> String {
     let detail = &event.data["statusDetail"];
     let why = [text(detail, "reason"), text(detail, "message")].join(" ");
     let data = &event.data;
-    words(&[&data["at"], &event.kind.as_str().into(), &data["id"], &data["status"], &why.trim().into()])
+    // A resource that is no longer kept has no name.
+    let what = Some(&data["name"]).filter(|name| name.is_string()).unwrap_or(&data["id"]);
+    words(&[&data["at"], &event.kind.as_str().into(), what, &data["status"], &why.trim().into()])
 }
 
 /// The event's data with its kind, and its id to go on from.
@@ -172,7 +174,8 @@ mod tests {
                     tcp.write_all(gap).await.unwrap();
                     streams.push(tcp);
                 } else {
-                    let tunnel = json!({"connection": {"state": states.next().unwrap()}}).to_string();
+                    let tunnel =
+                        json!({"name": "lan", "connection": {"state": states.next().unwrap()}}).to_string();
                     tcp.write_all(tunnel.as_bytes()).await.unwrap();
                 }
             }
@@ -187,6 +190,6 @@ mod tests {
             () = sleep(BOUND) => {}
             ended = watch => assert!(matches!(ended, Err(Failed::Said)), "{ended:?}"),
         }
-        assert_eq!(shown, ["UP", "DOWN"].map(|state| format!("\tconnection\ttnl-1\t{state}\t")));
+        assert_eq!(shown, ["UP", "DOWN"].map(|state| format!("\tconnection\tlan\t{state}\t")));
     }
 }

@@ -19,6 +19,7 @@ use wicketgate_model::{
     AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ResetMode, ResetScope, ShareId,
     TunnelId,
 };
+use wicketgate_store::ShareRow;
 
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
@@ -83,10 +84,10 @@ impl Gateways {
         view.namespaces().map(|names| format!("{names}-{slot}"))
     }
 
-    /// Why a share of the tunnel cannot be reached from the site now; `None` if it can, or if that is not known.
-    pub(crate) fn peer_problem(&self, location: &LocationId, tunnel: TunnelId) -> Option<Detail> {
-        let view = self.at(location)?.view.lock();
-        let problem = PeerState::of(&view, tunnel)?.problem(tunnel)?;
+    /// Why the share cannot be reached from the site now; `None` if it can, or if that is not known.
+    pub(crate) fn peer_problem(&self, share: &ShareRow) -> Option<Detail> {
+        let (view, tunnel) = (self.at(&share.location)?.view.lock(), share.spec.tunnel);
+        let problem = PeerState::of(&view, tunnel)?.problem(&share.tunnel_name)?;
         let connection = &view.observed.tunnels.get(&tunnel)?.connection;
         Some(Detail { problem, since: connection.passes_since() })
     }

@@ -2,8 +2,8 @@
 //! gateways refuse a certificate that is still valid.
 
 use crate::{
-    Action, Filter, FilterValue, ListRequest, Page, PageRequest, ResourceType, Result, Store, StoreError,
-    WriteContext,
+    Action, Filter, FilterValue, ListRequest, NamedRow, Page, PageRequest, ResourceType, Result, Store,
+    StoreError, WriteContext,
     agent_link::Activity,
     execution::Execution,
     list::{Listing, of},
@@ -37,6 +37,13 @@ rows! {
         pub last_seen: Option<Timestamp>,
         pub created_at: Timestamp,
         pub barred_at: Option<Timestamp>,
+    }
+}
+
+impl AgentRow {
+    pub fn named(&self) -> NamedRow {
+        let name = self.given_name.as_ref().map_or_else(|| self.name.clone(), ToString::to_string);
+        NamedRow::new(self.id, name)
     }
 }
 

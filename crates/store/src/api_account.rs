@@ -2,7 +2,7 @@
 //! API, and kept for the audit trail.
 
 use crate::{
-    Action, ListRequest, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext, claim,
+    Action, ListRequest, NamedRow, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext, claim,
     execution::Execution,
     list::Listing,
     row::{rows, specs},
@@ -47,6 +47,12 @@ impl ApiAccountRow {
             Some(named) => Reach::Named(named.clone()),
             None => Reach::Organization(self.spec.organization.clone()),
         }
+    }
+}
+
+impl ApiAccountRow {
+    pub fn named(&self) -> NamedRow {
+        NamedRow::new(self.id, &self.spec.name)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Environments: private networks that hosting agents serve. Only an enrolment creates one.
 
 use crate::{
-    Action, ListRequest, Page, ResourceType, Result, ShareRow, Store, StoreError, WriteContext,
+    Action, ListRequest, NamedRow, Page, ResourceType, Result, ShareRow, Store, StoreError, WriteContext,
     execution::Execution,
     list::{Listing, of},
     row::rows,
@@ -23,6 +23,13 @@ rows! {
         pub active: bool,
         pub created_at: Timestamp,
         pub updated_at: Timestamp,
+    }
+}
+
+impl EnvironmentRow {
+    /// By its zId, which people see.
+    pub fn named(&self) -> NamedRow {
+        NamedRow::new(&self.z_id, &self.name)
     }
 }
 

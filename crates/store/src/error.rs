@@ -1,22 +1,22 @@
 //! Errors of the store.
 
-use crate::{Column, DatabaseFault};
+use crate::{Column, DatabaseFault, NamedRow};
 use std::{path::PathBuf, sync::Arc};
-use wicketgate_model::{FrontdoorId, PeerCidr, ShareId, SourceCidr, Status};
+use wicketgate_model::{FrontdoorId, PeerCidr, SourceCidr, Status};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another row has the same value of a unique column. `with` is its id, unless it is of another Frontdoor.
+    /// Another row has the same value of a unique column. `with` is that row, unless it is of another Frontdoor.
     #[error("the value of {column} is taken")]
-    Conflict { column: &'static Column, with: Option<String> },
-    /// A row that is in use can't be deleted: `with` is the id of a row that uses it.
+    Conflict { column: &'static Column, with: Option<NamedRow> },
+    /// A row that is in use can't be deleted: `with` uses it.
     #[error("in use by {with}")]
-    InUse { with: String },
-    /// A tunnel with live shares can't be deleted; `first` is the id of the oldest.
+    InUse { with: NamedRow },
+    /// A tunnel with live shares can't be deleted; `first` is the oldest.
     #[error("in use by {count} shares")]
-    HasShares { count: u64, first: String },
+    HasShares { count: u64, first: NamedRow },
     /// There is no such row.
     #[error("not found")]
     Missing,
@@ -25,7 +25,7 @@ pub enum StoreError {
     NoFrontdoor(FrontdoorId),
     /// A live share allows `source_cidr`, which would be outside of its tunnel's network.
     #[error("{source_cidr} of {with} is outside of {peer_cidr}")]
-    SourceOutside { with: ShareId, source_cidr: SourceCidr, peer_cidr: PeerCidr },
+    SourceOutside { with: NamedRow, source_cidr: SourceCidr, peer_cidr: PeerCidr },
     /// A row that the new one refers to is missing or not live.
     #[error("{column} refers to no live row")]
     Reference { column: &'static Column },

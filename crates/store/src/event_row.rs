@@ -20,6 +20,8 @@ rows! {
         pub kind: EventKind,
         /// The id of the share, tunnel or environment.
         pub resource: String,
+        /// Its present name; `None` once it is no longer kept.
+        pub name: Option<String>,
         pub status: String,
         /// Of [`wicketgate_model::Reason`], or of a connection's [`wicketgate_model::ConnectionFault`].
         pub reason: Option<String>,
@@ -36,6 +38,15 @@ rows! {
     }
 }
 
+/// Events with the names of their resources.
+macro_rules! named_events {
+    () => {
+        "SELECT v.*, CASE v.kind WHEN 'ipsec-share' THEN (SELECT s.name FROM ipsec_share s WHERE s.id = v.resource) \
+         WHEN 'environment' THEN (SELECT e.name FROM environment e WHERE e.id = v.resource) \
+         ELSE (SELECT t.name FROM ipsec_tunnel t WHERE t.id = v.resource) END AS name FROM event v WHERE v.id > $1 "
+    };
+}
+
 impl Store {
     /// Events after `after`, oldest first; of one Frontdoor or of all.
     pub async fn events(
@@ -44,8 +55,8 @@ impl Store {
         after: u64,
         most: u32,
     ) -> Result<Vec<EventRow>> {
-        let all = "SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT $2";
-        let own = "SELECT * FROM event WHERE id > $1 AND frontdoor = $3 ORDER BY id LIMIT $2";
+        let all = concat!(named_events!(), "ORDER BY v.id LIMIT $2");
+        let own = concat!(named_events!(), "AND v.frontdoor = $3 ORDER BY v.id LIMIT $2");
         match frontdoor {
             None => self.all(all, &[&after, &most]).await,
             Some(frontdoor) => self.all(own, &[&after, &most, &frontdoor]).await,

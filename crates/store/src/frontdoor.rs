@@ -1,7 +1,7 @@
 //! Frontdoors. A Frontdoor is a customer's collection of tunnels, environments and shares.
 
 use crate::{
-    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, WriteContext,
+    Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, WriteContext,
     execution::Execution,
     list::Listing,
     row::{rows, specs},
@@ -130,11 +130,11 @@ impl Write {
 
     async fn delete_frontdoor(&mut self, id: FrontdoorId) -> Result<()> {
         let before = self.live_frontdoor(id).await?;
-        let user = "SELECT id FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
-                    UNION ALL SELECT id FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
-                    UNION ALL SELECT id FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1";
-        if let Some((with,)) = self.tx.find(user, &[&id]).await? {
-            return Err(StoreError::InUse { with });
+        let user = "SELECT id, name FROM ipsec_share WHERE frontdoor = $1 AND status <> 'DELETED' \
+                    UNION ALL SELECT id, name FROM ipsec_tunnel WHERE frontdoor = $1 AND status <> 'DELETED' \
+                    UNION ALL SELECT id, name FROM environment WHERE frontdoor = $1 AND deleted_at IS NULL LIMIT 1";
+        if let Some((id, name)) = self.tx.find(user, &[&id]).await? {
+            return Err(StoreError::InUse { with: NamedRow { id, name } });
         }
         let delete = "UPDATE frontdoor SET deleted_at = $1, updated_at = $1 WHERE id = $2";
         self.tx.execute(delete, &[&self.context.at, &id]).await?;

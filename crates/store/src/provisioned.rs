@@ -4,7 +4,7 @@
 //! of an earlier generation applies to it, and is recorded in the same transaction.
 
 use crate::{
-    Action, Column, ColumnType, ResourceType, Result, Store, StoreError,
+    Action, Column, ColumnType, NamedRow, ResourceType, Result, Store, StoreError,
     execution::{EndsWith, Execution},
     field::Argument,
     list::Hidden,
@@ -65,7 +65,7 @@ impl Store {
         self.find(AssertSqlSafe(select::<R>()), &[id, &frontdoor]).await
     }
 
-    /// Adds to a conflict the id of the row that has the value, if it is in the same Frontdoor.
+    /// Adds to a conflict the row that has the value, if it is in the same Frontdoor.
     pub(crate) async fn name_conflict<R: Provisioned>(
         &self,
         made: Result<R>,
@@ -74,18 +74,18 @@ impl Store {
     ) -> Result<R> {
         let Err(StoreError::Conflict { column, with: None }) = made else { return made };
         let values = Assignments::of(spec).and(&[("frontdoor", &frontdoor)]);
-        let mut with: Option<(String,)> = None;
+        let mut with: Option<(String, String)> = None;
         if let Some([a, b]) =
             R::UNIQUE.iter().find(|unique| unique.column == column).map(|unique| unique.columns)
             && let (Some(first), Some(second)) = (values.get(a), values.get(b))
         {
             let find = format!(
-                "SELECT id FROM {} WHERE {a} = $1 AND {b} = $2 AND frontdoor = $3 AND status <> 'DELETED'",
+                "SELECT id, name FROM {} WHERE {a} = $1 AND {b} = $2 AND frontdoor = $3 AND status <> 'DELETED'",
                 R::TABLE
             );
             with = self.find(AssertSqlSafe(find), &[first, second, &frontdoor]).await?;
         }
-        Err(StoreError::Conflict { column, with: with.map(|(id,)| id) })
+        Err(StoreError::Conflict { column, with: with.map(|(id, name)| NamedRow { id, name }) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! IPsec shares.
 
 use crate::{
-    Action, ListRequest, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
+    Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     list::{CountTable, Listing, of},
     provisioned::{HIDDEN, Head, Provisioned, Unique},
     row::{rows, specs},
@@ -26,6 +26,7 @@ rows! {
         pub z_id: ZId,
         /// The tunnel's.
         pub location: LocationId,
+        pub tunnel_name: ResourceName,
         pub generation: Generation,
         pub standing: Standing,
         pub created_at: Timestamp,
@@ -84,10 +85,17 @@ impl ShareSpec {
 macro_rules! selected {
     () => {
         "*, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
+         (SELECT n.name FROM ipsec_tunnel n WHERE n.id = tunnel) AS tunnel_name, \
          (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id"
     };
 }
 pub(crate) use selected;
+
+impl ShareRow {
+    pub fn named(&self) -> NamedRow {
+        NamedRow::new(self.id, &self.spec.name)
+    }
+}
 
 impl Provisioned for ShareRow {
     const TABLE: &'static str = "ipsec_share";
@@ -220,11 +228,12 @@ impl Write {
 
     /// Checks that no live share of the tunnel allows sources outside of this network.
     pub(crate) async fn check_sources(&mut self, tunnel: TunnelId, peer_cidr: PeerCidr) -> Result<()> {
-        let select = "SELECT id, allowed_sources FROM ipsec_share WHERE tunnel = $1 AND allowed_sources IS NOT NULL \
+        let select = "SELECT id, name, allowed_sources FROM ipsec_share WHERE tunnel = $1 AND allowed_sources IS NOT NULL \
                       AND status NOT IN ('DELETING', 'DELETED') ORDER BY id";
-        let shares: Vec<(ShareId, AllowedSources)> = self.tx.all(select, &[&tunnel]).await?;
-        for (with, sources) in shares {
+        let shares: Vec<(String, String, AllowedSources)> = self.tx.all(select, &[&tunnel]).await?;
+        for (id, name, sources) in shares {
             if let Some(source_cidr) = outside(Some(&sources), peer_cidr) {
+                let with = NamedRow { id, name };
                 return Err(StoreError::SourceOutside { with, source_cidr, peer_cidr });
             }
         }
@@ -246,7 +255,7 @@ pub(crate) static LISTING: Listing = Listing {
     }),
     hidden: Some(HIDDEN),
     ..Listing::new(
-        "r.*, t.location AS location, e.z_id AS z_id",
+        "r.*, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id",
         "ipsec_share r JOIN ipsec_tunnel t ON t.id = r.tunnel JOIN environment e ON e.id = r.environment",
         "r.id",
     )

@@ -1,8 +1,8 @@
 //! IPsec tunnels.
 
 use crate::{
-    Action, Column, ColumnType, ListRequest, Page, PreviousKeys, ResourceType, Result, Store, StoreError,
-    Tags, WriteContext,
+    Action, Column, ColumnType, ListRequest, NamedRow, Page, PreviousKeys, ResourceType, Result, Store,
+    StoreError, Tags, WriteContext,
     execution::Execution,
     list::{Listing, of},
     provisioned::{HIDDEN, Head, Provisioned, Unique},
@@ -125,6 +125,12 @@ struct Place<'a> {
     tunnel: Option<TunnelId>,
 }
 
+impl TunnelRow {
+    pub fn named(&self) -> NamedRow {
+        NamedRow::new(self.id, &self.spec.name)
+    }
+}
+
 impl Provisioned for TunnelRow {
     const TABLE: &'static str = "ipsec_tunnel";
     const TYPE: ResourceType = ResourceType::Tunnel;
@@ -222,10 +228,10 @@ impl Store {
             async move {
                 let before: TunnelRow = write.live(frontdoor, &id).await?;
                 write.context.check(before.updated_at)?;
-                let users = "SELECT COUNT(*), MIN(id) FROM ipsec_share \
-                             WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED')";
-                if let (count, Some(first)) = write.tx.one(users, &[&id]).await? {
-                    return Err(StoreError::HasShares { count, first });
+                let users = "SELECT COUNT(*) OVER (), id, name FROM ipsec_share \
+                             WHERE tunnel = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id LIMIT 1";
+                if let Some((count, id, name)) = write.tx.find(users, &[&id]).await? {
+                    return Err(StoreError::HasShares { count, first: NamedRow { id, name } });
                 }
                 write.delete(&before).await
             }
@@ -308,14 +314,15 @@ impl Write {
         pools: &LoadBalancerPools,
     ) -> Result<Ipv4Addr> {
         let Place { frontdoor, location, slot, tunnel } = place;
-        let select = "SELECT load_balancer_ip, id, frontdoor FROM ipsec_tunnel \
+        let select = "SELECT load_balancer_ip, id, name, frontdoor FROM ipsec_tunnel \
                       WHERE location = $1 AND status <> 'DELETED'";
-        let taken: Vec<(Ipv4Addr, TunnelId, FrontdoorId)> = self.tx.all(select, &[*location]).await?;
-        let mut taken: HashMap<_, _> = taken.into_iter().map(|(ip, id, of)| (ip, (id, of))).collect();
-        taken.retain(|_, (id, _)| Some(*id) != *tunnel);
+        let taken: Vec<(Ipv4Addr, TunnelId, String, FrontdoorId)> = self.tx.all(select, &[*location]).await?;
+        let mut taken: HashMap<_, _> =
+            taken.into_iter().map(|(ip, id, name, of)| (ip, (id, name, of))).collect();
+        taken.retain(|_, (id, ..)| Some(*id) != *tunnel);
         if let Some(chosen) = pools.chosen().filter(|chosen| !peer.contains(*chosen)) {
-            let Some((id, of)) = taken.get(&chosen) else { return Ok(chosen) };
-            let with = (of == frontdoor).then(|| id.to_string());
+            let Some((id, name, of)) = taken.get(&chosen) else { return Ok(chosen) };
+            let with = (of == frontdoor).then(|| NamedRow::new(id, name));
             return Err(StoreError::Conflict { column: &columns::LOAD_BALANCER_IP, with });
         }
         pools.addresses(*slot, peer).find(|ip| !taken.contains_key(ip)).ok_or(StoreError::NoAddress)

@@ -41,7 +41,7 @@ pub(super) async fn patch(Edit { at, id, format, wanted }: Edit<AgentId>, body: 
         return answer(&at, format, row).await;
     }
     let done = at.state.store.rename_agent(at.id(), id, name, &at.write_context()).await;
-    done.map_err(refused(ResourceKind::Agent, id))?;
+    done.map_err(refused(ResourceKind::Agent, row.named()))?;
     let row = find(&at, id).await?;
     answer(&at, format, row).await
 }
@@ -78,9 +78,11 @@ pub(super) async fn delete(
     Id(id): Id<AgentId>,
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
-    wanted.hold_for(&Agent::of(find(&at, id).await?))?;
+    let row = find(&at, id).await?;
+    let named = row.named();
+    wanted.hold_for(&Agent::of(row))?;
     let done = at.state.store.bar_agent(at.id(), id, &at.write_context()).await;
-    done.map_err(refused(ResourceKind::Agent, id))?;
+    done.map_err(refused(ResourceKind::Agent, named))?;
     at.state.gateways.wake();
     Ok(StatusCode::NO_CONTENT)
 }

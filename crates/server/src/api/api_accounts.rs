@@ -71,7 +71,7 @@ pub(super) async fn delete(
     wanted.hold_for(&ApiAccount::of(account.clone()))?;
     let caller = at.caller;
     let done = caller.state.store.revoke_api_account(account.id, &caller.write_context()).await;
-    done.map_err(refused(ResourceKind::ApiAccount, account.id))?;
+    done.map_err(refused(ResourceKind::ApiAccount, account.named()))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -27,9 +27,10 @@ pub(super) async fn walk(
 ) -> Answer {
     let share = shares::find(&at, id).await?;
     check::nothing(body.object_or_nothing()?)?;
-    must_be_live(ResourceKind::Share, share.id, share.standing.status)?;
+    must_be_live(ResourceKind::Share, share.named(), share.standing.status)?;
     let begin = Instant::now();
     let tunnel = tunnels::find(&at, share.spec.tunnel).await?;
+    let environment = at.state.store.environment(at.id(), share.spec.environment).await?;
     let was_up = was_up(&at, tunnel.id).await?;
     let read_took = begin.elapsed();
     let begin = Instant::now();
@@ -40,6 +41,7 @@ pub(super) async fn walk(
     let walked = check::Walked {
         share: &share,
         tunnel: &tunnel,
+        environment: environment.map(|environment| environment.named()),
         has_ipsec,
         was_up,
         read_took,

@@ -22,7 +22,8 @@ use wicketgate_store::{Action, Resource};
 pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: Body) -> Answer {
     let share = shares::find(&at, id).await?;
     let source = closing::source(body.object_or_nothing()?)?;
-    must_be_live(ResourceKind::Share, id, share.standing.status)?;
+    let named = share.named();
+    must_be_live(ResourceKind::Share, named.clone(), share.standing.status)?;
     let location = share.location.clone();
     wanted.hold_for(&shares::shown(&at.state, share))?;
     let (on, context) = (Resource::Share(id), at.write_context());
@@ -36,7 +37,7 @@ pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: 
         };
         (outcome, closed)
     });
-    let (execution_id, closed) = begun.await.map_err(refused(ResourceKind::Share, id))?;
+    let (execution_id, closed) = begun.await.map_err(refused(ResourceKind::Share, named))?;
     let closed = closed.await.map_err(ApiError::internal)?.ok_or_else(|| {
         ApiError::unavailable(
             "The gateway does not answer, and connections may be open: try again later, with another Idempotency-Key",

@@ -43,7 +43,7 @@ pub(super) async fn patch(edit: Edit<EnvironmentKey>, body: Body) -> Answer {
         return answer(&at.state, format, StatusCode::OK, row).await;
     }
     let done = at.state.store.rename_environment(at.id(), row.id, &name, &context).await;
-    done.map_err(refused(ResourceKind::Environment, row.id))?;
+    done.map_err(refused(ResourceKind::Environment, row.named()))?;
     let row = find(&at, &EnvironmentKey::Id(row.id)).await?;
     answer(&at.state, format, StatusCode::OK, row).await
 }
@@ -53,7 +53,7 @@ pub(super) async fn delete(Edit { at, id: key, format, wanted }: Edit<Environmen
     let row = find(&at, &key).await?;
     let context = checked(&at, &wanted, &row).await?;
     let done = at.state.store.delete_environment(at.id(), row.id, &context).await;
-    done.map_err(refused(ResourceKind::Environment, row.id))?;
+    done.map_err(refused(ResourceKind::Environment, row.named()))?;
     at.state.gateways.wake();
     let gone = EnvironmentRow { active: false, ..row };
     answer(&at.state, format, StatusCode::ACCEPTED, gone).await

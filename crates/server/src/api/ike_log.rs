@@ -45,7 +45,7 @@ pub(super) async fn read(
     let format = LogFormat::accepted(&headers).ok_or_else(ApiError::not_acceptable)?;
     let request = ike_log::request(&headers, query)?;
     let tunnel = tunnels::find(&at, id).await?;
-    must_be_live(ResourceKind::Tunnel, id, tunnel.standing.status)?;
+    must_be_live(ResourceKind::Tunnel, tunnel.named(), tunnel.standing.status)?;
     let location = tunnel.spec.location;
     if at.state.gateways.esp_at(&location) == Some(EspMode::Off) {
         return Err(ApiError::conflict("The gateway runs without IPsec: there is no IKE log"));

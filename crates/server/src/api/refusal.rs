@@ -2,34 +2,34 @@
 
 use super::wire::{agent, property::Property, share, tunnel};
 use crate::error::{ApiError, PropertyFault, ResourceKind};
-use std::fmt::Display;
 use wicketgate_model::Status;
-use wicketgate_store::{Column, StoreError, column};
+use wicketgate_store::{Column, NamedRow, StoreError, column};
 
-/// For a write to the resource of this id.
-pub(super) fn refused(kind: ResourceKind, id: impl Display) -> impl FnOnce(StoreError) -> ApiError {
+/// For a write to this resource.
+pub(super) fn refused(kind: ResourceKind, of: NamedRow) -> impl FnOnce(StoreError) -> ApiError {
     move |e| match e {
-        StoreError::Missing => ApiError::not_found(kind, id),
+        StoreError::Missing => ApiError::not_found(kind, of),
         StoreError::NotLive(status) => {
-            ApiError::conflict(format!("{kind} {id} can't be changed: its status is {status}"))
+            ApiError::conflict(format!("{kind} {of} can't be changed: its status is {status}"))
         }
         StoreError::HasShares { count: 1, first } => {
-            ApiError::conflict(format!("{kind} {id} can't be deleted before its share: delete {first} first"))
+            ApiError::conflict(format!("{kind} {of} can't be deleted before its share: delete {first} first"))
         }
         StoreError::HasShares { count, .. } => ApiError::conflict(format!(
-            "{kind} {id} can't be deleted before its {count} shares: delete them first; \
-             ipsec-shares?ipsecTunnelId={id} lists them"
+            "{kind} {of} can't be deleted before its {count} shares: delete them first; \
+             ipsec-shares?ipsecTunnelId={} lists them",
+            of.id
         )),
         StoreError::Stale => ApiError::conflict(format!(
-            "{kind} {id} was changed by another request at the same time; try again"
+            "{kind} {of} was changed by another request at the same time; try again"
         )),
         other => not_created(kind)(other),
     }
 }
 
 /// Checks that a share or a tunnel is neither deleted nor being deleted.
-pub(super) fn must_be_live(kind: ResourceKind, id: impl Display, status: Status) -> Result<(), ApiError> {
-    if status.is_live() { Ok(()) } else { Err(refused(kind, id)(StoreError::NotLive(status))) }
+pub(super) fn must_be_live(kind: ResourceKind, of: NamedRow, status: Status) -> Result<(), ApiError> {
+    if status.is_live() { Ok(()) } else { Err(refused(kind, of)(StoreError::NotLive(status))) }
 }
 
 /// For a new resource.

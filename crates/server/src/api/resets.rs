@@ -26,7 +26,8 @@ use wicketgate_store::{Action, Resource, TunnelRow};
 pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body: Body) -> Answer {
     let tunnel = tunnels::find(&at, id).await?;
     let ResetRequest { scope, mode } = reset::request(body.object()?)?;
-    must_be_live(ResourceKind::Tunnel, id, tunnel.standing.status)?;
+    let named = tunnel.named();
+    must_be_live(ResourceKind::Tunnel, named.clone(), tunnel.standing.status)?;
     let esp = at.state.gateways.esp_at(&tunnel.spec.location);
     must_have_sas(&tunnel, esp)?;
     let location = tunnel.spec.location.clone();
@@ -40,7 +41,7 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
         let outcome = gateways.reset(&location, id, scope, mode).await;
         (outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers"))), ())
     });
-    let (execution, _) = begun.await.map_err(refused(ResourceKind::Tunnel, id))?;
+    let (execution, _) = begun.await.map_err(refused(ResourceKind::Tunnel, named))?;
     let list = at.path("executions");
     let row = at.state.store.execution(at.id(), execution).await?;
     drop(read);
@@ -55,8 +56,8 @@ fn must_have_sas(tunnel: &TunnelRow, esp: Option<EspMode>) -> Result<(), ApiErro
         return Err(ApiError::conflict("The gateway runs without IPsec: there is no SA to reset"));
     }
     if !tunnel.spec.enabled {
-        let id = tunnel.id;
-        return Err(ApiError::conflict(format!("IPsec tunnel {id} is disabled: there is no SA to reset")));
+        let named = tunnel.named();
+        return Err(ApiError::conflict(format!("IPsec tunnel {named} is disabled: there is no SA to reset")));
     }
     Ok(())
 }

@@ -59,14 +59,15 @@ pub(super) async fn patch(edit: Edit<ShareId>, body: Body) -> Answer {
 }
 
 pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<ShareId>) -> Answer {
+    let named = find(&at, id).await?.named();
     let done = retry_stale(|| async {
         let row = find(&at, id).await?;
-        must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
+        must_be_live(ResourceKind::Share, row.named(), row.standing.status)?;
         let context = at.write_context().expecting(row.updated_at);
         wanted.hold_for(&shown(&at.state, row))?;
         Ok(at.state.store.delete_share(at.id(), id, &context).await)
     });
-    let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Share, named))?;
     at.state.gateways.wake();
     Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
@@ -92,7 +93,8 @@ async fn change(
     body: Body,
     whole: impl Fn(&ShareRow, Map<String, Value>) -> Map<String, Value>,
 ) -> Answer {
-    let mut read = Some(find(&at, id).await?);
+    let read = find(&at, id).await?;
+    let (named, mut read) = (read.named(), Some(read));
     let body = body.object()?;
     let done = retry_stale(|| {
         let read = read.take();
@@ -102,7 +104,7 @@ async fn change(
                 Some(row) => row,
                 None => find(at, id).await?,
             };
-            must_be_live(ResourceKind::Share, row.id, row.standing.status)?;
+            must_be_live(ResourceKind::Share, row.named(), row.standing.status)?;
             let spec = spec(at, whole(&row, body.clone()), Some(&row)).await?;
             wanted.hold_for(&shown(&at.state, row.clone()))?;
             if spec == row.spec && row.standing.status != Status::Error {
@@ -113,7 +115,7 @@ async fn change(
             Ok(at.state.store.replace_share(at.id(), id, row.generation, &spec, &context).await)
         }
     });
-    let row = done.await?.map_err(refused(ResourceKind::Share, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Share, named))?;
     at.state.gateways.wake();
     Ok(answer(&at.state, format, StatusCode::ACCEPTED, row))
 }
@@ -131,7 +133,7 @@ fn answer(state: &AppState, format: Format, status: StatusCode, row: ShareRow) -
 /// The share as it is now: with what its gateway has just reported and rows say later, or not at all.
 pub(super) fn shown(state: &AppState, mut row: ShareRow) -> Share {
     if row.standing.serves()
-        && let Some(lost) = state.gateways.peer_problem(&row.location, row.spec.tunnel)
+        && let Some(lost) = state.gateways.peer_problem(&row)
     {
         row.standing.detail = Some(lost);
     }

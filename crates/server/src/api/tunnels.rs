@@ -74,14 +74,15 @@ pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
 }
 
 pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> Answer {
+    let named = find(&at, id).await?.named();
     let done = retry_stale(|| async {
         let row = find(&at, id).await?;
-        must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
+        must_be_live(ResourceKind::Tunnel, row.named(), row.standing.status)?;
         let context = at.write_context().expecting(row.updated_at);
         wanted.hold_for(&shown(&at, row))?;
         Ok(at.state.store.delete_tunnel(at.id(), id, &context).await)
     });
-    let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Tunnel, named))?;
     at.state.gateways.wake();
     Ok(answer(&at, format, StatusCode::ACCEPTED, row))
 }
@@ -115,7 +116,7 @@ async fn change(
     read: TunnelRow,
     change_of: impl Fn(&TunnelRow) -> Result<(TunnelChange, Option<LoadBalancerIp>), ApiError>,
 ) -> Answer {
-    let mut read = Some(read);
+    let (named, mut read) = (read.named(), Some(read));
     let done = retry_stale(|| {
         let read = read.take();
         let (at, wanted, change_of) = (&at, &wanted, &change_of);
@@ -124,7 +125,7 @@ async fn change(
                 Some(row) => row,
                 None => find(at, id).await?,
             };
-            must_be_live(ResourceKind::Tunnel, row.id, row.standing.status)?;
+            must_be_live(ResourceKind::Tunnel, row.named(), row.standing.status)?;
             let (change, chosen) = change_of(&row)?;
             wanted.hold_for(&shown(at, row.clone()))?;
             let is_update = change.action == Action::Update;
@@ -141,7 +142,7 @@ async fn change(
             Ok(at.state.store.replace_tunnel(at.id(), id, &change, &pools, &context).await)
         }
     });
-    let row = done.await?.map_err(refused(ResourceKind::Tunnel, id))?;
+    let row = done.await?.map_err(refused(ResourceKind::Tunnel, named))?;
     at.state.gateways.wake();
     Ok(answer(&at, format, StatusCode::ACCEPTED, row))
 }

@@ -39,7 +39,8 @@ pub(super) async fn get(
     if !matches!(tunnel.standing.status, Status::Deployed | Status::Disabled) {
         let status = tunnel.standing.status;
         return Err(ApiError::conflict(format!(
-            "IPsec tunnel {id} is not DEPLOYED yet: its status is {status}"
+            "IPsec tunnel {} is not DEPLOYED yet: its status is {status}",
+            tunnel.named()
         )));
     }
     let gateway = at
@@ -66,6 +67,6 @@ pub(super) async fn get(
     answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     answer.headers_mut().remove(ETAG);
     let recorded = at.state.store.record_key_read(at.id(), id, &at.write_context()).await;
-    recorded.map_err(refused(ResourceKind::Tunnel, id))?;
+    recorded.map_err(refused(ResourceKind::Tunnel, tunnel.named()))?;
     Ok(answer)
 }

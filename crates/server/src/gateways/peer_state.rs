@@ -1,6 +1,6 @@
 //! Whether a tunnel's peer is connected, as far as the tunnel's shares depend on it.
 
-use wicketgate_model::{ConnectionFault, ConnectionState, EspMode, Problem, Reason, TunnelId};
+use wicketgate_model::{ConnectionFault, ConnectionState, EspMode, Problem, Reason, ResourceName, TunnelId};
 
 use super::GatewayView;
 
@@ -31,22 +31,24 @@ impl PeerState {
     }
 
     /// The problem that a share of the tunnel has because of it.
-    pub(crate) fn problem(self, tunnel: TunnelId) -> Option<Problem> {
+    pub(crate) fn problem(self, tunnel: &ResourceName) -> Option<Problem> {
         if self.passes {
             return None;
         }
         if self.is_up {
             let message = format!(
-                "the site's device is connected and does not answer: connection.warnings of {tunnel} says since when"
+                "the site's device is connected and does not answer: connection.warnings of tunnel \"{tunnel}\" says since when"
             );
             return Some(Problem::new(Reason::PeerDown, message));
         }
         let message = match self.fault {
             Some(fault) => format!(
-                "the site's device is not connected ({fault}): connection.lastError of {tunnel} has the cause and the cure"
+                "the site's device is not connected ({fault}): connection.lastError of tunnel \"{tunnel}\" has the cause \
+                 and the cure"
             ),
             None => format!(
-                "the site's device is not connected, and connection of {tunnel} has no error: start the connection at the device"
+                "the site's device is not connected, and connection of tunnel \"{tunnel}\" has no error: start the \
+                 connection at the device"
             ),
         };
         Some(Problem::new(Reason::PeerDown, message))

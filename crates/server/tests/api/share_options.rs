@@ -247,7 +247,7 @@ async fn allowed_sources_must_be_within_the_tunnels_network() {
     let refused = app.patch(&path, json!({"peerCidr": "172.31.8.0/24"})).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     let message = format!(
-        "peerCidr can't be 172.31.8.0/24: allowedSources of IPsec share {} has 172.31.0.9/32, which is not within it",
+        "peerCidr can't be 172.31.8.0/24: allowedSources of IPsec share \"app-db\" ({}) has 172.31.0.9/32, which is not within it",
         made["id"].as_str().unwrap()
     );
     assert_eq!(refused.body, error("conflict", &message));

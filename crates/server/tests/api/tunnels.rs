@@ -4,8 +4,8 @@ use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wicketgate_model::{
-    Algorithms, ChildSa, Connection, ConnectionError, ConnectionFault, ConnectionState, Nat, Peer, SaTimes,
-    Status, TrafficSelectors, TunnelId,
+    Algorithms, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
+    ConnectionWarning, Nat, Peer, SaTimes, Status, TrafficSelectors, TunnelId,
 };
 use wicketgate_store::{PreviousKeys, TunnelRow};
 
@@ -325,6 +325,7 @@ async fn a_connection_is_shown_beside_the_status() {
             child_sas: algorithms.is_some().then(|| narrowed(times)).into_iter().collect(),
             bytes_in: 7,
             bytes_out: 8,
+            warnings: (state == ConnectionState::Up).then(|| silent(established_at)).into_iter().collect(),
             last_error: last_error.map(|(cause, cure): (&str, &str)| ConnectionError {
                 reason: ConnectionFault::IkeVersionDiffers,
                 cause: cause.to_owned(),
@@ -352,6 +353,10 @@ async fn a_connection_is_shown_beside_the_status() {
     assert_json_snapshot!("connections", shown, {"[].since" => "[time]", "[].lastError.since" => "[time]"});
 }
 
+fn silent(since: Timestamp) -> ConnectionWarning {
+    ConnectionWarning::new(ConnectionDoubt::NoTrafficReceived, "no packet has come", since)
+}
+
 #[tokio::test]
 async fn a_load_balancers_address_can_be_chosen_and_is_of_one_tunnel() {
     let app = TestApp::new().await;
@@ -365,7 +370,7 @@ async fn a_load_balancers_address_can_be_chosen_and_is_of_one_tunnel() {
     let taken = app.post("ipsec-tunnels", choosing("c", 3, "100.64.0.2")).await;
     assert_eq!(taken.status, StatusCode::CONFLICT);
     let owner = made.body["id"].as_str().unwrap();
-    assert_eq!(taken.body["message"], format!("loadBalancerIp is taken by IPsec tunnel {owner}"));
+    assert_eq!(taken.body["message"], format!("loadBalancerIp is taken by IPsec tunnel \"a\" ({owner})"));
     for (ip, rule) in [
         (
             "192.0.2.1",

@@ -6,7 +6,7 @@ use crate::{
 };
 use wicketgate_model::{Connection, Generation, LoadBalancerPools, PreSharedKey, Standing, Status};
 use wicketgate_store::column::{share, tunnel};
-use wicketgate_store::{Action, Resource, StatusUpdate, StoreError, TunnelChange};
+use wicketgate_store::{Action, NamedRow, Resource, StatusUpdate, StoreError, TunnelChange};
 
 #[test]
 fn one_of_many_concurrent_writers_gets_a_port() {
@@ -31,7 +31,7 @@ fn one_of_many_concurrent_writers_gets_a_port() {
             }
         }
         assert_eq!((won.len(), lost.len()), (1, 31));
-        assert!(lost.iter().all(|id| *id == won[0]));
+        assert!(lost.iter().all(|of| of.id == won[0]));
         // The failed writes leave no row and no execution.
         let executions = store.executions(site.frontdoor, &ALL).await.unwrap();
         let creates = executions.rows.iter().filter(|e| e.resource.starts_with("shr-")).count();
@@ -48,9 +48,9 @@ fn names_ports_and_peers_are_taken_until_deleted() {
             async move { store.create_share(frontdoor, &spec, &context()).await }
         };
         let first = create(site.share("a", 1)).await.unwrap();
-        let id = Some(first.id.to_string());
+        let named = Some(first.named());
         assert!(
-            matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { column, with }) if *column == share::NAME && with == id)
+            matches!(create(site.share("a", 2)).await, Err(StoreError::Conflict { column, with }) if *column == share::NAME && with == named)
         );
         store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
         // The gateway may still serve the share that is being deleted.
@@ -69,7 +69,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         let mut same_peer = tunnel_spec(2);
         same_peer.peer_address = tunnel_spec(1).peer_address;
         let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &context()).await;
-        let own = Some(site.tunnel.to_string());
+        let own = Some(NamedRow::new(site.tunnel, tunnel_spec(1).name));
         assert!(
             matches!(taken, Err(StoreError::Conflict { column, with }) if *column == tunnel::PEER_ADDRESS && with == own)
         );
@@ -148,8 +148,8 @@ fn references_must_be_live_and_referenced_tunnels_cannot_be_deleted() {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         let used = store.delete_tunnel(site.frontdoor, site.tunnel, &context()).await;
-        let is_first = |first: &str| first == share.id.to_string();
-        assert!(matches!(used, Err(StoreError::HasShares { count: 1, first }) if is_first(&first)));
+        let named = share.named();
+        assert!(matches!(used, Err(StoreError::HasShares { count: 1, first }) if first == named));
         let other = frontdoor(&store).await;
         let foreign = store.create_share(other, &site.share("a", 1), &context()).await;
         assert!(matches!(foreign, Err(StoreError::Reference { column }) if *column == share::TUNNEL));

@@ -13,12 +13,14 @@ use wicketgate_link::ShareCheck;
 use wicketgate_model::{
     AgentId, Connection, ConnectionState, FailureReason, Problem, Reason, ShareId, Status,
 };
-use wicketgate_store::{ShareRow, TunnelRow};
+use wicketgate_store::{NamedRow, ShareRow, TunnelRow};
 
 /// The results of a walk.
 pub(in crate::api) struct Walked<'a> {
     pub(in crate::api) share: &'a ShareRow,
     pub(in crate::api) tunnel: &'a TunnelRow,
+    /// `None`: it was just deleted.
+    pub(in crate::api) environment: Option<NamedRow>,
     /// False with `--ipsec off`.
     pub(in crate::api) has_ipsec: bool,
     /// The peer was connected at some time.
@@ -341,14 +343,14 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
         (_, Some(Reason::Disabled)) => enable(walked),
-        (_, Some(Reason::Expired)) => format!("Set expiresAt of {} to a later time, or to null", share.id),
+        (_, Some(Reason::Expired)) => format!("Set expiresAt of share {} to a later time, or to null", share.named()),
         (_, Some(Reason::PortInUse)) => format!(
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
             share.spec.ingress_port
         ),
         (_, Some(Reason::AgentOffline)) => format!(
             "Start a hosting agent of the environment {}, and see to it that it reaches the gateway",
-            share.z_id
+            walked.environment.as_ref().map_or_else(|| share.z_id.to_string(), ToString::to_string)
         ),
         (_, Some(Reason::AgentSilent)) => {
             "Check that the agent's host runs and is not overloaded, and the line between it and the gateway".to_owned()
@@ -387,9 +389,9 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
 
 fn enable(walked: &Walked<'_>) -> String {
     if walked.tunnel.spec.enabled {
-        format!("Set enabled of {} to true", walked.share.id)
+        format!("Set enabled of share {} to true", walked.share.named())
     } else {
-        format!("Set enabled of {} to true", walked.tunnel.id)
+        format!("Set enabled of tunnel {} to true", walked.tunnel.named())
     }
 }
 

@@ -25,7 +25,7 @@ pub(in crate::api) struct LiveConnection {
     bytes_out: u64,
     last_error: Option<LastError>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<ConnectionWarning>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,6 +34,14 @@ struct Child {
     child: ChildSa,
     /// The peer agreed to less than `peerCidr`.
     narrowed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Warning {
+    #[serde(flatten)]
+    warning: ConnectionWarning,
+    #[serde(rename = "_links")]
+    links: ReasonLinks,
 }
 
 /// `message` is the cause and the cure in one text.
@@ -69,6 +77,9 @@ impl LiveConnection {
             since: e.since,
             links: ReasonLinks::of(e.reason.as_str()),
         });
+        let warning =
+            |warning: ConnectionWarning| Warning { links: ReasonLinks::of(warning.reason.as_str()), warning };
+        let warnings = warnings.into_iter().map(warning).collect();
         let child = |child: ChildSa| Child { narrowed: child.selectors.is_narrower(peer_cidr), child };
         let child_sas = child_sas.into_iter().map(child).collect();
         Self {

@@ -1,6 +1,6 @@
 //! Server-sent events, and the header that resumes a stream.
 
-use crate::error::ApiError;
+use crate::{error::ApiError, reason_link::ReasonLinks};
 use axum::http::HeaderMap;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,6 +14,7 @@ const RETRY: u32 = 2000;
 struct Event<'a> {
     r#type: &'static str,
     id: &'a str,
+    name: Option<&'a str>,
     status: &'a str,
     #[serde(rename = "statusDetail")]
     status_detail: Option<Detail<'a>>,
@@ -24,6 +25,8 @@ struct Event<'a> {
 struct Detail<'a> {
     reason: &'a str,
     message: &'a str,
+    #[serde(rename = "_links")]
+    links: ReasonLinks,
 }
 
 /// The first lines of a stream. One that begins with what happens from now on has the id of the newest event, so that a reader
@@ -47,11 +50,13 @@ pub(in crate::api) fn event(row: &EventRow) -> String {
     let event = Event {
         r#type: kind,
         id: &row.resource,
+        name: row.name.as_deref(),
         status: &row.status,
-        status_detail: row
-            .reason
-            .as_deref()
-            .map(|reason| Detail { reason, message: row.message.as_deref().unwrap_or_default() }),
+        status_detail: row.reason.as_deref().map(|reason| Detail {
+            reason,
+            message: row.message.as_deref().unwrap_or_default(),
+            links: ReasonLinks::of(reason),
+        }),
         at: row.at,
     };
     // Compact JSON contains no line ends.

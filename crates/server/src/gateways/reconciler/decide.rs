@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 use wicketgate_model::{
     Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, ShareId, Status,
-    TunnelId,
+    TunnelDesired, TunnelId,
 };
 use wicketgate_store::{Resource, StatusUpdate, StoreError};
 
@@ -41,7 +41,7 @@ impl Reconciler {
             let share_updates =
                 shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
                     let entry = seen.observed.shares.get(&id).map(|s| {
-                        let tunnel = || outbox.desired.shares.get(&id).map(|share| share.tunnel);
+                        let tunnel = || outbox.desired.tunnels.get(&outbox.desired.shares.get(&id)?.tunnel);
                         let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, tunnel()?));
                         // A warning hides nothing that impairs the share.
                         let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
@@ -218,8 +218,8 @@ fn impairment(
     seen: &GatewayView,
     tunnels: &Rows<TunnelId, TunnelState>,
     share: ShareId,
-    tunnel: TunnelId,
+    tunnel: &TunnelDesired,
 ) -> Option<Problem> {
-    let peer = tunnels.get(tunnel).and_then(|row| row.state.peer?.problem(tunnel));
+    let peer = tunnels.get(tunnel.id).and_then(|row| row.state.peer?.problem(&tunnel.name));
     peer.or_else(|| seen.recent.problem(share))
 }

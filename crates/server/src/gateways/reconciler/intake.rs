@@ -39,11 +39,17 @@ impl Reconciler {
             created_at: row.created_at,
         };
         self.parts.metrics.tunnel(id, facts, row.connection.as_ref());
+        let old_name = self.outbox.desired.tunnels.get(&id).map(|old| old.name.clone());
+        let is_renamed = old_name.is_some_and(|old| old != row.spec.name);
         self.outbox.set_tunnel(id, status.is_live().then(|| tunnel_desired(&row, now)));
         if row.previous_keys.valid(now).next().is_some() {
             self.expiring_keys.insert(id);
         }
         let (state, is_changed) = self.tunnels.take(id, row.generation, row.standing);
+        if is_renamed {
+            // Its shares are told of the peer again, by the new name.
+            state.peer = None;
+        }
         state.previous_keys = row.previous_keys;
         // What this process recorded is newer than the row that was read.
         state.connection = state.connection.take().or(row.connection);

@@ -308,7 +308,11 @@ async fn a_deployed_share_says_that_its_peer_is_down() {
     b.activate().await;
     let (reason, message, serves) = impaired(&b, id).await;
     assert_eq!((reason, serves), (Some(Reason::PeerDown), false));
-    assert!(message.contains("PreSharedKeysDiffer") && message.contains(&b.tunnel.to_string()), "{message}");
+    assert!(message.contains("PreSharedKeysDiffer") && message.contains("\"customer-1\""), "{message}");
+    b.rename_tunnel(b.tunnel, "head-office").await;
+    b.settle().await;
+    let (_, message, _) = impaired(&b, id).await;
+    assert!(message.contains("\"head-office\""), "{message}");
 
     // A share that has moved to this tunnel, and away from it, has the state of the tunnel it is on.
     let other = b.create_tunnel().await;
@@ -318,7 +322,8 @@ async fn a_deployed_share_says_that_its_peer_is_down() {
     b.store.replace_share(b.frontdoor, id, row.generation, &spec, &b.act()).await.unwrap();
     b.settle().await;
     let (_, message, _) = impaired(&b, id).await;
-    assert!(message.contains(&other.to_string()), "{message}");
+    let name = b.tunnel_row(other).await.spec.name;
+    assert!(message.contains(&format!("\"{name}\"")), "{message}");
 }
 
 #[tokio::test]

@@ -115,11 +115,22 @@ impl Bench {
     pub(super) async fn rotate_key(&mut self, id: TunnelId, grace: SignedDuration) {
         self.names += 1;
         let key = format!("key number {} of this test", self.names).parse().unwrap();
-        let row = self.tunnel_row(id).await;
+        let spec = self.tunnel_row(id).await.spec;
+        let spec = TunnelSpec { pre_shared_key: key, initiate: !spec.initiate, ..spec };
+        self.change_tunnel(id, spec, grace).await;
+    }
+
+    pub(super) async fn rename_tunnel(&mut self, id: TunnelId, name: &str) {
+        let spec = self.tunnel_row(id).await.spec;
+        let spec = TunnelSpec { name: name.parse().unwrap(), ..spec };
+        self.change_tunnel(id, spec, SignedDuration::ZERO).await;
+    }
+
+    async fn change_tunnel(&mut self, id: TunnelId, spec: TunnelSpec, grace: SignedDuration) {
         let change = TunnelChange {
             cuts: false,
-            expected: row.generation,
-            spec: TunnelSpec { pre_shared_key: key, initiate: !row.spec.initiate, ..row.spec.clone() },
+            expected: self.tunnel_row(id).await.generation,
+            spec,
             previous_until: self.now + grace,
             action: Action::Update,
         };
