@@ -1,12 +1,16 @@
 //! `apply`: files that say what there should be. A second run changes nothing, and a wrong file changes nothing either.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use wicketgate_lab::{Agent, AgentOptions};
 
 use crate::harness::{
-    PATIENCE, World,
+    PATIENCE, World, agent_executable,
     redacted::redacted,
     targets::{connect, echo, exchange, is_reset},
     text,
@@ -184,6 +188,22 @@ fn null_stands_for_what_the_server_chooses() -> Result<()> {
     }
     let (status, _, words) = scene.apply(&format!("{bare}id: ..\n"), "--yes")?;
     ensure!(status == 1 && words.contains("ipsec-tunnels/.. is no path of the API"), "{words}");
+    world.end()
+}
+
+#[test]
+fn a_fault_for_which_no_wait_helps_ends_the_wait_with_its_cure() -> Result<()> {
+    let world = World::loopback().start()?;
+    let program = agent_executable()?;
+    let options = AgentOptions { allow: &["127.0.0.1:7000"], ..world.agent_options("agent", &program) };
+    let (_agent, _) = Agent::enrol(&world.lab, &options, &world.gateway)?;
+    let scene = Scene::new(&world)?;
+    let begin = Instant::now();
+    let (status, _, words) = scene.apply(&format!("{TUNNEL}{}", share("refused", 9000)), "--yes")?;
+    // Before the provisioning deadline.
+    ensure!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    ensure!(status == 1 && words.contains("share refused is not served (AgentRefused)"), "{status}: {words}");
+    ensure!(words.contains("What to do: Add 127.0.0.1:7001 to the agent's allow list"), "{words}");
     world.end()
 }
 

@@ -126,6 +126,36 @@ fn an_interruption_does_not_lose_the_secret_of_an_account() -> Result<()> {
 }
 
 #[test]
+fn an_interruption_does_not_lose_the_secret_that_create_prints_or_writes() -> Result<()> {
+    let world = World::loopback().start()?;
+    let scene = Scene { user: User::new(&world, "user")?, folder: world.lab.dir("files")? };
+    scene.user.sign_in()?;
+    let file = scene.folder.join("deploy");
+    for (port, flags) in [(9999, String::new()), (9998, format!("--client-secret-file {}", file.display()))] {
+        let on: SocketAddr = ([127, 0, 0, 1], port).into();
+        let creation = hold_back(&world, on, CREATION)?;
+        let create = format!("account create deploy --scope frontdoor.read {flags}");
+        let mut terminal = scene.user.on_terminal("screen", &over(&scene, on, &create))?;
+        let answer = creation.recv_timeout(PATIENCE)?;
+        terminal.types("\u{3}")?;
+        terminal.shows("interrupted: the present step is completed first")?;
+        drop(answer);
+        let screen = terminal.ends()?;
+        let secret = fs::read_to_string(&file).unwrap_or_default();
+        let is_printed = screen.contains("clientSecret:");
+        ensure!(is_printed == flags.is_empty() && (is_printed || !secret.is_empty()), "{screen}");
+        ensure!(secret.is_empty() || !screen.contains(secret.trim()), "the secret is printed too: {screen}");
+        scene.user.says("account delete deploy")?;
+    }
+    assert_eq!(fs::metadata(&file)?.permissions().mode() & 0o777, 0o600);
+    let nowhere = "account create b --scope frontdoor.read --client-secret-file /nonexistent/b";
+    let (status, words) = scene.user.fails(nowhere)?;
+    ensure!(status == 1 && words.contains("Nothing was changed."), "{status}: {words}");
+    assert_eq!(scene.user.json("account list")?, json!([]));
+    world.end()
+}
+
+#[test]
 fn a_terminal_that_is_closed_does_not_interrupt_what_nohup_has_started() -> Result<()> {
     let world = World::loopback().start()?;
     let (_agent, _) = world.agent("agent")?;
@@ -149,8 +179,13 @@ fn a_terminal_that_is_closed_does_not_interrupt_what_nohup_has_started() -> Resu
 
 /// The line of a shell that applies a file with this text over another way to the API.
 fn line_over(scene: &Scene<'_>, on: SocketAddr, text: &str) -> Result<String> {
-    let (file, token) = (scene.folder.join("net.yaml"), scene.user.world.gateway.data.join("admin.token"));
+    let file = scene.folder.join("net.yaml");
     fs::write(&file, text)?;
-    let (file, token) = (file.display(), token.display());
-    Ok(format!("wicketgate apply -y -f {file} --server http://{on} --token-file {token}; echo status=$?"))
+    Ok(over(scene, on, &format!("apply -y -f {}", file.display())))
+}
+
+/// The line of a shell for a command over another way to the API.
+fn over(scene: &Scene<'_>, on: SocketAddr, command: &str) -> String {
+    let token = scene.user.world.gateway.data.join("admin.token");
+    format!("wicketgate {command} --server http://{on} --token-file {}; echo status=$?", token.display())
 }

@@ -8,7 +8,6 @@ mod document;
 mod effect;
 mod plan;
 mod references;
-mod secret_out;
 mod show;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};

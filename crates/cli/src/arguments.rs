@@ -9,7 +9,7 @@ use crate::{
     acts::{ACTS, Act, Answer},
     context::Choice,
     failed::{EXIT_STATUS, Failed},
-    kind::{KINDS, Kind},
+    kind::{ACCOUNT, KINDS, Kind},
     output::{Form, Output},
     schema,
     wait::Patience,
@@ -251,6 +251,7 @@ fn of_kind(kind: &'static Kind) -> Command {
         let has_name = schema::properties(schema).iter().any(schema::Property::is_name);
         let create =
             if has_name { create.arg(Arg::new("name").value_name("NAME").help("Its name")) } else { create };
+        let create = if kind.name == ACCOUNT.name { create.arg(client_secret_file()) } else { create };
         all.push(writing(kind, schema::with_flags(create, schema, false)));
     }
     if let Some(schema) = kind.update {
@@ -268,6 +269,13 @@ fn of_kind(kind: &'static Kind) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(all)
+}
+
+fn client_secret_file() -> Arg {
+    Arg::new("client-secret-file")
+        .long("client-secret-file")
+        .value_name("FILE")
+        .help("Write the secret to this file, with mode 0600; it is printed if left out")
 }
 
 fn writing(kind: &Kind, command: Command) -> Command {

@@ -17,6 +17,7 @@ mod query;
 mod say;
 mod schema;
 mod screen;
+mod secret_out;
 mod session;
 mod sign_in;
 mod summary;

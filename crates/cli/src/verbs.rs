@@ -4,17 +4,19 @@ use std::io::{self, Write as _};
 
 use clap::ArgMatches;
 use serde_json::Value;
+use tokio::sync::Mutex;
 use wicketgate_client::Method;
 
 use crate::{
     arguments::{filters, output, patience, which_one},
     context::Session,
     failed::Failed,
-    kind::Kind,
+    kind::{ACCOUNT, Kind},
     next::suggest,
     output::{Form, Output},
     say::say,
     schema,
+    secret_out::SecretOut,
     session::text,
 };
 
@@ -53,8 +55,33 @@ pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches)
     }
     session.resolve_references(&mut body).await?;
     let list = session.list_path(kind).await?;
+    if kind.name == ACCOUNT.name {
+        return create_account(session, (&list, &body), matches).await;
+    }
     let made = session.client.write(Method::POST, &list, Some(&body), None).await?;
     written(session, kind, &format!("{list}/{}", text(&made, kind.id)), made, matches).await
+}
+
+/// Its secret goes to a file, or is printed with the account.
+async fn create_account(
+    session: &Session,
+    made_of: (&str, &Value),
+    matches: &ArgMatches,
+) -> Result<(), Failed> {
+    let (output, whole) = (output(matches), Mutex::new(()));
+    let (name, file) = (text(made_of.1, "name"), matches.get_one::<String>("client-secret-file"));
+    let secret = match file {
+        Some(path) => SecretOut::file(name, "--client-secret-file", path)?,
+        None => SecretOut::standard(name, &output),
+    };
+    let create = secret.create(session, made_of, &whole, "create it again");
+    let mut made = session.unless_interrupted(&whole, create).await?;
+    if file.is_some() {
+        made.as_object_mut().map(|account| account.remove("clientSecret"));
+        shown(&ACCOUNT, &made, &output)?;
+    }
+    suggest(ACCOUNT.next, &made);
+    Ok(())
 }
 
 pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
@@ -108,8 +135,7 @@ pub(crate) async fn written(
 /// A person gets the line of a table; a program gets what it asked for.
 pub(crate) fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<(), Failed> {
     match output.form {
-        // A secret is in no table, and is shown only once.
-        Form::Table { is_wide } if output.jq.is_none() && resource.get("clientSecret").is_none() => {
+        Form::Table { is_wide } if output.jq.is_none() => {
             let columns = kind.columns.iter().filter(|column| is_wide || !column.is_wide).collect();
             let mut table = crate::table::Table::new(columns, &output.screen);
             let mut out = io::stdout().lock();

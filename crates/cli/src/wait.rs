@@ -5,19 +5,32 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
+use wicketgate_client::Method;
 use wicketgate_system::program::StopSignals;
 
 use crate::{
-    context::Session, failed::Failed, kind::Kind, path_view::hop_of, say::say, session::text, table::cell,
+    context::Session,
+    failed::Failed,
+    kind::{Kind, SHARE},
+    path_view::hop_of,
+    say::say,
+    session::text,
+    table::cell,
 };
 
 /// Between two looks: a share is deployed within a fraction of a second.
 const LOOK: Duration = Duration::from_millis(200);
+/// Why a resource is not served, if that needs someone to act: no wait helps.
+const LASTING: &[&str] = &["AgentOffline", "AgentRefused", "GatewayFull", "PortInUse"];
+/// For a check of a path, which takes as long as a dial of its target.
+const CHECK: Duration = Duration::from_secs(10);
+/// How long such a fault must last: an agent that restarts is back sooner, and another one may take what the first refuses.
+const GRACE: Duration = Duration::from_secs(5);
 const MARKS: [char; 4] = ['⠋', '⠙', '⠸', '⠴'];
 
 /// How long a command waits.
@@ -103,9 +116,28 @@ impl Session {
         self.unless_interrupted(&Mutex::new(()), self.looked_at(kind, path, patience)).await
     }
 
+    /// The failure of a wait, with what a check of the share advises.
+    async fn with_cure(&self, kind: &Kind, path: &str, words: String) -> Failed {
+        let failed = Failed::other(words);
+        if kind.name != SHARE.name {
+            return failed;
+        }
+        let (check, body) = (format!("{path}/check"), json!({}));
+        // A check that fails has no advice, and is not what failed.
+        let Ok(Ok(check)) = timeout(CHECK, self.client.write(Method::POST, &check, Some(&body), None)).await
+        else {
+            return failed;
+        };
+        let hops = check["hops"].as_array().into_iter().flatten();
+        match hops.map(|hop| text(hop, "advice")).find(|advice| !advice.is_empty()) {
+            Some(advice) => failed.with(&format!("What to do: {advice}.")),
+            None => failed,
+        }
+    }
+
     async fn looked_at(&self, kind: &Kind, path: &str, patience: Patience) -> Result<Option<Value>, Failed> {
         let begin = Instant::now();
-        let mut line = LiveLine::new();
+        let (mut line, mut fault) = (LiveLine::new(), Fault::default());
         loop {
             // A server that does not answer uses up the time as well.
             let left = patience.timeout.saturating_sub(begin.elapsed()).max(LOOK);
@@ -123,12 +155,17 @@ impl Session {
             };
             let (name, status) = (text(&resource, kind.label), text(&resource, "status"));
             let why = [&resource["statusDetail"]["message"], &resource["message"]].map(cell).concat();
+            let reason = text(&resource["statusDetail"], "reason");
             match status {
+                "NEW" if fault.lasts(reason, Instant::now()) => {
+                    let words = format!("{} {name} is not served ({reason}): {why}", kind.name);
+                    return Err(self.with_cure(kind, path, words).await);
+                }
                 "NEW" | "DELETING" | "RUNNING" => {}
                 "DELETED" => return Ok(None),
                 "ERROR" => {
-                    let reason = text(&resource["statusDetail"], "reason");
-                    return Err(Failed::other(format!("{} {name} is ERROR ({reason}): {why}", kind.name)));
+                    let words = format!("{} {name} is ERROR ({reason}): {why}", kind.name);
+                    return Err(self.with_cure(kind, path, words).await);
                 }
                 "FAILED" => return Err(Failed::other(format!("{} {name} has failed: {why}", kind.name))),
                 _ => return Ok(Some(resource)),
@@ -142,11 +179,29 @@ impl Session {
                     kind.name
                 )));
             }
-            let reason = text(&resource["statusDetail"], "reason");
             let hop = hop_of(reason).map(|hop| format!(", waiting for the {hop}")).unwrap_or_default();
             line.show(&format!("{name}: {status}{hop}, {} s: {why}", passed.as_secs()));
             sleep(LOOK).await;
         }
+    }
+}
+
+/// A fault that is seen at each look.
+#[derive(Debug, Default)]
+struct Fault {
+    reason: String,
+    since: Option<Instant>,
+}
+
+impl Fault {
+    /// Whether the reason is one for which no wait helps, and has been the same for [`GRACE`].
+    fn lasts(&mut self, reason: &str, now: Instant) -> bool {
+        if !LASTING.contains(&reason) {
+            self.since = None;
+        } else if self.reason != reason || self.since.is_none() {
+            *self = Self { reason: reason.to_owned(), since: Some(now) };
+        }
+        self.since.is_some_and(|since| now.duration_since(since) >= GRACE)
     }
 }
 
@@ -158,6 +213,26 @@ mod tests {
     use wicketgate_client::ApiClient;
 
     use super::*;
+
+    #[test]
+    fn each_lasting_fault_is_a_reason_of_the_api() {
+        for reason in LASTING {
+            assert!(hop_of(reason).is_some(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_fault_for_which_no_wait_helps_ends_it_after_a_moment() {
+        let (mut fault, mut now) = (Fault::default(), Instant::now());
+        let mut lasts = |reason: &str| {
+            now += GRACE / 2;
+            fault.lasts(reason, now)
+        };
+        // Another agent comes, and then another fault.
+        let seen = ["AgentRefused", "AgentRefused", "AgentPending", "AgentRefused", "PortInUse", "PortInUse"];
+        assert_eq!(seen.map(&mut lasts), [false; 6]);
+        assert!(lasts("PortInUse"));
+    }
 
     #[tokio::test]
     async fn a_signal_between_two_waits_ends_the_second() {

@@ -43,7 +43,7 @@ rows! {
 impl AgentRow {
     pub fn named(&self) -> NamedRow {
         let name = self.given_name.as_ref().map_or_else(|| self.name.clone(), ToString::to_string);
-        NamedRow::new(self.id, name)
+        NamedRow::new(&self.id, &name)
     }
 }
 

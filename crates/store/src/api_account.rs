@@ -52,7 +52,7 @@ impl ApiAccountRow {
 
 impl ApiAccountRow {
     pub fn named(&self) -> NamedRow {
-        NamedRow::new(self.id, &self.spec.name)
+        NamedRow::new(&self.id, &self.spec.name)
     }
 }
 

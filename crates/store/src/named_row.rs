@@ -10,7 +10,7 @@ pub struct NamedRow {
 }
 
 impl NamedRow {
-    pub fn new(id: impl ToString, name: impl ToString) -> Self {
+    pub fn new(id: &impl ToString, name: &impl ToString) -> Self {
         Self { id: id.to_string(), name: name.to_string() }
     }
 }

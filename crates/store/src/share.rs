@@ -93,7 +93,7 @@ pub(crate) use selected;
 
 impl ShareRow {
     pub fn named(&self) -> NamedRow {
-        NamedRow::new(self.id, &self.spec.name)
+        NamedRow::new(&self.id, &self.spec.name)
     }
 }
 

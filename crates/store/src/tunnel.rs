@@ -127,7 +127,7 @@ struct Place<'a> {
 
 impl TunnelRow {
     pub fn named(&self) -> NamedRow {
-        NamedRow::new(self.id, &self.spec.name)
+        NamedRow::new(&self.id, &self.spec.name)
     }
 }
 

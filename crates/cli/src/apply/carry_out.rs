@@ -1,5 +1,6 @@
 //! A plan is carried out step by step. If one fails, what was done and what was not is told.
 
+use futures_util::future::try_join_all;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
@@ -7,16 +8,16 @@ use wicketgate_client::Method;
 
 use super::{
     difference::{is_as_planned, patch},
-    document::{Document, REFERENCES},
+    document::{Document, REFERENCES, SECRET_OUT},
     plan::{Deed, Plan, Step},
     references::References,
-    secret_out::SecretOut,
 };
 use crate::{
     context::Session,
     failed::Failed,
     kind::Kind,
     say::say,
+    secret_out::SecretOut,
     session::{escaped, text},
     wait::Patience,
 };
@@ -30,7 +31,7 @@ pub(crate) async fn carry_out(
     references: References,
     patience: Patience,
 ) -> Result<(), Failed> {
-    let secrets: Vec<_> = plan.steps.iter().map(SecretOut::of).collect::<Result<_, _>>()?;
+    let secrets: Vec<_> = plan.steps.iter().map(secret_out).collect::<Result<_, _>>()?;
     let (begin, written, whole) = (Instant::now(), Vec::new(), Mutex::new(()));
     let mut work = Work { session, references, patience, begin, written, whole: &whole, has_deleted: false };
     let mut done = 0;
@@ -43,6 +44,11 @@ pub(crate) async fn carry_out(
     };
     let result = session.unless_interrupted(&whole, all).await;
     result.map_err(|failed| failed.with(&left(plan, done, work.has_deleted)))
+}
+
+/// `None`: the step writes no secret.
+fn secret_out(step: &Step) -> Result<Option<SecretOut<'_>>, Failed> {
+    step.secret_file().map(|path| SecretOut::file(&step.name, SECRET_OUT, path)).transpose()
 }
 
 fn named(step: &Step) -> String {
@@ -111,15 +117,9 @@ impl Work<'_> {
         if let Some((_, key)) = &document.key {
             body["preSharedKey"] = key.expose_secret().into();
         }
-        let _whole = match secret {
-            Some(_) => Some(self.whole.lock().await),
-            None => None,
-        };
-        let made = self.session.client.write(Method::POST, list, Some(&body), None).await;
-        let made = match (made, secret) {
-            (Ok(made), Some(secret)) => secret.write(&made).map(|()| made)?,
-            (Err(failure), Some(secret)) => return Err(secret.advise(failure)),
-            (made, None) => made?,
+        let made = match secret {
+            Some(secret) => secret.create(self.session, (list, &body), self.whole, "apply again").await?,
+            None => self.session.client.write(Method::POST, list, Some(&body), None).await?,
         };
         self.references.learn(document.kind, &made);
         self.note(document.kind, format!("{list}/{}", text(&made, document.kind.id)));
@@ -173,9 +173,10 @@ impl Work<'_> {
 
     async fn settle(&self) -> Result<(), Failed> {
         if self.patience.waits {
-            for (kind, path) in &self.written {
-                self.session.settled(kind, path, self.rest()).await?;
-            }
+            // All at a time: the first that fails ends the wait.
+            let rest = self.rest();
+            let settled = self.written.iter().map(|(kind, path)| self.session.settled(kind, path, rest));
+            try_join_all(settled).await?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(crate) const REFERENCES: &[(&str, &Kind, &str)] = &[
 ];
 
 /// Where a new account's secret is written, and what a key is read from.
-const SECRET_OUT: &str = "clientSecretFile";
+pub(crate) const SECRET_OUT: &str = "clientSecretFile";
 const SECRET_IN: &str = "preSharedKeyFile";
 
 /// What one resource should be.

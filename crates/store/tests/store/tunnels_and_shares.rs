@@ -69,7 +69,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
         let mut same_peer = tunnel_spec(2);
         same_peer.peer_address = tunnel_spec(1).peer_address;
         let taken = store.create_tunnel(site.frontdoor, &same_peer, &pools, &context()).await;
-        let own = Some(NamedRow::new(site.tunnel, tunnel_spec(1).name));
+        let own = Some(NamedRow::new(&site.tunnel, &tunnel_spec(1).name));
         assert!(
             matches!(taken, Err(StoreError::Conflict { column, with }) if *column == tunnel::PEER_ADDRESS && with == own)
         );
