@@ -57,6 +57,27 @@ fn the_doctor_names_what_a_host_lacks_and_what_to_do() -> Result<()> {
     host.nft("insert rule ip other guard oifname \"wg*\" accept")?;
     expect(&doctor(&host, &arguments)?.1, "firewall", "PASS", &[])?;
 
+    // It reads the file of `up`, whose other settings it does not need.
+    let (file, alias) = (lab.dir("etc")?.join("up.toml"), "198.51.100.2");
+    std::fs::write(&file, format!("public-address = '{alias}'\nlocation = 'here'\n"))?;
+    let file = file.display().to_string();
+    let configured = [&arguments[..], &["--config", &file]].concat();
+    let (status, said) = doctor(&host, &configured)?;
+    ensure!(status == 1, "{said:?}");
+    expect(&said, "settings", "PASS", &[&file])?;
+    expect(&said, "public-address", "FAIL", &[alias, "no address of this host"])?;
+    let checked = host
+        .command(&wicketgate_executable().display().to_string())
+        .args(["config", "check", &file])
+        .output()?;
+    let words = String::from_utf8(checked.stdout)?;
+    ensure!(
+        checked.status.success() && words.contains(&format!("up.toml: {alias} is no address of this host")),
+        "{words}"
+    );
+    host.ip(&format!("addr add {alias}/32 dev lo"))?;
+    expect(&doctor(&host, &configured)?.1, "public-address", "PASS", &[alias])?;
+
     let program = wicketgate_executable().display().to_string();
     let listener = host.listen("127.0.0.1:8443".parse()?)?;
     let (status, said) = doctor(&host, &arguments)?;
@@ -75,7 +96,7 @@ fn the_doctor_names_what_a_host_lacks_and_what_to_do() -> Result<()> {
     let report = bare.args(["PATH=/nowhere", &program, "doctor", "--data-dir", &data]).output()?;
     let (table, words) = (String::from_utf8(report.stdout)?, String::from_utf8(report.stderr)?);
     ensure!(report.status.code() == Some(1) && words.contains("a check failed"), "{table}{words}");
-    ensure!(table.starts_with("FAIL  programs") && table.contains("apt-get install"), "{table}");
+    ensure!(table.contains("\nFAIL  programs") && table.contains("apt-get install"), "{table}");
     ensure!(table.contains("\nSKIP  esp"), "{table}");
     let scratch = "/run/netns/wicketgate-doctor-";
     let left = std::fs::read_dir("/run/netns")?.flatten();

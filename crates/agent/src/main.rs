@@ -44,9 +44,9 @@ fn main() -> ExitCode {
             Command::Config(config) => config.run::<Options>(ROLES, |options| match options.command {
                 Command::Start(start) => {
                     let (_, allowed) = watch::channel(start.allow_list());
-                    start.into_config(allowed).map(drop)
+                    start.into_config(allowed).map(|_| Vec::new())
                 }
-                _ => Ok(()),
+                _ => Ok(Vec::new()),
             }),
             Command::Completion(completion) => completion.run(Options::command()),
             Command::Man(man) => man.run(&Options::command()),

@@ -50,6 +50,7 @@ use wicketgate_system::{Mutex, directory_lock::DirectoryLock};
 
 pub use error::GroundError;
 pub(crate) use error::NetworkError;
+pub(crate) use host_addresses::is_own;
 pub(crate) use host_firewall::drops_by_default;
 use host_firewall::{HostFirewall, LINKS};
 pub(crate) use inner_packets::InnerPackets;

@@ -4,14 +4,18 @@
 //! gateway uses, and is removed again.
 
 mod finding;
+mod public_address;
 mod udp_ports;
 
 pub use finding::{HostFinding, HostVerdict};
+pub use public_address::public_address;
+
+use std::net::Ipv4Addr;
 
 use crate::{
     Backend, GroundError, IpsecMode,
     capacity::Capacity,
-    ground::{drops_by_default, probe},
+    ground::drops_by_default,
     ipsec::strongswan::{EspSupport, esp_support, small_receive_buffer},
 };
 
@@ -19,8 +23,8 @@ use crate::{
 const FEW_TUNNELS: u32 = 16;
 const FEW_CONNECTIONS: usize = 1000;
 
-/// Checks the host for `mode`. Without IPsec, nothing is needed of it but descriptors.
-pub async fn host_check(mode: IpsecMode) -> Vec<HostFinding> {
+/// Checks the host for `mode`, and for the public address that is set. Without IPsec, nothing is needed of it but descriptors.
+pub async fn host_check(mode: IpsecMode, public: Option<Ipv4Addr>) -> Vec<HostFinding> {
     if mode == IpsecMode::Off {
         return vec![limits(false)];
     }
@@ -38,12 +42,7 @@ pub async fn host_check(mode: IpsecMode) -> Vec<HostFinding> {
         let why = "programs or rights that it needs are missing";
         all.extend(["esp", "firewall"].map(|check| HostFinding::new(check, HostVerdict::Skip, why)));
     }
-    all.push(match probe::default_source() {
-        Some(address) => {
-            HostFinding::pass("public-address", format!("{address}, unless --public-address is set"))
-        }
-        None => HostFinding::warn("public-address", GroundError::NoPublicAddress.to_string()),
-    });
+    all.push(public_address(public));
     all.push(udp_ports::check());
     all.push(limits(true));
     all

@@ -32,14 +32,14 @@ pub enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// `check` makes the checks that the subcommand itself makes before it starts anything.
+    /// `check` makes the checks that the subcommand itself makes before it starts anything, and returns what may be a mistake.
     ///
     /// # Errors
     /// The file is wrong, or names no role.
     pub fn run<P: Parser>(
         self,
         roles: &[Role],
-        check: impl FnOnce(P) -> anyhow::Result<()>,
+        check: impl FnOnce(P) -> anyhow::Result<Vec<String>>,
     ) -> anyhow::Result<()> {
         let main = roles.first().context("the program has no configuration")?;
         let role = |name: &str| {
@@ -61,8 +61,10 @@ impl ConfigCommand {
                 let arguments =
                     words.into_iter().chain([file.clone().into_os_string()]).chain(unit).collect();
                 let (parsed, _) = Settings::read::<P>(arguments).map_err(WrongUsage::from)?;
-                check(parsed).with_context(|| file.display().to_string())?;
-                print(&format!("{}: no fault was found\n", file.display()));
+                let shown = file.display();
+                let doubts = check(parsed).with_context(|| shown.to_string())?;
+                let found = if doubts.is_empty() { vec!["no fault was found".to_owned()] } else { doubts };
+                found.iter().for_each(|line| print(&format!("{shown}: {line}\n")));
             }
             Self::Default { role: name } => {
                 let role = name.map_or(Ok(*main), |name| role(&name))?;

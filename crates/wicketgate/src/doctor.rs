@@ -4,9 +4,8 @@ mod ports;
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -14,12 +13,9 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::{process::Command, time::timeout};
-use wicketgate_gateway::{
-    IpsecMode,
-    host_check::{HostFinding, HostVerdict, host_check},
-};
+use wicketgate_gateway::host_check::{HostFinding, HostVerdict, host_check};
 
-use crate::up::socket_address;
+use crate::up::Up;
 use ports::ServedPort;
 
 /// `timedatectl` asks a service over the bus, which may have to be started.
@@ -31,18 +27,8 @@ const LEAST: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// The data directory of `up`.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
-    data_dir: PathBuf,
-    /// The address of the REST API of `up`.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480", value_parser = socket_address)]
-    listen: SocketAddr,
-    /// The address that hosting agents connect to.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443", value_parser = socket_address)]
-    agent_listen: SocketAddr,
-    /// Where `up` would process ESP.
-    #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
-    ipsec: IpsecMode,
+    #[command(flatten)]
+    up: Up,
     /// The form of the report.
     #[arg(short, long, value_name = "table|json", default_value = "table", hide_possible_values = true)]
     output: ReportForm,
@@ -56,11 +42,14 @@ enum ReportForm {
 
 impl Doctor {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut findings = host_check(self.ipsec).await;
-        findings.extend([clock().await, data_directory(&self.data_dir)]);
-        let api = ServedPort { check: "api-port", address: self.listen, flag: "--listen" };
-        let agents = ServedPort { check: "agent-port", address: self.agent_listen, flag: "--agent-listen" };
-        findings.extend([api, agents].map(|port| port.judge(&self.data_dir)));
+        let Up { ipsec, public_address, data_dir, .. } = &self.up;
+        let mut findings = vec![settings(self.up.config.as_deref())];
+        findings.extend(host_check(*ipsec, *public_address).await);
+        findings.extend([clock().await, data_directory(data_dir)]);
+        let api = ServedPort { check: "api-port", address: self.up.listen, flag: "--listen" };
+        let agents =
+            ServedPort { check: "agent-port", address: self.up.agent_listen, flag: "--agent-listen" };
+        findings.extend([api, agents].map(|port| port.judge(data_dir)));
         io::stdout().lock().write_all(report(&findings, self.output).as_bytes())?;
         match findings.iter().filter(|finding| finding.verdict == HostVerdict::Fail).count() {
             0 => Ok(()),
@@ -83,6 +72,17 @@ fn report(findings: &[HostFinding], form: ReportForm) -> String {
             format!("{:#}\n", json!({"checks": findings.iter().map(line).collect::<Vec<_>>()}))
         }
     }
+}
+
+/// What the other checks are about.
+fn settings(file: Option<&Path>) -> HostFinding {
+    HostFinding::pass(
+        "settings",
+        match file {
+            Some(file) => format!("those of {}, and of the command line", file.display()),
+            None => "those of the command line, and defaults: no file is named".to_owned(),
+        },
+    )
 }
 
 /// Certificates and tokens are judged by the clock.

@@ -6,15 +6,19 @@ mod doctor;
 mod down;
 mod up;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
+use anyhow::bail;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
     config_command::{ConfigCommand, Role},
     definitions::{CompletionCommand, ManCommand},
 };
-use wicketgate_system::{program, service_manager::ReloadSignals};
+use wicketgate_system::{
+    program::{self, WrongUsage},
+    service_manager::ReloadSignals,
+};
 
 /// The first is the default of `config`.
 const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] }];
@@ -45,7 +49,7 @@ enum Verb {
     /// Demonstrate the product on this machine: two sites, real IPsec, real traffic.
     Demo(demo::Demo),
     /// Check whether this host can run a gateway. Changes nothing, and may run beside `up`.
-    Doctor(doctor::Doctor),
+    Doctor(Box<doctor::Doctor>),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
     Completion(CompletionCommand),
     /// Write man pages and completions to a directory.
@@ -70,7 +74,8 @@ fn main() -> ExitCode {
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,
-            Verb::Doctor(doctor) => doctor.run().await,
+            Verb::Doctor(doctor) if settings.has_file() => doctor.run().await,
+            Verb::Doctor(_) => Cli::packaged_doctor()?.run().await,
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),
         }
@@ -86,10 +91,20 @@ impl Cli {
     }
 
     /// The checks of a configured subcommand that change nothing.
-    fn check(self) -> anyhow::Result<()> {
+    fn check(self) -> anyhow::Result<Vec<String>> {
         match self.verb {
-            Verb::Up(up) => up.check().map(drop),
-            _ => Ok(()),
+            Verb::Up(up) => up.check().map(|_| up.doubts()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The doctor of this command line, which names no file: with the package's, if there is one.
+    fn packaged_doctor() -> anyhow::Result<Box<doctor::Doctor>> {
+        let file = ROLES.iter().map(|role| role.file).find(|file| Path::new(file).exists());
+        let named = file.iter().flat_map(|file| ["--config", file]).map(OsString::from);
+        match Settings::read(env::args_os().chain(named).collect()).map_err(WrongUsage::from)? {
+            (Self { verb: Verb::Doctor(doctor) }, _) => Ok(doctor),
+            _ => bail!("the command line is no longer that of `doctor`"),
         }
     }
 }

@@ -19,7 +19,10 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_gateway::{
+    Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode,
+    host_check::{HostVerdict, public_address},
+};
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId};
 use wicketgate_server::{
@@ -65,16 +68,16 @@ pub(crate) const DATA_DIRECTORY: DirectoryKind = DirectoryKind {
 pub(crate) struct Up {
     /// A file with settings, in TOML, whose keys are these flags' names. `wicketgate config default` prints one.
     #[arg(long, value_name = "FILE", env = "WICKETGATE_CONFIG")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// What is logged: a level (error, warn, info, debug), or levels of targets, like info,access=warn. A reload changes it.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: LogFilter,
     /// Directory for the database, the CA key and the admin token. Created if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Address of the REST API.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8480", value_parser = socket_address)]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The API's certificate with its chain, in PEM. A renewed file is used within seconds, without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -95,17 +98,17 @@ pub(crate) struct Up {
     admin_listen: Option<SocketAddr>,
     /// Address that hosting agents connect to, with TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443", value_parser = socket_address)]
-    agent_listen: SocketAddr,
+    pub(crate) agent_listen: SocketAddr,
     /// Where ESP is processed. `auto` uses the kernel if it supports ESP, else userland. `off` is for development: no
     /// IPsec, no root, and a loopback address for each tunnel.
     #[arg(long, value_name = "auto|kernel|userland|off", default_value = "auto")]
-    ipsec: IpsecMode,
+    pub(crate) ipsec: IpsecMode,
     /// The name of this gateway's location, which tunnels refer to: it must stay the same while there are tunnels.
     #[arg(long, value_name = "NAME", default_value = "local")]
     location: LocationId,
     /// The IPv4 address that remote sites connect to [default: the source address of the default route].
-    #[arg(long, value_name = "IPV4", value_parser = public_address)]
-    public_address: Option<Ipv4Addr>,
+    #[arg(long, value_name = "IPV4", value_parser = reachable_address)]
+    pub(crate) public_address: Option<Ipv4Addr>,
     /// A network that load balancers' addresses come from; repeatable [default: 100.64.0.0/16 and 10.255.0.0/16]. Tunnels
     /// keep the addresses that they have.
     #[arg(long, value_name = "CIDR")]
@@ -226,6 +229,13 @@ impl Up {
         })
     }
 
+    /// What the settings say that may be a mistake.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let address = (self.ipsec != IpsecMode::Off).then(|| public_address(self.public_address));
+        let doubtful = address.filter(|finding| finding.verdict != HostVerdict::Pass);
+        doubtful.into_iter().map(|finding| finding.message).collect()
+    }
+
     /// The API's certificate. Without one, the API must be on a loopback address.
     fn tls(&self) -> anyhow::Result<Option<ApiTls>> {
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
@@ -317,7 +327,7 @@ pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, like 127.0.0.1:8480 or [::1]:8480".to_owned())
 }
 
-fn public_address(text: &str) -> Result<Ipv4Addr, String> {
+fn reachable_address(text: &str) -> Result<Ipv4Addr, String> {
     let address: Ipv4Addr =
         text.parse().map_err(|_| "must be an IPv4 address, like 198.51.100.1".to_owned())?;
     let is_unusable = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
