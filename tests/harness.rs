@@ -14,6 +14,7 @@ pub(crate) mod packets;
 pub(crate) mod ping;
 pub(crate) mod redacted;
 pub(crate) mod sas;
+pub(crate) mod service_manager;
 pub(crate) mod targets;
 pub(crate) mod user;
 pub(crate) mod walkthrough;

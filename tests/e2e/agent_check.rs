@@ -59,7 +59,7 @@ fn a_check_before_the_enrolment_keeps_the_code_and_writes_nothing() -> Result<()
     let none = check(&world, "agent", &[])?;
     let way = ["SKIP name", "PASS tcp", "SKIP proxy", "SKIP tls", "FAIL identity"];
     expect(&none, &[&way[..], &NOT_ASKED].concat())?;
-    says(&none, "create an enrolment code")?;
+    says(&none, "make a code")?;
     ensure!(!world.lab.path("agent").exists(), "the check made the state directory");
 
     let closed = with_code(&["--server", "https://localhost:7444"])?;

@@ -7,9 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use wicketgate_lab::Agent;
 
 use crate::harness::{
-    AT_ONCE, PATIENCE, World,
+    AT_ONCE, PATIENCE, World, agent_executable,
+    service_manager::ServiceManager,
     targets::{ask, connect, echo, exchange, here},
     text,
 };
@@ -70,7 +72,7 @@ fn a_copied_state_directory_is_named_and_the_running_agent_goes_on() -> Result<(
         world.gateway.process.tail()
     );
     ensure!(said.matches("two agents have the same identity").count() == 1);
-    ensure!(copy.process.said().contains("--take-over"), "{}", copy.process.tail());
+    ensure!(copy.process.said().contains("with --take-over"), "{}", copy.process.tail());
     let events = world.events("ipsec-share", text(&published.share, "id")?)?;
     ensure!(events.iter().any(|e| e["statusDetail"]["reason"] == "AgentDuplicated"), "{events:?}");
     copy.process.kill()?;
@@ -98,15 +100,65 @@ fn a_barred_agent_is_disconnected_at_once() -> Result<()> {
         Ok(world.gateway.list("environments")?.iter().all(|e| e["status"] == "OFFLINE").then_some(()))
     })?;
     // It is told, and ends; so does one that is started again.
-    let mut again = world.start_agent("agent", None)?;
-    for agent in [&mut published.agent, &mut again] {
+    let is_told = |agent: &mut Agent| {
         let status = agent.process.wait(PATIENCE)?;
         let said = agent.process.said();
-        let is_told =
-            said.contains("this agent was removed from environment ") && said.contains("with a new code");
-        ensure!(status.code() == Some(1) && is_told, "{status}: {}", agent.process.tail());
-    }
+        let is_told = said.contains("this agent was removed from environment ")
+            && said.contains("start it with a new code");
+        ensure!(status.code() == Some(3) && is_told, "{status}: {}", agent.process.tail());
+        Ok(())
+    };
+    is_told(&mut published.agent)?;
+    let mut again = world.start_agent("agent", None)?;
+    is_told(&mut again)?;
     let online = world.gateway.list("environments")?.iter().any(|e| e["status"] == "ACTIVE");
     ensure!(!online, "a barred agent reconnected\n{}", again.process.tail());
+    world.end()
+}
+
+#[test]
+fn a_new_code_replaces_an_identity_only_once_it_is_refused_and_the_service_manager_is_told() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let socket = world.lab.path("notify");
+    let manager = ServiceManager::at(&socket)?;
+    let lines = format!("NOTIFY_SOCKET={} exec {} \"$@\"", socket.display(), agent_executable()?.display());
+    let program = world.script("notifying", &lines)?;
+    let start = |world: &World, code: Option<&str>| {
+        Agent::start(&world.lab, &world.agent_options("agent", &program), code)
+    };
+    let first = world.gateway.enrollment_code()?;
+    let mut agent = start(&world, Some(&first))?;
+    let told = manager.until("STATUS=connected to https://")?;
+    ensure!(told.contains("READY=1"), "{told}");
+    // While the gateway is away, it does not say that it serves.
+    world.gateway.process.kill()?;
+    manager.until("STATUS=not connected to https://")?;
+    world.restart()?;
+    manager.until("STATUS=connected to https://")?;
+    agent.process.kill()?;
+
+    // An identity that works is kept.
+    let second = world.gateway.enrollment_code()?;
+    let mut agent = start(&world, Some(&second))?;
+    manager.until("STATUS=connected to https://")?;
+    let agents = world.gateway.list("agents")?;
+    ensure!(agents.len() == 1, "{agents:?}");
+
+    let id = text(&agents[0], "id")?;
+    world.gateway.api.delete(&world.gateway.at(&format!("agents/{id}")))?;
+    let refused = format!("STATUS=refused by https://{}: this agent was removed", world.agents_dial());
+    let told = manager.until(&refused)?;
+    ensure!(told.contains(&agent.state.display().to_string()), "{told}");
+    ensure!(agent.process.wait(PATIENCE)?.code() == Some(3));
+    // The code that the identity was made with is no new one; it is refused as the identity is.
+    let mut agent = start(&world, Some(&first))?;
+    manager.until(&refused)?;
+    agent.process.wait(PATIENCE)?;
+
+    let agent = start(&world, Some(&second))?;
+    manager.until("STATUS=connected to https://")?;
+    let again = world.gateway.list("agents")?;
+    ensure!(again.iter().any(|agent| agent["id"] != id), "{again:?}");
+    drop(agent);
     world.end()
 }

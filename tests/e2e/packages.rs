@@ -35,6 +35,8 @@ const WORDS: &str = "hello from the private network";
 const PROMISED: Duration = Duration::from_secs(600);
 /// A warning of an agent whose allow list no longer has a target.
 const REFUSED: &str = "an assignment was refused";
+/// Where the agent's unit gets the enrolment code from, until it is used.
+const CODE: &str = "/etc/credstore/wicketgate-agent.enrollment-code";
 /// What the gateway's unit hands on from the service manager.
 const CREDENTIAL: &str = "/etc/credstore/wicketgate.database";
 /// The router's IKE daemon: the unit of the package that the page names.
@@ -115,9 +117,19 @@ impl Hosts {
         hosts.router.run(&["systemctl", "enable", ROUTER])?;
         // Returns when charon is up.
         hosts.router.run(&["systemctl", "restart", ROUTER])?;
+        ensure!(hosts.has_own_ike()?, "this test would not see that a purge turns it on again");
         hosts.gateway.receive(&package("wicketgate")?)?;
         hosts.agent.receive(&package("wicketgate-agent")?)?;
         Ok(hosts)
+    }
+
+    /// Whether the gateway's host starts Debian's strongSwan.
+    fn has_own_ike(&self) -> Result<bool> {
+        Ok(self
+            .gateway
+            .command(&["systemctl", "--quiet", "is-enabled", "strongswan-starter"])
+            .status()?
+            .success())
     }
 
     fn machine(&self, name: &str) -> Result<&Machine> {
@@ -151,9 +163,10 @@ impl Hosts {
         Ok(command)
     }
 
-    /// Runs the commands of a step, each when the one before has succeeded. Returns what they printed.
+    /// Runs the commands of a step, each when the one before has succeeded, and compares what they print with the page.
+    /// Returns what they printed as their result.
     fn follow(&self, step: &Step) -> Result<String> {
-        let mut printed = String::new();
+        let (mut printed, mut seen) = (String::new(), String::new());
         // The shell's variables last to the end of the step.
         let mut before = String::new();
         for command in &step.commands {
@@ -163,15 +176,11 @@ impl Hosts {
             } else {
                 let out = self.shell(&step.host)?.arg(format!("{before}{command}")).output()?;
                 let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                ensure!(
-                    out.status.success(),
-                    "{}: {command}: {}\n{}{}",
-                    step.host,
-                    out.status,
-                    said(&out.stdout),
-                    said(&out.stderr)
-                );
+                let all = said(&out.stdout) + &said(&out.stderr);
+                ensure!(out.status.success(), "{}: {command}: {}\n{all}", step.host, out.status);
                 printed += &said(&out.stdout);
+                all.lines().for_each(|line| report(&format!("          | {line}")));
+                seen = seen + &all + "\n";
                 let is_assignment = command.split_once("=$(").is_some_and(|(name, _)| !name.contains(' '));
                 if is_assignment {
                     before += &format!("{command}\n");
@@ -179,6 +188,7 @@ impl Hosts {
             }
             report(&format!("{:6.1} s  {}: {command}", begin.elapsed().as_secs_f32(), step.host));
         }
+        step.expect(&seen)?;
         Ok(printed)
     }
 
@@ -228,6 +238,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
     report(&format!("{:6.1} s  from the first command to the first bytes", took.as_secs_f32()));
     ensure!(printed == WORDS && took < PROMISED, "{printed:?} after {took:?}");
     confined(&hosts)?;
+    hosts.agent.run(&["test", "!", "-e", CODE])?;
     // Again at once, and as often as needed.
     let served = || {
         lab.until("the share serves", PATIENCE, || {
@@ -239,6 +250,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
     outlives(&hosts, &served)?;
     step("start with wrong settings", || fails_with_an_error(&hosts.gateway))?;
     keeps_its_data(&hosts)?;
+    step("enrol a removed agent again", || enrols_again(&lab, &hosts))?;
 
     for step in &removal {
         hosts.follow(step)?;
@@ -257,6 +269,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
         ensure!(!users.contains("wicketgate"), "left behind on the {name}:\n{users}");
     }
     is_clean(&hosts.gateway)?;
+    ensure!(hosts.has_own_ike()?, "Debian's strongSwan stays turned off");
     let contexts = hosts.gateway.run(&["cat", &format!("{HOME}/.config/wicketgate/contexts.toml")])?;
     ensure!(!contexts.contains("127.0.0.1"), "{contexts}");
     hosts.end()?;
@@ -321,6 +334,28 @@ fn outlives(hosts: &Hosts, served: &impl Fn() -> Result<()>) -> Result<()> {
                   grep -x AgentRefused && exit; sleep 0.2; done; exit 1";
     hosts.gateway.run(&["env", "HOME=/root", "bash", "-c", reason]).context("AgentRefused")?;
     logged(&hosts.agent, "wicketgate-agent", REFUSED, "4")
+}
+
+/// An agent that was removed says so for as long as it takes, and serves again with a new code, which does not stay.
+fn enrols_again(lab: &Lab, hosts: &Hosts) -> Result<()> {
+    let shell = |machine: &Machine, line: &str| machine.run(&["env", "HOME=/root", "bash", "-c", line]);
+    let stands = |words: &[&str]| {
+        lab.until(&format!("the unit of the agent is {words:?}"), PATIENCE, || {
+            let shown = shell(&hosts.agent, "systemctl show -p ActiveState,StatusText wicketgate-agent")?;
+            Ok(words.iter().all(|word| shown.contains(word)).then_some(()))
+        })
+    };
+    stands(&["ActiveState=active", "StatusText=connected to https://198.51.100.2:8443"])?;
+    shell(&hosts.gateway, "wicketgate agent delete $(wicketgate agent list -o name)")?;
+    let refused = "StatusText=refused by https://198.51.100.2:8443: this agent was removed";
+    stands(&["ActiveState=failed", refused, "run `wicketgate-agent enroll`"])?;
+    let code = shell(&hosts.gateway, "wicketgate agent enroll --jq .enrollmentCode")?;
+    shell(
+        &hosts.agent,
+        &format!("wicketgate-agent enroll <<<{} && systemctl restart wicketgate-agent", code.trim()),
+    )?;
+    stands(&["ActiveState=active", "StatusText=connected to"])?;
+    hosts.agent.run(&["test", "!", "-e", CODE]).map(drop)
 }
 
 /// Nothing of a gateway runs.

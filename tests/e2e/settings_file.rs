@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -12,7 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use wicketgate_lab::Process;
 
-use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
+use crate::harness::{
+    PATIENCE, World, agent_executable, lab, service_manager::ServiceManager, wicketgate_executable,
+};
 
 fn packaged(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/etc").join(name)
@@ -72,24 +73,6 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
     Ok(())
 }
 
-/// The socket of a service manager.
-struct Manager(UnixDatagram);
-
-impl Manager {
-    fn until(&self, wanted: &str) -> Result<()> {
-        let mut seen = Vec::new();
-        let mut buffer = [0; 512];
-        while let Ok(n) = self.0.recv(&mut buffer) {
-            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-            if text.lines().any(|line| line == wanted) {
-                return Ok(());
-            }
-            seen.push(text);
-        }
-        anyhow::bail!("{wanted} was not sent: {seen:?}")
-    }
-}
-
 #[test]
 fn up_takes_its_settings_from_a_file_reads_it_again_and_notifies_the_service_manager() -> Result<()> {
     let lab = lab()?;
@@ -99,8 +82,7 @@ fn up_takes_its_settings_from_a_file_reads_it_again_and_notifies_the_service_man
     let text = format!("data-dir = {data:?}\nlisten = '127.0.0.1:8080'\nipsec = 'off'\n");
     fs::write(&file, &text)?;
     let socket = dir.join("notify");
-    let manager = Manager(UnixDatagram::bind(&socket)?);
-    manager.0.set_read_timeout(Some(PATIENCE))?;
+    let manager = ServiceManager::at(&socket)?;
     let mut command = namespace.command(&wicketgate_executable().display().to_string());
     command.args(["up", "--location", "here", "--config"]).arg(&file);
     command.env_remove("RUST_LOG").env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "2000000");
@@ -123,7 +105,7 @@ fn up_takes_its_settings_from_a_file_reads_it_again_and_notifies_the_service_man
     reload(&format!("{text}dran = 5"), "up.toml:4: there is no setting `dran`; is `drain` meant?")?;
     reload(&text, "was read again changed=\"log\"")?;
     up.stop(Duration::from_secs(30))?;
-    manager.until("STOPPING=1")
+    manager.until("STOPPING=1").map(drop)
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Assignments {
 
     /// Writes the newest generations after changes, and once more when the agent stops.
     pub(crate) async fn keep_generations(&self, state: &Arc<State>, stop: &CancellationToken) {
-        let mut outage = Outage::default();
+        let (mut outage, state_dir) = (Outage::default(), state.path());
         loop {
             let changed = stop.run_until_cancelled(self.generations_changed.notified()).await;
             let newest_generations = self.table.lock().newest_generations.clone();
@@ -172,7 +172,8 @@ impl Assignments {
                 Ok(Err(error)) => {
                     self.generations_changed.notify_one();
                     if outage.failed() {
-                        warn!(%error, "cannot write the state directory; retrying every second");
+                        let dir = state_dir.display();
+                        warn!(%error, %dir, "cannot write the state directory, retrying: free space there, or make it writable");
                     }
                 }
                 Ok(Ok(())) if outage.recovered() => info!("the state directory is writable again"),

@@ -91,12 +91,7 @@ async fn way(route: &Route, report: &mut Report) -> Option<TcpStream> {
         }
         Err(error @ NoRoute::Refused(_)) => (pass("connected"), fail(error.to_string())),
         Err(error) => {
-            let advice = "check the address, and firewalls on the way";
-            let error = match error {
-                NoRoute::Server(_) => format!("{error}; {advice}"),
-                _ => error.to_string(),
-            };
-            (fail(error), skip(why_straight().unwrap_or_else(|| NOT_REACHED.to_owned())))
+            (fail(error.to_string()), skip(why_straight().unwrap_or_else(|| NOT_REACHED.to_owned())))
         }
     };
     report.add(CheckStep::Tcp, dialled, tcp);

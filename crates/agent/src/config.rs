@@ -2,6 +2,7 @@
 
 use crate::{
     allow::AllowList,
+    package::{CODE_FILE, ENROL},
     proxy::{Proxy, Straight},
     server_address::ServerAddress,
 };
@@ -32,10 +33,14 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoCode {
     #[error(
-        "not enrolled yet; create an enrolment code and pass it as --enrollment-token-file, \
-         WICKETGATE_ENROLLMENT_TOKEN or --enrollment-token"
+        "not enrolled yet: make a code with `wicketgate agent enroll` on the server, and pass it as --enrollment-token-file or \
+         WICKETGATE_ENROLLMENT_TOKEN"
     )]
     NotGiven,
-    #[error("cannot read {}: No such file or directory", .0.display())]
+    #[error(
+        "not enrolled yet, and there is no {}: make a code with `wicketgate agent enroll` on the server, and write it there", .0.display()
+    )]
     NoFile(PathBuf),
+    #[error("not enrolled yet, and there is no {CODE_FILE}: {ENROL}")]
+    NoCredential,
 }

@@ -5,7 +5,10 @@ use crate::{
     assignments::{Served, Unfit},
     clock::{CURE, ClockComparison, rounded},
     health::Watched,
+    package::enrol_again,
     retry_log::RetryLog,
+    server_address::ServerAddress,
+    state::State,
     status::Phase,
 };
 use anyhow::{Context, anyhow, bail};
@@ -22,8 +25,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use wicketgate_model::{EnvironmentId, SignedAssignment};
-use wicketgate_system::backoff::{Backoff, spread};
+use wicketgate_model::SignedAssignment;
+use wicketgate_system::{
+    backoff::{Backoff, spread},
+    program::LastingRefusal,
+};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
     tls::Diagnosis,
@@ -43,21 +49,21 @@ const DUPLICATE_PAUSE: Duration = Duration::from_secs(5);
 /// The gateway serves another agent with this agent's identity.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "another agent with this identity is connected, from {address} ({name}): the state directory was copied. Enrol this agent \
-     again with a new code and an empty --state-dir, or replace the other one with --take-over"
+    "another agent with this identity is connected, from {address} ({name}): the state directory was copied. Stop this agent, \
+     empty {state_dir} and enrol it with a new code; or start it with --take-over, which ends the other one"
 )]
 struct Duplicate {
     address: IpAddr,
     name: String,
+    state_dir: String,
 }
 
 /// The gateway does not serve this agent any more: no retry succeeds.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "this agent was removed from environment {environment}; enrol it again with a new code and an empty --state-dir"
-)]
-pub(crate) struct Removed {
-    pub(crate) environment: EnvironmentId,
+pub(crate) fn removed(server: &ServerAddress, state: &State) -> LastingRefusal {
+    let (environment, again) = (state.environment(), enrol_again(state.path()));
+    LastingRefusal(format!(
+        "refused by {server}: this agent was removed from environment {environment}. {again}"
+    ))
 }
 
 /// The state of one connection.
@@ -73,19 +79,20 @@ struct Conversation {
 
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
-pub(crate) fn rejected(error: ControlError, expires_at: Timestamp, now: Timestamp) -> anyhow::Error {
-    let again = "enrol it again with a new code and an empty --state-dir";
+pub(crate) fn rejected(error: ControlError, state: &State, now: Timestamp) -> anyhow::Error {
+    let (expires_at, again) = (state.expires_at(), enrol_again(state.path()));
     match error.diagnosis() {
         Some(Diagnosis::Expired) if now < expires_at => anyhow!(
             "the gateway says that this agent's certificate is not valid at its time, and by the clock of this host it is valid \
              until {expires_at}: one of the two clocks is wrong. If it is this one, {CURE}"
         ),
         Some(Diagnosis::Expired) => {
-            anyhow!("this agent's certificate has expired while it was offline: {again}")
+            anyhow!("this agent's certificate has expired while it was offline. {again}")
         }
-        Some(Diagnosis::Refused) => anyhow!("the gateway rejects this agent's certificate: {again}"),
+        Some(Diagnosis::Refused) => anyhow!("the gateway rejects this agent's certificate. {again}"),
         _ if error.is_hang_up() => anyhow!(
-            "the gateway closed the connection: this agent was removed ({again}), or the gateway is stopping"
+            "the gateway closed the connection: it is stopping, or this agent was removed. If this lasts, look for this agent in \
+             `wicketgate agent list` on the server"
         ),
         _ => error.into(),
     }
@@ -97,7 +104,10 @@ impl Agent {
     ///
     /// # Errors
     /// The agent was removed.
-    pub(crate) async fn stay_connected(self: Arc<Self>, stop: CancellationToken) -> Result<(), Removed> {
+    pub(crate) async fn stay_connected(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> Result<(), LastingRefusal> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut log = RetryLog::default();
         self.status.certified(self.state.expires_at());
@@ -111,7 +121,7 @@ impl Agent {
             end.cancel();
             let is_duplicate = lost.as_ref().is_err_and(|error| error.is::<Duplicate>());
             if let Err(error) = lost {
-                let error = match error.downcast::<Removed>() {
+                let error = match error.downcast::<LastingRefusal>() {
                     Ok(removed) => return Err(removed),
                     Err(error) => error,
                 };
@@ -135,8 +145,8 @@ impl Agent {
         Ok(())
     }
 
-    fn removed(&self) -> Removed {
-        Removed { environment: self.state.environment() }
+    fn removed(&self) -> LastingRefusal {
+        removed(&self.route.server, &self.state)
     }
 
     async fn connection(
@@ -193,9 +203,12 @@ impl Agent {
                 self.takes_over.store(false, Ordering::Relaxed);
                 Ok((control, takes_reports))
             }
-            Ok(Ok(ToAgent::Duplicate { address, name })) => Err(Duplicate { address, name }.into()),
+            Ok(Ok(ToAgent::Duplicate { address, name })) => {
+                let state_dir = self.state.path().display().to_string();
+                Err(Duplicate { address, name, state_dir }.into())
+            }
             Ok(Ok(ToAgent::Removed)) => Err(self.removed().into()),
-            Ok(Err(error)) => Err(rejected(error, self.state.expires_at(), Timestamp::now())),
+            Ok(Err(error)) => Err(rejected(error, &self.state, Timestamp::now())),
             _ => bail!("the gateway did not answer the hello message"),
         }
     }
@@ -314,7 +327,9 @@ impl Agent {
 
     fn assigned(&self, signed: &SignedAssignment) -> Option<FromAgent> {
         let Some((share, generation, served)) = self.assignments.take(signed) else {
-            warn!("an assignment cannot be parsed; this agent may be too old");
+            warn!(
+                "an assignment cannot be parsed, and its share is not served here: install the version of the server on this host"
+            );
             return None;
         };
         Some(match served {
@@ -343,25 +358,10 @@ impl Agent {
                 self.status.certified(self.state.expires_at());
                 info!("certificate renewed");
             }
-            Err(error) => warn!(error = format!("{error:#}"), "cannot save the renewed certificate"),
+            Err(error) => {
+                let (error, dir) = (format!("{error:#}"), self.state.path().display());
+                warn!(error, %dir, "cannot save the renewed certificate, retrying: free space there, or make it writable");
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Error, ErrorKind};
-
-    #[test]
-    fn the_error_of_a_rejected_agent_says_what_to_do() {
-        let cut = Error::new(ErrorKind::UnexpectedEof, "see https://docs.rs/");
-        for error in [ControlError::Closed, cut.into(), Error::from(ErrorKind::ConnectionReset).into()] {
-            let text = format!("{:#}", rejected(error, Timestamp::MIN, Timestamp::UNIX_EPOCH));
-            assert!(text.contains("was removed") && text.contains("an empty --state-dir"), "{text}");
-            assert!(!text.contains("://") && !text.contains('\n'), "{text}");
-        }
-        let stuck = rejected(ControlError::Stuck, Timestamp::MIN, Timestamp::UNIX_EPOCH);
-        assert!(!stuck.to_string().contains("removed"));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use wicketgate_model::{EnrolGrant, EnrolRequest};
-use wicketgate_system::{backoff::Backoff, service_manager};
+use wicketgate_system::{backoff::Backoff, program::LastingRefusal};
 use wicketgate_transport::{
     control::EnrolAnswer,
     enrolment_code::EnrolmentCode,
@@ -66,8 +66,6 @@ pub(crate) async fn enrol(
         status.failed(&error);
         if log.is_news(&error, Instant::now()) {
             warn!(%server, error, "cannot enrol yet; retrying until the agent stops");
-            // A service manager would take it for one that hangs.
-            service_manager::ready(&format!("cannot enrol yet: {error}"));
         }
         sleep(backoff.randomized()).await;
     }
@@ -93,7 +91,10 @@ async fn enrol_once(route: &Route, code: &EnrolmentCode, ask: &EnrolRequest) -> 
         .map_err(|e| Failure::NotNow(e.into()))?;
     match answer {
         // The code's id is in the server's log, and no secret.
-        EnrolAnswer::Refused { refusal } => Err(Failure::Final(anyhow!("{refusal} ({})", ask.enrollment))),
+        EnrolAnswer::Refused { refusal } => {
+            let refused = format!("refused by {}: {refusal} ({})", route.server, ask.enrollment);
+            Err(Failure::Final(LastingRefusal(refused).into()))
+        }
         EnrolAnswer::Unavailable => Err(Failure::NotNow(anyhow!("the server cannot answer at the moment"))),
         EnrolAnswer::Enrolled(grant) => {
             // Assignments must be signed by the CA in the code, not by one that a gateway names.
@@ -102,7 +103,7 @@ async fn enrol_once(route: &Route, code: &EnrolmentCode, ask: &EnrolRequest) -> 
                     "the server has another CA than the one in the enrolment code"
                 )));
             }
-            Ok(Enrolled { grant, issued_at: Timestamp::now() })
+            Ok(Enrolled { grant, issued_at: Timestamp::now(), enrollment: Some(ask.enrollment) })
         }
     }
 }
@@ -129,7 +130,7 @@ mod tests {
         let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::nil()), Fingerprint::of(b"ca")).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let dir = StateDir::lock(&dir.path().join("state")).unwrap();
-        let ended = timeout(LONG, enrol(&route, &code, "agent", dir, &Status::default())).await;
+        let ended = timeout(LONG, enrol(&route, &code, "agent", dir, &Status::new("gw".into()))).await;
         assert!(ended.is_err(), "{:#}", ended.unwrap().err().unwrap());
     }
 }

@@ -13,6 +13,7 @@ mod clock;
 mod config;
 mod connect;
 mod control;
+mod cure;
 mod dial;
 mod endpoint;
 mod enrol;
@@ -20,8 +21,10 @@ mod health;
 mod names;
 pub mod options;
 mod own_report;
+pub mod package;
 mod probe;
 mod proxy;
+mod replacement;
 mod report_outbox;
 mod retry_log;
 mod route;
@@ -36,13 +39,12 @@ pub use proxy::{Proxy, Straight};
 use crate::{
     agent::Agent,
     assignments::Assignments,
-    control::Removed,
     health::TargetHealths,
     names::Names,
     probe::PROBES,
     report_outbox::ReportOutbox,
     route::Route,
-    state::StateDir,
+    state::{State, StateDir},
     status::{Status, http},
 };
 use anyhow::Context;
@@ -54,8 +56,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_system::service_manager;
-use wicketgate_transport::abort::Abort;
+use wicketgate_system::program::{LastingRefusal, WrongUsage};
+use wicketgate_transport::{abort::Abort, enrolment_code::EnrolmentCode};
 
 /// How long running streams may continue after a stop signal.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -69,34 +71,22 @@ const CUT: Duration = Duration::from_secs(2);
 pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyhow::Result<()> {
     shortage::raise_limits();
     let dir = StateDir::lock(&config.state_dir)?;
-    let status = Arc::new(Status::default());
+    let status = Arc::new(Status::new(config.server.to_string()));
     // Also while the agent enrols and drains. Ends when it is dropped.
     let mut shown = JoinSet::new();
     if let Some(address) = config.status_listen {
         shown.spawn(http::serve(http::listen(address).await?, Arc::clone(&status)));
     }
     let route = Route { server: config.server, proxy: config.proxy, names: Arc::new(Names::default()) };
-    let state = match dir.load()? {
-        Ok(state) => {
-            if config.code.is_ok() {
-                info!(agent.id = %state.agent(), "the identity in the state directory is used, and the enrolment code is not");
-            }
-            state
-        }
-        Err(dir) => {
-            let code = config.code?;
-            let enrolled = stop.run_until_cancelled(enrol::enrol(&route, &code, &config.name, dir, &status));
-            match enrolled.await {
-                Some(state) => state?,
-                None => return Ok(()),
-            }
-        }
+    let identified = stop.run_until_cancelled(identity(&route, dir, (config.code, &config.name), &status));
+    let state = match identified.await {
+        Some(state) => state?,
+        None => return Ok(()),
     };
     let tls = state.tls().context("cannot use the identity in the state directory")?;
     let assignments = Assignments::new(&state, config.allow)?;
     let via = route.proxy.as_ref().ok().map(tracing::field::display);
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %route.server, proxy = via, "agent started");
-    service_manager::ready("serving");
     let agent = Arc::new(Agent {
         route,
         name: config.name,
@@ -124,10 +114,31 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     ended
 }
 
+/// The identity in the directory, or one for the code.
+async fn identity(
+    route: &Route,
+    dir: StateDir,
+    (code, name): (Result<EnrolmentCode, NoCode>, &str),
+    status: &Status,
+) -> anyhow::Result<State> {
+    let kept = match (dir.load()?, &code) {
+        (Ok(state), Ok(code)) => replacement::unless_refused(state, code, route).await?,
+        (loaded, _) => loaded,
+    };
+    match kept {
+        Ok(state) => Ok(state),
+        Err(dir) => {
+            // Another start does not make one.
+            let code = code.map_err(|none| WrongUsage(none.to_string()))?;
+            enrol::enrol(route, &code, name, dir, status).await
+        }
+    }
+}
+
 /// Serves until `stop` and the end of the running streams, or until the agent is removed.
 async fn serve(
     agent: &Agent,
-    mut connected: JoinHandle<Result<(), Removed>>,
+    mut connected: JoinHandle<Result<(), LastingRefusal>>,
     stop: &CancellationToken,
     abort: &Abort,
 ) -> anyhow::Result<()> {
@@ -145,7 +156,7 @@ async fn serve(
     }
     abort.token().run_until_cancelled(drain(agent)).await;
     if !agent.streams.is_empty() {
-        warn!("streams were aborted");
+        warn!("running connections were cut, as a second signal or the drain time asked for");
         abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
     }
@@ -159,7 +170,10 @@ async fn serve(
 /// Waits for running streams. Those that do not end in time are cut when what they have received is delivered.
 async fn drain(agent: &Agent) {
     if timeout(DRAIN, agent.streams.wait()).await.is_err() {
-        warn!(streams = agent.streams.len(), "the drain time is over: streams are cut");
+        warn!(
+            streams = agent.streams.len(),
+            "connections that have not ended within 30 s of the stop are cut"
+        );
         agent.finish.trigger();
         let _ = timeout(DELIVER, agent.streams.wait()).await;
     }

@@ -9,6 +9,7 @@ use wicketgate_agent::{
     Config,
     allow::AllowList,
     options::{Check, Command, Options, RELOADED},
+    package,
 };
 use wicketgate_settings::{Settings, config_command::Role};
 use wicketgate_system::{
@@ -20,7 +21,7 @@ use wicketgate_transport::abort::Abort;
 const ROLES: &[Role] = &[Role {
     subcommand: "start",
     file: "/etc/wicketgate/agent.toml",
-    unit: &["--state-dir", "/var/lib/wicketgate-agent"],
+    unit: &["--state-dir", package::STATE_DIR],
 }];
 
 fn main() -> ExitCode {
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
                 let (_, allowed) = watch::channel(start.allow_list());
                 check(start.into_config(allowed)?, json).await
             }
+            Command::Enroll(enroll) => enroll.run().await,
             Command::Config(config) => config.run::<Options>(ROLES, |options| match options.command {
                 Command::Start(start) => {
                     let (_, allowed) = watch::channel(start.allow_list());

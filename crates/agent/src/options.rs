@@ -1,14 +1,17 @@
 //! The command line.
 
+mod enroll;
 mod proxy;
 mod status_address;
 
+pub use enroll::Enroll;
 pub use proxy::ProxyFlags;
 pub use status_address::StatusAddress;
 
 use crate::{
     allow::{AllowList, AllowRule},
     config::{Config, NoCode},
+    package::is_of_service,
     server_address::ServerAddress,
 };
 use anyhow::Context;
@@ -28,7 +31,7 @@ use wicketgate_transport::enrolment_code::EnrolmentCode;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 stopped in order, 1 failed (the last line on stderr says why), 2 wrong usage.\n\
+    after_help = "Exit codes: 0 stopped in order, 1 failed (the last line on stderr says why), 2 wrong usage, 3 refused by the server.\n\
     Logs go to stderr; RUST_LOG sets the level (default: info)."
 )]
 pub struct Options {
@@ -43,6 +46,8 @@ pub enum Command {
     /// Check a configuration file, or print one with every setting
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Hand an enrolment code to the package's service: asks for it without showing it, or reads it from standard input
+    Enroll(Enroll),
     /// Enrol on the first start, then serve until SIGTERM or SIGINT
     Start(Start),
     /// Print completions for a shell: `source <(wicketgate-agent completion bash)`
@@ -144,6 +149,8 @@ impl Start {
             }
             (None, None) => Err(NoCode::NotGiven),
         };
+        let code =
+            code.map_err(|none| if is_of_service(&self.state_dir) { NoCode::NoCredential } else { none });
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = self.name.map_or_else(host, |name| name.to_string());
         let proxy = self.proxy.choose(&self.server, |name| std::env::var(name).ok())?;
@@ -202,7 +209,7 @@ mod tests {
             Options::try_parse_from(args.into_iter().chain(["--enrollment-token-file", "no/code"])).unwrap();
         let Command::Start(start) = options.command else { unreachable!() };
         let error = configured(start).unwrap().code.unwrap_err();
-        assert_eq!(error.to_string(), "cannot read no/code: No such file or directory");
+        assert!(error.to_string().starts_with("not enrolled yet, and there is no no/code: "), "{error}");
     }
 
     #[test]

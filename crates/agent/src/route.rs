@@ -35,7 +35,7 @@ pub(crate) struct Route {
 /// Why there is no TCP connection to the server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoRoute {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {0}; check the address, that the gateway runs, and firewalls on the way")]
     Server(NoConnection),
     #[error(
         "cannot connect to the proxy {proxy}: {error}; check its address, and that a proxy listens there"
@@ -124,7 +124,7 @@ impl Route {
             ),
             (Some(Diagnosis::Stranger), Err(_)) => anyhow!(
                 "{server} is not the server that the enrolment code is from, or that this agent enrolled with: check the address; to \
-                 move the agent there, enrol it again with a new code and an empty --state-dir"
+                 move the agent there, start it with a new enrolment code of that server"
             ),
             (Some(Diagnosis::Cut), Ok(proxy)) => anyhow!(
                 "the proxy {proxy} agreed to connect to {server} and closed the connection: see its log, and check that a \

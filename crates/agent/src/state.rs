@@ -11,13 +11,16 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
-use wicketgate_model::{AgentId, EnrolGrant, EnvironmentId, Generation, ShareId};
+use wicketgate_model::{AgentId, EnrolGrant, EnrollmentId, EnvironmentId, Generation, ShareId};
 use wicketgate_system::{
     Mutex, if_exists,
     own_directory::{DirectoryKind, OwnDirectory},
     private_file,
 };
-use wicketgate_transport::{identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls, trust::CaCertificate};
+use wicketgate_transport::{
+    enrolment_code::EnrolmentCode, identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls,
+    trust::CaCertificate,
+};
 
 const KIND: DirectoryKind = DirectoryKind {
     program: "agent",
@@ -44,6 +47,9 @@ pub(crate) struct Enrolled {
     #[serde(flatten)]
     pub(crate) grant: EnrolGrant,
     pub(crate) issued_at: Timestamp,
+    /// The code that it was given for. `None`: an agent of an earlier version has enrolled.
+    #[serde(default)]
+    pub(crate) enrollment: Option<EnrollmentId>,
 }
 
 /// The state of an enrolled agent.
@@ -61,6 +67,10 @@ impl StateDir {
     /// For a look into it, also while an agent uses it.
     pub(crate) fn read_only(path: &Path) -> Self {
         Self { path: path.to_owned(), held: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The agent's key, generated on the first call.
@@ -103,6 +113,24 @@ impl StateDir {
 }
 
 impl State {
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Whether the identity was given for this code.
+    pub(crate) fn is_of(&self, code: &EnrolmentCode) -> bool {
+        self.enrolled.lock().enrollment == Some(code.enrollment())
+    }
+
+    /// Removes the identity, and replaces its key. The newest generations remain: ids of shares are never used again.
+    pub(crate) fn forget(self) -> anyhow::Result<StateDir> {
+        let path = self.path().join(IDENTITY_FILE);
+        // First: an identity does not fit another key.
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        PrivateKey::replace(&self.path().join(KEY_FILE))?;
+        Ok(self.dir)
+    }
+
     pub(crate) fn agent(&self) -> AgentId {
         self.enrolled.lock().grant.agent
     }

@@ -3,6 +3,7 @@
 //! Invariants: no secret, target or client's address is shown; labels have few values.
 
 pub(crate) mod http;
+mod standing;
 
 use jiff::Timestamp;
 use prometheus_client::{
@@ -10,35 +11,22 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Metric, Registry, Unit},
 };
-use serde::Serialize;
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, service_manager};
 use wicketgate_transport::frame::RefusalReason;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
-    Enrolling,
-    Connecting,
-    Connected,
-    /// It is stopping.
-    Draining,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct Standing {
-    status: Phase,
-    /// The last failure, as in the log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
+pub(crate) use standing::Phase;
+use standing::Standing;
 
 /// See the module.
 pub(crate) struct Status {
+    server: String,
     standing: Mutex<Standing>,
+    /// What the service manager was told last.
+    told: Mutex<String>,
     registry: Registry,
     connected: Gauge,
     connections: Counter,
@@ -54,14 +42,16 @@ pub(crate) struct Status {
     certificate: Gauge,
 }
 
-impl Default for Status {
-    fn default() -> Self {
+impl Status {
+    pub(crate) fn new(server: String) -> Self {
         let mut registry = Registry::with_prefix("wicketgate_agent");
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that is running", build);
         let shown = &mut registry;
         Self {
+            server,
             standing: Mutex::new(Standing { status: Phase::Enrolling, error: None }),
+            told: Mutex::default(),
             connected: registered(shown, "connected", "1 while the agent is connected to the gateway"),
             connections: registered(shown, "connections", "Connections to the gateway that were established"),
             failures: registered(
@@ -132,18 +122,42 @@ impl Status {
         let mut standing = self.standing.lock();
         let error = if status == Phase::Connected { None } else { standing.error.take() };
         *standing = Standing { status, error };
+        self.tell(&standing);
     }
 
     /// An enrolment or a connection has failed, and is retried.
     pub(crate) fn failed(&self, error: &str) {
         self.failures.inc();
-        self.standing.lock().error = Some(error.to_owned());
+        let mut standing = self.standing.lock();
+        if standing.status == Phase::Connected {
+            standing.status = Phase::Connecting;
+            self.connected.set(0);
+        }
+        standing.error = Some(error.to_owned());
+        self.tell(&standing);
+    }
+
+    /// Tells the service manager. An agent that retries is ready, too: it would be taken for one that hangs.
+    fn tell(&self, standing: &Standing) {
+        let line = standing.line(&self.server, (self.shares.get(), self.unreachable.get()));
+        let mut told = self.told.lock();
+        if *told == line {
+            return;
+        }
+        let is_ready = standing.status == Phase::Connected || standing.error.is_some();
+        if is_ready {
+            service_manager::ready(&line)
+        } else {
+            service_manager::status(&line)
+        }
+        *told = line;
     }
 
     /// How many shares are served, and of how many the target is not reached.
     pub(crate) fn serves(&self, shares: usize, unreachable: usize) {
         self.shares.set(i64::try_from(shares).unwrap_or(i64::MAX));
         self.unreachable.set(i64::try_from(unreachable).unwrap_or(i64::MAX));
+        self.tell(&self.standing.lock());
     }
 
     pub(crate) fn certified(&self, until: Timestamp) {
@@ -196,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_last_failure_is_shown_until_the_agent_is_connected() {
-        let status = Status::default();
+        let status = Status::new("https://gw:8443".to_owned());
         assert_eq!(status.ready(), (false, "{\"status\":\"enrolling\"}\n".to_owned()));
         status.failed("cannot connect");
         status.enter(Phase::Connecting);
@@ -211,7 +225,7 @@ mod tests {
     /// Every family has a sample here, so that it is on the page.
     #[test]
     fn the_reference_of_metrics_is_a_scrape_with_all_of_them() {
-        let status = Status::default();
+        let status = Status::new("https://gw:8443".to_owned());
         status.refused(RefusalReason::ConnectionRefused);
         let (_, text) = negotiated(status.metrics().unwrap(), Some("text/plain"));
         let page = format!(
@@ -224,7 +238,7 @@ mod tests {
 
     #[test]
     fn streams_and_refusals_are_counted() {
-        let status = Status::default();
+        let status = Status::new("https://gw:8443".to_owned());
         let stream = status.stream_began();
         status.bytes().0.fetch_add(5, Relaxed);
         status.refused(RefusalReason::ConnectionRefused);

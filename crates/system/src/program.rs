@@ -19,8 +19,21 @@ impl fmt::Display for WrongUsage {
 
 impl std::error::Error for WrongUsage {}
 
+/// Another service has refused this program, and would refuse another start of it. The exit status is 3, after which a service
+/// manager does not start it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastingRefusal(pub String);
+
+impl fmt::Display for LastingRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LastingRefusal {}
+
 /// Runs a program to its end. The log goes to stderr, at the level in `RUST_LOG` or `info`. So does an error, in one line
-/// with its causes: what happened and what to do.
+/// with its causes: what happened and what to do. The service manager shows it until the next start.
 pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     log::start();
     let outcome = tokio::runtime::Runtime::new().context("could not start the runtime").and_then(|runtime| {
@@ -33,9 +46,20 @@ pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> Exi
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            service_manager::status(&format!("{error:#}"));
             log::last_words(&format!("{name}: {error:#}"));
-            if error.is::<WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            exit_code(&error)
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<WrongUsage>() {
+        ExitCode::from(2)
+    } else if error.is::<LastingRefusal>() {
+        ExitCode::from(3)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -11,6 +11,11 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// What the program does now: one line for `systemctl status`.
+pub fn status(status: &str) {
+    notify(&[NotifyState::Status(status)]);
+}
+
 /// The program begins to stop.
 pub fn stopping() {
     notify(&[NotifyState::Stopping]);

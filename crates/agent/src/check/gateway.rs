@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::{CURE, rounded, seconds_ahead},
-    control::{Removed, rejected},
+    control::{rejected, removed},
     route::{NoHandshake, Route},
     state::State,
 };
@@ -42,7 +42,7 @@ pub(super) async fn ask(
         clock_by_certificate(route, shaken.as_ref(), report);
         return None;
     };
-    let asked = timeout(ANSWER_WITHIN, assigned(control, state)).await;
+    let asked = timeout(ANSWER_WITHIN, assigned(control, (route, state))).await;
     match asked.context("the gateway does not answer").flatten() {
         Ok((time, assignments)) => {
             let (environment, until) = (state.environment(), state.expires_at());
@@ -71,9 +71,9 @@ pub(super) async fn ask(
 /// The gateway's time and the assignments of the environment. The gateway closes the connection behind them.
 async fn assigned(
     mut control: Control,
-    state: &State,
+    (route, state): (&Route, &State),
 ) -> anyhow::Result<(Option<i64>, Vec<SignedAssignment>)> {
-    let explain = |error| rejected(error, state.expires_at(), Timestamp::now());
+    let explain = |error| rejected(error, state, Timestamp::now());
     control.send(&FromAgent::Check).await.map_err(explain)?;
     let mut answer = None;
     loop {
@@ -82,7 +82,7 @@ async fn assigned(
             Ok(ToAgent::Assign { assignments }) => {
                 answer.get_or_insert_default().1.extend(assignments);
             }
-            Ok(ToAgent::Removed) => bail!(Removed { environment: state.environment() }),
+            Ok(ToAgent::Removed) => bail!(removed(&route.server, state)),
             Ok(_) => {}
             Err(error) => match (error, answer) {
                 (ControlError::Closed, Some(answer)) => return Ok(answer),

@@ -2,13 +2,13 @@
 
 use super::report::{CheckStep, NOT_REACHED, Report, fail, pass, skip};
 use crate::{
-    allow::AllowList, assignments::Assignments, dial::probe, names::Names, probe::PROBES, state::State,
+    allow::AllowList, assignments::Assignments, cure::cure, dial::probe, names::Names, probe::PROBES,
+    state::State,
 };
 use futures_util::stream::{self, StreamExt as _};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::watch, time::Instant};
 use wicketgate_model::{SignedAssignment, Target};
-use wicketgate_transport::frame::RefusalReason;
 
 /// Targets that are probed, so that a check of very many shares ends within minutes.
 const MOST: usize = 1000;
@@ -93,23 +93,5 @@ fn of(shares: &[String]) -> String {
     match shares.len().saturating_sub(MOST_NAMED) {
         0 => format!(" (share {})", named.join(", ")),
         more => format!(" (share {}, and {more} more)", named.join(", ")),
-    }
-}
-
-fn cure(reason: RefusalReason) -> &'static str {
-    match reason {
-        RefusalReason::ConnectionRefused => "start the service, or correct the share's target",
-        RefusalReason::TimedOut => {
-            "check the address, the target's host, and firewalls between this host and it"
-        }
-        RefusalReason::NameNotFound => "correct the share's target, or the name servers of this host",
-        RefusalReason::NoNameServer => {
-            "repair /etc/resolv.conf of this host, or name the target in /etc/hosts"
-        }
-        RefusalReason::NoRoute => "add a route to it on this host, or correct the share's target",
-        RefusalReason::NotPermitted => "permit the connection in the rules of this host",
-        RefusalReason::NotAllowed => "start the agent with an --allow that covers it",
-        RefusalReason::AgentExhausted => "see the message",
-        _ => "check that the target's host runs, and the routes to it",
     }
 }

@@ -1,5 +1,6 @@
 //! What the agent's log says when a target's health changes.
 
+use crate::cure::cure;
 use tracing::{debug, info, warn};
 use wicketgate_model::{ShareId, Target};
 use wicketgate_transport::frame::{RefusalReason, StreamRefusal};
@@ -17,8 +18,9 @@ pub(super) fn log(
         Some(StreamRefusal { reason: RefusalReason::AgentExhausted, text }) => {
             warn!(share.id = %share, share.name = name, %target, error = text, "cannot dial a target");
         }
-        Some(StreamRefusal { reason, .. }) if before.is_none() => {
-            warn!(share.id = %share, share.name = name, %target, ?reason, "target became unreachable");
+        Some(StreamRefusal { reason, text }) if before.is_none() => {
+            let error = format_args!("{text}; {}", cure(*reason));
+            warn!(share.id = %share, share.name = name, %target, ?reason, error, "target became unreachable");
         }
         Some(_) => {}
     }

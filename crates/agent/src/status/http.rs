@@ -123,7 +123,7 @@ mod tests {
         let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, Arc::default()));
+        server.spawn(serve(listener, Arc::new(Status::new("gw".to_owned()))));
         let ready = ask(address, "GET /readyz").await;
         assert!(
             ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("{\"status\":\"enrolling\"}\n"),

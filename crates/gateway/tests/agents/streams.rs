@@ -155,12 +155,12 @@ async fn a_barred_agent_is_disconnected_and_stays_excluded() {
     assert!(lab.connect(1).await.is_err());
     // The agent is told, and ends by itself.
     let error = soon("the end of the agent", agent.task).await.unwrap().unwrap_err().to_string();
-    assert!(error.starts_with("this agent was removed from environment "), "{error}");
-    assert!(error.ends_with("enrol it again with a new code and an empty --state-dir"), "{error}");
+    assert!(error.contains(": this agent was removed from environment "), "{error}");
+    assert!(error.contains("start it with a new code"), "{error}");
     // So is one that is started again.
     let again = lab.start(state.path(), None, &[]);
     let error = soon("the end of the agent", again.task).await.unwrap().unwrap_err().to_string();
-    assert!(error.starts_with("this agent was removed from environment "), "{error}");
+    assert!(error.contains(": this agent was removed from environment "), "{error}");
     lab.agents.unbar(id);
     let agent = lab.start(state.path(), None, &[]);
     lab.ready(1, 1).await;
