@@ -203,10 +203,9 @@ impl Hosts {
     }
 
     fn end(self) -> Result<()> {
-        for machine in [self.router, self.agent, self.gateway] {
-            machine.end()?;
-        }
-        Ok(())
+        step("power off the router", || self.router.end())?;
+        step("power off the agent's host", || self.agent.end())?;
+        step("power off the gateway", || self.gateway.end())
     }
 }
 
