@@ -10,7 +10,7 @@ pub const CODE_FILE: &str = "/etc/credstore/wicketgate-agent.enrollment-code";
 const SYSTEMD: &str = "/run/systemd/system";
 
 /// How an agent of the package is enrolled.
-pub(crate) const ENROL: &str = "make a code with `wicketgate agent enroll` on the server, then run `wicketgate-agent enroll` and \
+pub(crate) const ENROL: &str = "make a code with `wicketgate agent enroll --jq .enrollmentCode` on the server, then run `wicketgate-agent enroll` and \
      `systemctl restart wicketgate-agent` on this host";
 
 /// Whether it is the state directory of the package's service, on a host that runs it.
