@@ -12,6 +12,9 @@ MDBOOK_VERSION := 0.4.52
 # Where tests of the packages have theirs, and the hosts that these are installed on.
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
+# What `--version` of a package says: the version and, from a checkout, the commit and its date.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)$(shell git log -1 --abbrev=12 --date=short --format=" (%h, %cd)" 2>/dev/null)
+
 .DEFAULT_GOAL := help
 .PHONY: help install build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis packages images bench bench-dataplane
 
@@ -85,7 +88,7 @@ schemathesis: ## Try the API with whatever its document allows, and more: one of
 	$(CARGO) test --locked --workspace --test it -- contract::schemathesis --nocapture
 
 packages: cargo-deb ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
-	$(CARGO) build --locked --workspace --bins --release
+	WICKETGATE_VERSION="$(VERSION)" $(CARGO) build --locked --workspace --bins --release
 	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
 
 images: packages ## Build an OCI image of each role from the packages, into target/images (as root)

@@ -13,6 +13,7 @@ use crate::harness::{
     GATEWAY, PATIENCE, World,
     targets::{ask, here},
     text,
+    user::User,
 };
 
 /// From the cut to the decision. `make named` measures it against the promise of five seconds; a test that shares two processors
@@ -156,6 +157,14 @@ fn ike_from_an_address_of_no_tunnel_is_counted_and_named() -> Result<()> {
     ensure!(seen["address"] == address && seen["port"] == 500 && seen["packets"] == 1, "{seen}");
     let line = format!("IKE from {address}, which is no tunnel's peerPublicIp");
     ensure!(world.gateway.process.said().contains(&line), "{}", world.gateway.process.tail());
+
+    let user = User::new(&world, "user")?;
+    let token = world.gateway.data.join("admin.token");
+    let as_admin = format!("--server {} --token-file {}", world.url(), token.display());
+    let status = user.says(&format!("status {as_admin}"))?;
+    ensure!(status.contains(&format!("IKE from {address} (port 500), which is no tunnel's peerPublicIp")), "{status}");
+    let listed = user.says(&format!("tunnel unknown-peers {as_admin} --json address"))?;
+    ensure!(listed.contains(&address), "{listed}");
     world.end()
 }
 

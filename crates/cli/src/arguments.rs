@@ -338,6 +338,9 @@ fn tunnel(kind: &Kind, duration: Arg) -> Vec<Command> {
         asking(printing(
             Command::new("history").about("List the last changes of a tunnel's connection").arg(which(kind)),
         )),
+        asking(printing(Command::new("unknown-peers").about(
+            "List addresses that send IKE and are no tunnel's peerPublicIp; for the operator of the gateway",
+        ))),
         asking(
             Command::new("watch").about("Follow a tunnel's connection until interrupted").arg(which(kind)),
         ),

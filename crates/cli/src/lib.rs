@@ -40,7 +40,10 @@ pub async fn run(name: &str, matches: &ArgMatches) -> ExitCode {
             let (verb, matches) = matches.subcommand().unwrap_or(("", matches));
             let which = matches.try_get_one::<String>("which").ok().flatten();
             let command = format!("{name} {verb}");
-            next::after(command.trim_end(), which.map(String::as_str).unwrap_or_default());
+            // A list of resources has suggested it, by what it found.
+            if verb != "list" || name == "context" {
+                next::after(command.trim_end(), which.map(String::as_str).unwrap_or_default());
+            }
             ExitCode::SUCCESS
         }
         Err(failed) => {
@@ -79,6 +82,7 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "check" => own::check(&session, matches).await,
         "metrics" => own::metrics(&session, kind, matches).await,
         "config" => own::config(&session, matches).await,
+        "unknown-peers" => own::unknown_peers(&session, matches).await,
         "history" => own::history(&session, matches).await,
         "watch" => follow::watch(&session, matches).await,
         "ike-log" => follow::ike_log(&session, matches).await,

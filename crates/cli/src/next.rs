@@ -24,6 +24,7 @@ const NEXT: &[(&str, &str)] = &[
     ("tunnel config", "wicketgate tunnel watch {which}"),
     ("tunnel metrics", "wicketgate tunnel history {which}"),
     ("tunnel history", "wicketgate tunnel ike-log {which}"),
+    ("tunnel unknown-peers", "wicketgate tunnel update --help"),
     ("tunnel ike-log", "wicketgate tunnel history {which}"),
     ("tunnel reset", "wicketgate tunnel get {which}"),
     ("share list", "wicketgate share check NAME"),
@@ -48,6 +49,15 @@ const NEXT: &[(&str, &str)] = &[
     ("execution get", "wicketgate execution list"),
 ];
 
+/// What makes the first resource of a kind, after an empty list.
+const FIRST: &[(&str, &str)] = &[
+    ("tunnel", "wicketgate tunnel create --help"),
+    ("share", "wicketgate share create --help"),
+    ("env", "wicketgate agent enroll"),
+    ("agent", "wicketgate agent enroll"),
+    ("account", "wicketgate account create --help"),
+];
+
 /// Suggests a command whose properties, such as `{name}`, are those of the resource.
 pub(crate) fn suggest(command: &str, resource: &Value) {
     if io::stderr().is_terminal() && io::stdout().is_terminal() && !command.is_empty() {
@@ -59,6 +69,14 @@ pub(crate) fn suggest(command: &str, resource: &Value) {
 pub(crate) fn after(command: &str, which: &str) {
     let next = NEXT.iter().find(|(done, _)| *done == command).map(|(_, next)| *next);
     suggest(next.unwrap_or_default(), &serde_json::json!({ "which": which }));
+}
+
+/// Suggests what follows a list of resources.
+pub(crate) fn after_list(kind: &str, is_empty: bool) {
+    match FIRST.iter().find(|(of, _)| is_empty && *of == kind) {
+        Some((_, first)) => suggest(first, &serde_json::Value::Null),
+        None => after(&format!("{kind} list"), ""),
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +116,8 @@ mod tests {
             };
             assert!(has_next || ENDLESS.contains(&name.as_str()), "{name}");
         }
-        for next in NEXT.iter().map(|(_, next)| *next).chain(KINDS.iter().map(|kind| kind.next)) {
+        for next in NEXT.iter().chain(FIRST).map(|(_, next)| *next).chain(KINDS.iter().map(|kind| kind.next))
+        {
             let command = next.trim_start_matches("(umask 077; ").trim_start_matches("wicketgate ");
             let is_known =
                 names.iter().any(|name| command == name || command.starts_with(&format!("{name} ")));

@@ -12,10 +12,11 @@ use crate::{
     context::Session,
     failed::Failed,
     kind::{AGENT, ENVIRONMENT, Kind, SHARE, TUNNEL, column},
-    output::{Form, Output},
+    output::Form,
     path_view,
     say::say,
     session::text,
+    summary::UNKNOWN_PEERS,
 };
 
 /// A change of a connection, as `tunnel history` lists it.
@@ -29,6 +30,22 @@ const CHANGE: Kind = Kind {
         column("PEER", "/peer/address"),
         column("REASON", "/lastError/reason"),
         column("WHY", "/lastError/message"),
+    ],
+    ..AGENT
+};
+
+/// Who sends IKE and is no tunnel's peer.
+const UNKNOWN_PEER: Kind = Kind {
+    name: "unknown peer",
+    plural: "unknown peers",
+    label: "address",
+    columns: &[
+        column("ADDRESS", "/address"),
+        column("PORT", "/port"),
+        column("PACKETS", "/packets"),
+        column("FIRST SEEN", "/firstSeenAt"),
+        column("LAST SEEN", "/lastSeenAt"),
+        column("LOCATION", "/locationId"),
     ],
     ..AGENT
 };
@@ -58,20 +75,7 @@ pub(crate) async fn metrics(session: &Session, kind: &Kind, matches: &ArgMatches
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         return output.one(kind, &metrics);
     }
-    charts(&metrics, &output)
-}
-
-/// One chart for each property of the samples that is a number.
-fn charts(metrics: &Value, output: &Output) -> Result<(), Failed> {
-    let mut out = io::stdout().lock();
-    let first = metrics["samples"].get(0).and_then(Value::as_object);
-    for (name, value) in first.into_iter().flatten().filter(|(name, _)| *name != "timestamp") {
-        if value.is_number() {
-            chart::draw(name, &chart::series(metrics, name), "", output.screen.width.min(100), &mut out)?;
-            writeln!(out)?;
-        }
-    }
-    Ok(())
+    Ok(chart::all(&metrics, output.screen.width, &mut io::stdout().lock())?)
 }
 
 pub(crate) async fn config(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
@@ -95,6 +99,15 @@ pub(crate) async fn history(session: &Session, matches: &ArgMatches) -> Result<(
     Ok(())
 }
 
+pub(crate) async fn unknown_peers(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let output = output(matches);
+    let count = output.list(&UNKNOWN_PEER, session.client.list(UNKNOWN_PEERS, &[], None)).await?;
+    if count == 0 && output.screen.is_terminal {
+        say("Only peers of tunnels have sent IKE.");
+    }
+    Ok(())
+}
+
 pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let mut body = json!({});
     if let Some(said) = matches.get_one::<String>("env") {
@@ -114,10 +127,11 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
     let given = matches.get_one::<String>("agent-server").map(String::as_str);
     let server = agent_server(given, &made);
     let mut out = io::stdout().lock();
-    // The shell's own echo: the code is in no process list.
+    // The shell's own echo: the code is in no process list. The space before it keeps the line out of the history of shells that
+    // are set up so, as Debian's is for each new user.
     writeln!(
         out,
-        "echo {} | wicketgate-agent start --server {server} --enrollment-token-file /dev/stdin --state-dir ./agent-state",
+        " echo {} | wicketgate-agent start --server {server} --enrollment-token-file /dev/stdin --state-dir ./agent-state",
         code
     )?;
     say(&format!(

@@ -22,7 +22,7 @@ use crate::{
 /// Resources of each kind, warnings, and unknown peers that are shown.
 const MOST_SHOWN: usize = 10;
 
-const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
+pub(crate) const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
 
 /// The resources of one kind.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::{
     context::Session,
     failed::Failed,
     kind::{ACCOUNT, Kind},
-    next::suggest,
+    next::{self, suggest},
     output::{Form, Output},
     say::say,
     schema,
@@ -27,6 +27,7 @@ pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -
     if count == 0 && output.screen.is_terminal {
         say(&format!("There are no {}{}.", kind.plural, if query.is_empty() { "" } else { " like that" }));
     }
+    next::after_list(kind.name, count == 0 && query.is_empty());
     Ok(())
 }
 

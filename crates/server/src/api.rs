@@ -40,6 +40,7 @@ mod vpn_config;
 mod wire;
 
 pub use operations::document;
+pub use reasons::explained;
 
 use crate::{error::ApiError, state::AppState};
 use axum::{

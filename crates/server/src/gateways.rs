@@ -92,6 +92,15 @@ impl Gateways {
         Some(Detail { problem, since: connection.passes_since() })
     }
 
+    /// The tunnels whose shares have such a problem.
+    pub(crate) fn lost_peers(&self) -> Vec<TunnelId> {
+        let lost = |view: &GatewayView| {
+            let all = view.observed.tunnels.keys().copied();
+            all.filter(|id| PeerState::of(view, *id).is_some_and(|peer| !peer.passes)).collect::<Vec<_>>()
+        };
+        self.all().flat_map(|gateway| lost(&gateway.view.lock())).collect()
+    }
+
     /// How many connections the share's problem is about.
     pub(crate) fn not_served(
         &self,

@@ -16,7 +16,7 @@ mod server;
 mod state;
 mod telemetry;
 
-pub use api::{document, router};
+pub use api::{document, explained, router};
 pub use background::{BackgroundTask, BackgroundTasks, LastRun, Outcome};
 pub use external::{ExternalAddress, ExternalUrl, TrustedProxy};
 pub use gateways::{GatewayRpc, Gateways, LinkedGateway, SharedView};

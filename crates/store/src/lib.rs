@@ -74,7 +74,7 @@ pub use execution_row::ExecutionRow;
 pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use idempotency::{Claimed, KeptAnswer};
-pub use list::{Filter, FilterValue, ListRequest, Sort};
+pub use list::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
 pub use list_column::{Column, ColumnType};
 pub use metrics_window::{InvalidWindow, MetricsWindow};
 pub use named_row::NamedRow;

@@ -13,7 +13,7 @@ use sqlx::{Any, Row, any::AnyRow};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
-pub use listing::{Filter, FilterValue, ListRequest, Sort};
+pub use listing::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
 
 impl Store {
     pub(crate) async fn list<T: FromRow>(

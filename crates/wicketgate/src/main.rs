@@ -4,6 +4,7 @@ mod database;
 mod demo;
 mod doctor;
 mod down;
+mod explain;
 mod up;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
@@ -20,13 +21,19 @@ use wicketgate_system::{
     service_manager::ReloadSignals,
 };
 
+/// Of a package, `make packages` adds the commit and its date.
+const VERSION: &str = match option_env!("WICKETGATE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// The first is the default of `config`.
 const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] }];
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = VERSION,
     about,
     after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug logs more."
 )]
@@ -50,6 +57,8 @@ enum Verb {
     Demo(demo::Demo),
     /// Check whether this host can run a gateway. Changes nothing, and may run beside `up`.
     Doctor(Box<doctor::Doctor>),
+    /// Say what a reason of a status or an error means, what causes it, and what to do. Asks no server.
+    Explain(explain::Explain),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
     Completion(CompletionCommand),
     /// Write man pages and completions to a directory.
@@ -76,6 +85,7 @@ fn main() -> ExitCode {
             Verb::Demo(demo) => demo.run().await,
             Verb::Doctor(doctor) if settings.has_file() => doctor.run().await,
             Verb::Doctor(_) => Cli::packaged_doctor()?.run().await,
+            Verb::Explain(explain) => explain.run(),
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),
         }

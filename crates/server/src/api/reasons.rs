@@ -35,6 +35,12 @@ pub(super) async fn show(uri: Uri, headers: HeaderMap) -> Result<Response, ApiEr
     Ok(if is_browser(&headers) { html_response(html::page(page)) } else { text_response(text_of(page)) })
 }
 
+/// The text of the page of a reason or an error, in any case of letters; of the list without a name.
+pub fn explained(name: Option<&str>) -> Option<String> {
+    let Some(name) = name else { return Some(list_of(&PAGES)) };
+    PAGES.iter().find(|page| page.name.eq_ignore_ascii_case(name)).map(text_of)
+}
+
 /// Others get text, whatever they accept: it is short, and reads well in a terminal.
 fn is_browser(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());

@@ -23,10 +23,15 @@ use axum::{
 };
 use serde_json::{Map, Value};
 use wicketgate_model::{ShareId, Status};
-use wicketgate_store::{ShareRow, ShareSpec};
+use wicketgate_store::{KnownFalse, ShareRow, ShareSpec, column::share as column};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
-    let query = query.list(share::PROPERTIES)?;
+    let mut query = query.list(share::PROPERTIES)?;
+    if query.request.filters.iter().any(|filter| filter.column == &column::READY) {
+        // As [`shown`] does: `ready` of a row follows later.
+        let values = at.state.gateways.lost_peers().iter().map(ToString::to_string).collect();
+        query.request.known = Some(KnownFalse { column: &column::READY, of: &column::TUNNEL, values });
+    }
     let page = at.state.store.shares(at.id(), &query.request).await?;
     let rows = page.rows.into_iter().map(|row| shown(&at.state, row));
     Ok(format.page(&at.path("ipsec-shares"), &query, page.total, rows))

@@ -137,7 +137,7 @@ impl SharedView {
         }
     }
 
-    pub(crate) fn observe(&self, heard: u64, delta: ObservedDelta, now: Timestamp) {
+    pub fn observe(&self, heard: u64, delta: ObservedDelta, now: Timestamp) {
         self.write(|view| {
             view.heard = heard;
             // Only the answer to the first delta is complete.

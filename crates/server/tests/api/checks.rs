@@ -3,6 +3,7 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::time::sleep;
 use wicketgate_link::{ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
     AgentId, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
@@ -30,6 +31,18 @@ fn all_well(agent: AgentId) -> ShareCheck {
 
 /// Checks a share while a gateway answers with `seen`, or is gone for `None`. Masks the measured latencies.
 async fn check(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer {
+    let mut answer = measured(app, share, seen).await;
+    for hop in answer.body["hops"].as_array_mut().into_iter().flatten() {
+        if let Some(latency) = hop.get_mut("latencyMs") {
+            assert!(latency.as_f64().unwrap() >= 0.0);
+            *latency = json!("[ms]");
+        }
+    }
+    answer
+}
+
+/// The gateway takes as long as it says that it does.
+async fn measured(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer {
     let mut asked = app.asked.lock().unwrap().take().unwrap();
     let path = format!("{}/check", at("ipsec-shares", share));
     let gateway = async {
@@ -37,21 +50,18 @@ async fn check(app: &TestApp, share: &Value, seen: Option<ShareCheck>) -> Answer
             if let ToGateway::Check { request, share: id } = message {
                 assert_eq!(json!(id), share["id"]);
                 match &seen {
-                    Some(seen) => app.gateway.rpc.checked(request, seen.clone()),
+                    Some(seen) => {
+                        sleep(seen.took).await;
+                        app.gateway.rpc.checked(request, seen.clone());
+                    }
                     None => app.gateway.rpc.abandon(),
                 }
                 break;
             }
         }
     };
-    let (mut answer, ()) = tokio::join!(app.call(Method::POST, &path, None), gateway);
+    let (answer, ()) = tokio::join!(app.call(Method::POST, &path, None), gateway);
     *app.asked.lock().unwrap() = Some(asked);
-    for hop in answer.body["hops"].as_array_mut().into_iter().flatten() {
-        if let Some(latency) = hop.get_mut("latencyMs") {
-            assert!(latency.as_f64().unwrap() >= 0.0);
-            *latency = json!("[ms]");
-        }
-    }
     answer
 }
 
@@ -229,6 +239,18 @@ async fn a_check_says_how_to_cure_a_silence() {
     assert_eq!((&hop["state"], &hop["reason"]), (&json!("OK"), &json!("ConnectionsUnanswered")));
     assert!(hop["message"].as_str().unwrap().contains("last 4 connections"), "{hop}");
     assert!(hop["advice"].as_str().unwrap().contains("Clients that only send"), "{hop}");
+}
+
+#[tokio::test]
+async fn the_latency_of_the_gateway_is_without_the_wait_for_the_target() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    app.settle(&tunnel, Status::Deployed).await;
+    let took = Duration::from_secs(2);
+    let slow = ShareCheck { dial_took: took, took, ..all_well(site.agent) };
+    let hops = measured(&app, &share, Some(slow)).await.body["hops"].clone();
+    let latency = |hop: usize| hops[hop]["latencyMs"].as_f64().unwrap();
+    assert!(latency(0) < 2000.0 && latency(4) >= 2000.0, "{hops}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::{Duration, timeout};
-use wicketgate_model::Status;
+use wicketgate_model::{Connection, ConnectionState, Generation, ObservedDelta, Status, TunnelObserved};
 
 #[tokio::test]
 async fn a_share_is_created_deployed_and_deleted() {
@@ -34,6 +34,27 @@ async fn a_share_is_created_deployed_and_deleted() {
     assert_eq!(gone.body["deletedBy"], "admin");
     assert_eq!(app.get("ipsec-shares").await.body["totalElements"], 0);
     assert_eq!(app.delete(&path).await.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_share_whose_peer_was_just_lost_is_found_as_it_is_shown() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    app.settle(&share, Status::Deployed).await;
+    let found = async |ready: bool| {
+        app.get(&format!("ipsec-shares?ready={ready}")).await.body["totalElements"].as_u64().unwrap()
+    };
+    let is_ready = async || app.get(&at("ipsec-shares", &share)).await.body["ready"].clone();
+    let report = |state| {
+        let connection = Connection { state, ..Connection::down(Timestamp::now()) };
+        let seen = TunnelObserved { ready: Some(Generation::FIRST), problem: None, connection };
+        let tunnels = vec![(tunnel["id"].as_str().unwrap().parse().unwrap(), seen)];
+        app.gateway.view.observe(1, ObservedDelta { tunnels, ..ObservedDelta::default() }, Timestamp::now());
+    };
+    report(ConnectionState::Up);
+    assert_eq!((is_ready().await, found(true).await, found(false).await), (json!(true), 1, 0));
+    report(ConnectionState::Down);
+    assert_eq!((is_ready().await, found(true).await, found(false).await), (json!(false), 0, 1));
 }
 
 #[tokio::test]

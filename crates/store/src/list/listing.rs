@@ -70,6 +70,17 @@ pub struct ListRequest {
     pub filters: Vec<Filter>,
     /// Leaves out rows that were deleted before.
     pub kept_since: Option<Timestamp>,
+    /// What the caller knows better than the rows.
+    pub known: Option<KnownFalse>,
+}
+
+/// A boolean column is false in the rows whose column `of` has one of the values, also where the row says otherwise. It
+/// counts for filters only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownFalse {
+    pub column: &'static Column,
+    pub of: &'static Column,
+    pub values: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! The statements of lists, and their bound values.
 
-use super::listing::{CountTable, Filter, FilterValue, Hidden, ListRequest, Listing, Offset, Restriction};
+use super::listing::{
+    CountTable, Filter, FilterValue, Hidden, KnownFalse, ListRequest, Listing, Offset, Restriction,
+};
 use crate::{
     Column, Result,
     field::{Argument, Query},
@@ -93,11 +95,11 @@ impl Sql {
                 all.push(format!("({deleted_at} IS NULL OR {deleted_at} >= {})", self.place(since)));
             }
         }
-        all.extend(request.filters.iter().map(|filter| self.filter(filter)));
+        all.extend(request.filters.iter().map(|filter| self.filter(filter, request.known.as_ref())));
         if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
-    fn filter(&mut self, filter: &Filter) -> String {
+    fn filter(&mut self, filter: &Filter, known: Option<&KnownFalse>) -> String {
         let column = filter.column;
         let mut alternatives = Vec::new();
         // Simple values go into one list, which an index serves; the others get a condition each.
@@ -119,7 +121,13 @@ impl Sql {
             alternatives.push(self.found(column, texts));
         }
         if !numbers.is_empty() {
-            alternatives.push(self.found(column, numbers));
+            alternatives.push(match known.filter(|known| known.column == column) {
+                Some(KnownFalse { of, values, .. }) => {
+                    let of = self.one_of(of.sql, values.clone());
+                    self.one_of(&format!("CASE WHEN {of} THEN 0 ELSE {column} END"), numbers)
+                }
+                None => self.found(column, numbers),
+            });
         }
         if alternatives.is_empty() { "1 = 0".to_owned() } else { format!("({})", alternatives.join(" OR ")) }
     }

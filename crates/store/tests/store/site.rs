@@ -16,6 +16,7 @@ pub(crate) static ALL: ListRequest = ListRequest {
     sort: Vec::new(),
     filters: Vec::new(),
     kept_since: None,
+    known: None,
 };
 
 pub(crate) fn now() -> Timestamp {

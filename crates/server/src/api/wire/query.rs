@@ -88,7 +88,8 @@ impl Query {
             size: reading.size.and_then(|n| n.try_into().ok()).unwrap_or(SIZE),
         };
         let Reading { sort, filters, .. } = reading;
-        let request = ListRequest { page, sort, filters, kept_since: Some(now() - super::RETENTION) };
+        let kept_since = Some(now() - super::RETENTION);
+        let request = ListRequest { page, sort, filters, kept_since, known: None };
         let rest = self.0.into_iter().filter(|(name, _)| name != "page" && name != "size").collect();
         Ok(ListQuery { request, rest })
     }
