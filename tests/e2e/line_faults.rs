@@ -162,7 +162,10 @@ fn ike_from_an_address_of_no_tunnel_is_counted_and_named() -> Result<()> {
     let token = world.gateway.data.join("admin.token");
     let as_admin = format!("--server {} --token-file {}", world.url(), token.display());
     let status = user.says(&format!("status {as_admin}"))?;
-    ensure!(status.contains(&format!("IKE from {address} (port 500), which is no tunnel's peerPublicIp")), "{status}");
+    ensure!(
+        status.contains(&format!("IKE from {address} (port 500), which is no tunnel's peerPublicIp")),
+        "{status}"
+    );
     let listed = user.says(&format!("tunnel unknown-peers {as_admin} --json address"))?;
     ensure!(listed.contains(&address), "{listed}");
     world.end()

@@ -27,10 +27,16 @@ use wicketgate_settings::{
 use wicketgate_system::{if_exists, log::LogFilter, program::WrongUsage};
 use wicketgate_transport::enrolment_code::EnrolmentCode;
 
+/// Of a package, `make packages` adds the commit and its date.
+const VERSION: &str = match option_env!("WICKETGATE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Wicketgate's hosting agent: dials a gateway and connects its shares to private targets. Opens no port, needs no root.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = VERSION,
     after_help = "Exit codes: 0 stopped in order, 1 failed (the last line on stderr says why), 2 wrong usage, 3 refused by the server.\n\
     Logs go to stderr; RUST_LOG sets the level (default: info)."
 )]
