@@ -16,7 +16,7 @@ TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)$(shell git log -1 --abbrev=12 --date=short --format=" (%h, %cd)" 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis packages images bench bench-dataplane
+.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis packages images bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -24,7 +24,15 @@ help: ## List these commands
 install: ## Install the Debian packages that are missing (as root); starts and enables no service
 	@packaging/install-packages.sh
 
-build: ## Build wicketgate and wicketgate-agent
+# What npm builds goes into the program. Nothing is done while the sources are older.
+CONSOLE_SOURCES := $(shell find console/src console/scripts console/*.html console/*.json console/*.ts -type f -not -path '*/generated/*' 2>/dev/null) docs/openapi.json
+
+console: console/dist/index.html.gz ## Build the web console, which becomes part of wicketgate
+
+console/dist/index.html.gz: $(CONSOLE_SOURCES)
+	cd console && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm run --silent build
+
+build: console ## Build wicketgate and wicketgate-agent
 	$(CARGO) build --locked --workspace --bins
 
 demo: ## Show the product working on this machine (as root); KEEP=1 leaves it running
@@ -37,7 +45,7 @@ demo-down: ## End a demo that was left running, and remove what it made
 	@$(BIN)/wicketgate demo --down
 
 # Every executable that a test starts is built with the tests, once.
-test: install ## Run every test (as root: they make network namespaces); also under a kernel with ESP, and of the packages
+test: install console ## Run every test (as root: they make network namespaces); also under a kernel with ESP, and of the packages
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  set -x; $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
@@ -47,7 +55,7 @@ test: install ## Run every test (as root: they make network namespaces); also un
 	@$(MAKE) --no-print-directory test-kernel
 	@$(MAKE) --no-print-directory test-packages
 
-test-kernel: install ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
+test-kernel: install console ## Run the end-to-end tests of ESP in the kernel, under Debian's kernel in qemu
 	$(CARGO) test --locked --workspace --test it --test command_line --no-run
 	set -e; export WICKETGATE_TEST_LIBRESWAN; \
 	WICKETGATE_TEST_LIBRESWAN=$$(packaging/unpack.sh libreswan) || [ -z "$$CI" ]; \
@@ -83,11 +91,11 @@ openapi: ## Update docs/openapi.json from the code
 reference: ## Update docs/reference from the code, docs/openapi.json and packaging/etc
 	UPDATE_REFERENCE=1 $(CARGO) test --locked --workspace --lib --bins --test structure --quiet reference
 
-schemathesis: ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
+schemathesis: console ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --test it -- contract::schemathesis --nocapture
 
-packages: cargo-deb ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
+packages: cargo-deb console ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
 	WICKETGATE_VERSION="$(VERSION)" $(CARGO) build --locked --workspace --bins --release
 	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
 

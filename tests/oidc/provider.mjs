@@ -2,6 +2,7 @@
 // answers each with a line of JSON, and exits at the end of the input.
 //
 //   {"do": "sign", "alg": "ES256", "claims": {…}, "header": {…}}   a JWT signed with the current key
+//   {"do": "client", "redirect": "http://…/console/callback"}      a web console, whose users sign in at this provider
 //   {"do": "rotate"}                                               new keys replace the old ones
 //   {"do": "stop"} {"do": "start"}                                 closes its port, and opens the same port again
 
@@ -21,6 +22,8 @@ const SCOPES = 'frontdoor.read frontdoor.write frontdoor.admin';
 let issuer;
 let keys;
 let answer;
+let provider;
+const consoles = [];
 
 async function makeKeys() {
   return Promise.all(ALGORITHMS.map(async (alg) => {
@@ -35,28 +38,52 @@ function resourceServer(_, resource) {
   return { audience: resource, scope: SCOPES, accessTokenFormat: 'jwt', jwt: { sign: { alg } } };
 }
 
+// Who has signed in has consented.
+async function loadExistingGrant({ oidc }) {
+  const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
+  grant.addOIDCScope(`openid ${SCOPES}`);
+  grant.addResourceScope(`${AUDIENCE}ES256`, SCOPES);
+  await grant.save();
+  return grant;
+}
+
+// The page to sign in at: whoever presses the button is `alice`.
+async function interact(request, response) {
+  if (request.method === 'POST') {
+    await provider.interactionFinished(request, response, { login: { accountId: 'alice' } });
+  } else {
+    response.setHeader('content-type', 'text/html');
+    response.end('<!doctype html><title>Sign in</title><form method="post"><button>Sign in as alice</button></form>');
+  }
+}
+
 function makeProvider() {
-  const provider = new Provider(issuer, {
+  provider = new Provider(issuer, {
     jwks: { keys },
-    clients: [{
+    clients: [...consoles, {
       client_id: 'a-program',
       client_secret: 'the-secret-of-a-program-in-a-test',
       grant_types: ['client_credentials'],
       redirect_uris: [],
       response_types: [],
     }],
-    scopes: SCOPES.split(' '),
+    scopes: ['openid', ...SCOPES.split(' ')],
     features: {
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
       resourceIndicators: { enabled: true, getResourceServerInfo: resourceServer },
     },
     extraTokenClaims: () => ({ organization: 'default' }),
+    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+    loadExistingGrant,
   });
   answer = provider.callback();
 }
 
-const server = createServer((request, response) => answer(request, response));
+const server = createServer((request, response) => {
+  const handle = request.url.startsWith('/interaction/') ? interact : answer;
+  return handle(request, response);
+});
 const listen = (port) => new Promise((done) => server.listen(port, '127.0.0.1', done));
 await listen(0);
 const { port } = server.address();
@@ -76,6 +103,16 @@ for await (const line of createInterface({ input: process.stdin })) {
       .setProtectedHeader(header)
       .sign(await importJWK(key, key.alg));
     say({ token });
+  } else if (wanted.do === 'client') {
+    consoles.push({
+      client_id: 'the-console',
+      client_secret: 'the-secret-of-a-console-in-a-test',
+      grant_types: ['authorization_code'],
+      redirect_uris: [wanted.redirect],
+      response_types: ['code'],
+    });
+    makeProvider();
+    say({});
   } else if (wanted.do === 'rotate') {
     keys = await makeKeys();
     makeProvider();

@@ -1,7 +1,8 @@
 //! The REST API. `operations` lists every method and path, each resource has a file of its own, and formats are in
 //! `wire`.
 //!
-//! Every answer of a path below `/frontdoor/v2` needs a token; [`access`] asks for it before anything else.
+//! Every answer of a path below `/frontdoor/v2` needs a token, or the cookie of the web console; [`access`] asks for it
+//! before anything else. [`console`] has the console's files.
 
 mod access;
 mod act;
@@ -11,6 +12,7 @@ mod checks;
 mod conditional;
 mod connection_history;
 mod connections;
+mod console;
 mod edit;
 mod enrollments;
 mod environments;
@@ -33,7 +35,9 @@ mod reasons;
 mod refusal;
 mod resets;
 mod retry;
+mod sessions;
 mod shares;
+mod sign_in;
 mod tunnels;
 mod unknown_peers;
 mod vpn_config;
@@ -55,7 +59,7 @@ use std::sync::Arc;
 pub fn router(state: AppState) -> Router {
     let routes = OPERATIONS.iter();
     let router =
-        routes.fold(Router::new(), |router, operation| router.route(operation.path, (operation.route)()));
+        routes.fold(console::routes(), |router, operation| router.route(operation.path, (operation.route)()));
     router
         .fallback(async |uri: Uri| ApiError::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))

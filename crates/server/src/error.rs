@@ -57,8 +57,12 @@ wicketgate_model::text_enum!(
         InvalidRequest = "invalid_request",
         /// The request has no valid token.
         Unauthorized = "unauthorized",
+        /// The session of the web console has ended: it was revoked, is too old, or was not used for an hour.
+        SessionExpired = "session_expired",
         /// The token is valid, and does not allow the request.
         NotAuthorized = "not_authorized",
+        /// A request with the cookie of the web console does not come from a page of it.
+        CsrfTokenMissing = "csrf_token_missing",
         /// There is nothing at this path that the token may see.
         NotFound = "not_found",
         /// The path does not have this method.
@@ -143,6 +147,19 @@ impl ApiError {
 
     pub(crate) fn token_expired() -> Self {
         Self::unauthorized(CHALLENGE_EXPIRED)
+    }
+
+    pub(crate) fn session_expired() -> Self {
+        let message = "The session has ended: sign in again";
+        Self {
+            error: ErrorCode::SessionExpired,
+            message: message.to_owned(),
+            ..Self::unauthorized(CHALLENGE)
+        }
+    }
+
+    pub(crate) fn csrf(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::CsrfTokenMissing, message)
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {

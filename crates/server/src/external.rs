@@ -57,6 +57,19 @@ impl FromStr for TrustedProxy {
 #[derive(Debug, Clone)]
 pub(crate) struct LinkBase(pub(crate) String);
 
+impl LinkBase {
+    /// `https://host:port`, or nothing where only a prefix is known, and the path, which does not end with a slash.
+    pub(crate) fn origin_and_path(&self) -> (&str, &str) {
+        let after_scheme = self.0.find("://").map_or(0, |at| at + 3);
+        let origin_end = if after_scheme == 0 {
+            0
+        } else {
+            self.0[after_scheme..].find('/').map_or(self.0.len(), |slash| after_scheme + slash)
+        };
+        self.0.split_at(origin_end)
+    }
+}
+
 /// The headers by which a trusted proxy names the address.
 pub(crate) const FORWARDED: &str = "X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Prefix";
 
@@ -102,6 +115,17 @@ fn is_path(prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_has_an_origin_and_a_path() {
+        for (base, origin, path) in [
+            ("https://a.example:8443/x/y", "https://a.example:8443", "/x/y"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443", ""),
+            ("/x/y", "", "/x/y"),
+        ] {
+            assert_eq!(LinkBase(base.to_owned()).origin_and_path(), (origin, path));
+        }
+    }
 
     #[test]
     fn only_trusted_proxies_name_the_base() {

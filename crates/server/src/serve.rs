@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, http::header::CONTENT_TYPE, response::Response};
+use axum::{Extension, Router, body::Body, extract::Request, http::header::CONTENT_TYPE, response::Response};
 use futures_util::StreamExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,6 +50,10 @@ const DRAIN: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
+/// Whether a request came over this server's own TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encrypted(pub(crate) bool);
+
 /// A listener and what answers on it.
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -67,6 +71,7 @@ impl Http {
 
     async fn run_with(self, most: usize, stop: CancellationToken) {
         let Self { listener, tls, router } = self;
+        let router = router.layer(Extension(Encrypted(tls.is_some())));
         let (places, connections) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
         let mut listener = Acceptor::new(listener, "API clients");
         let accepting = async {

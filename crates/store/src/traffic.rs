@@ -2,7 +2,7 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store, event_row, idempotency,
+    MetricsWindow, Result, Store, console_session, event_row, idempotency,
     metrics_window::{RESOLUTIONS, Resolution},
     row::rows,
     share_count::ShareCounts,
@@ -116,8 +116,8 @@ impl Store {
         Ok(samples)
     }
 
-    /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events and
-    /// unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
+    /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events,
+    /// sessions and unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
         for Resolution { seconds, kept } in &RESOLUTIONS {
@@ -141,6 +141,7 @@ impl Store {
         tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
         idempotency::prune(&mut tx, now).await?;
         event_row::prune(&mut tx, now).await?;
+        console_session::prune(&mut tx, now).await?;
         tx.commit().await
     }
 }

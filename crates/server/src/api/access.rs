@@ -101,7 +101,7 @@ impl FromRequestParts<AppState> for At {
 async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, ApiError> {
     match parts.extensions.remove::<Principal>() {
         Some(principal) => Ok(principal),
-        None => authenticate(&parts.headers, &state.auth, &state.store).await,
+        None => authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await,
     }
 }
 

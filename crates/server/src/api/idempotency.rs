@@ -53,7 +53,8 @@ pub(super) async fn once(State(state): State<AppState>, request: Request, next: 
 }
 
 async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Response, ApiError> {
-    let Ok(principal) = authenticate(request.headers(), &state.auth, &state.store).await else {
+    let authenticated = authenticate(request.method(), request.headers(), &state.auth, &state.store).await;
+    let Ok(principal) = authenticated else {
         return Ok(next.run(request).await);
     };
     let (mut parts, body) = request.into_parts();

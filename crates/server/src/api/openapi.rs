@@ -66,7 +66,10 @@ fn described(operation: &Operation) -> Value {
     });
     it["security"] = match operation.access {
         Access::Public => json!([]),
-        Access::Scope(scope) => json!([{"bearer": []}, {"basic": []}, {"oauth": [scope]}]),
+        Access::Session => json!([{"session": []}]),
+        Access::Scope(scope) => {
+            json!([{"bearer": []}, {"basic": []}, {"oauth": [scope]}, {"session": []}])
+        }
     };
     if let Some((schema, required)) = operation.body {
         let schema = json!({"schema": reference(schema)});
@@ -188,6 +191,9 @@ fn responses(operation: &Operation) -> Value {
     }
     let mut errors = operation.errors.to_vec();
     let needs_token = matches!(operation.access, Access::Scope(_));
+    if matches!(operation.access, Access::Session) {
+        errors.extend([401, 403, 503]);
+    }
     if needs_token {
         errors.extend([400, 401, 403, 503]);
         if !operation.answers.iter().all(|(_, schema)| schema.is_empty()) {
@@ -201,7 +207,7 @@ fn responses(operation: &Operation) -> Value {
         errors.extend([408, 413, 415]);
     }
     let is_write = matches!(operation.method, "put" | "patch" | "delete");
-    if is_write {
+    if is_write && needs_token {
         errors.extend([409, 412]);
     }
     if needs_token && operation.method == "post" {
@@ -221,6 +227,7 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
         201 => "Created",
         202 => "Accepted: `status` shows the progress",
         204 => "Deleted",
+        303 => "The browser continues at `Location`",
         304 => "The resource is unchanged: its ETag matches If-None-Match",
         _ => "Refused",
     };
@@ -232,6 +239,10 @@ fn answer(operation: &Operation, status: u16, schema: &str) -> Value {
         "page" => {
             let text = json!({"schema": {"type": "string"}});
             it["content"] = json!({"text/html": text, "text/plain": text});
+        }
+        "index" => {
+            let links = json!({"schema": {"type": "object"}});
+            it["content"] = json!({"application/json": links, "text/html": {"schema": {"type": "string"}}});
         }
         "any" => it["content"] = json!({"application/json": {"schema": {"type": "object"}}}),
         "events" => {

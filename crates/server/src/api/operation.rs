@@ -15,7 +15,7 @@ pub(super) struct Operation {
     pub(super) parameters: Parameters,
     /// The schema of the body, and whether the body is required.
     pub(super) body: Option<(&'static str, bool)>,
-    /// Answers of success: the status, and a schema, `text`, `html`, `page`, `any`, `events` or nothing.
+    /// Answers of success: the status, and a schema, `text`, `html`, `page`, `index`, `any`, `events` or nothing.
     pub(super) answers: &'static [(u16, &'static str)],
     /// Errors beside those that follow from the path, method, access and body.
     pub(super) errors: &'static [u16],
@@ -24,6 +24,8 @@ pub(super) struct Operation {
 
 pub(super) enum Access {
     Public,
+    /// The session of the web console.
+    Session,
     Scope(&'static str),
 }
 

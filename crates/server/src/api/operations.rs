@@ -5,10 +5,11 @@ use super::operation::{
     Parameters::{self, List, Named, One},
 };
 use crate::api::{
-    agents, api_accounts, checks, connection_history, connections, enrollments, environments, events,
-    executions, frontdoors, health, ike_log, index,
+    agents, api_accounts, checks, connection_history, connections, console, enrollments, environments,
+    events, executions, frontdoors, health, ike_log,
     links::Absolute,
-    locations, metrics, oauth, openapi, reasons, resets, shares, tunnels, unknown_peers, vpn_config,
+    locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, tunnels, unknown_peers,
+    vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
         vpn_config::FORMATS,
@@ -138,7 +139,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(delete "/frontdoor/v2/api-accounts/{id}" => api_accounts::delete, "revokeApiAccount", ADMIN).about("API accounts and tokens", "Revoke an API account at once").with(IF_MATCH).answers(&[(204, "")]),
     op!(post "/oauth/token" => oauth::token, "createToken", Access::Public).about("API accounts and tokens", "A JWT of one hour for the secret of an API account (RFC 6749 §4.4)").body("TokenRequest").answers(&[(200, "Token")]),
     op!(get "/.well-known/jwks.json" => oauth::keys, "getKeys", Access::Public).about("API accounts and tokens", "The keys that JWTs can be checked with (RFC 7517)").answers(&[(200, "any")]),
-    op!(get "/" => index::show, "getIndex", Access::Public).about("Operations", "Where to go from here: links to the API, its document and the probes").answers(&[(200, "any")]),
+    op!(get "/" => console::root, "getIndex", Access::Public).about("Operations", "Where to go from here: links to the API, its document and the probes. A browser gets the web console").answers(&[(200, "index")]),
     op!(get "/livez" => health::livez, "isLive", Access::Public).about("Operations", "The process is up").answers(&[(200, "text")]),
     op!(get "/readyz" => health::readyz, "isReady", Access::Public).about("Operations", "The server is ready: writes take effect soon").with(Named(&["verbose"])).answers(&[(200, "Readiness"), (503, "Readiness")]),
     op!(get "/openapi.json" => serve_document, "getDocument", Access::Public).about("Operations", "This document").answers(&[(200, "any")]),
@@ -148,4 +149,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get below!("/events") => events::follow, "followEvents", READ).about("Executions", "Every change of status as it happens, as server-sent events").with(Named(&["lastEventId"])).answers(&[(200, "events")]),
     op!(post below!("/ipsec-shares/{id}/check") => checks::walk, "checkIpsecShare", READ).about("IPsec shares", "Walk the path of a share hop by hop, up to a dial of its target").maybe_body("Nothing").answers(&[(200, "Check")]),
     op!(post below!("/ipsec-shares/{id}/connections/close") => connections::close, "closeConnections", WRITE).about("IPsec shares", "Reset the open connections of a share: all, or those of one client").with(IF_MATCH).maybe_body("CloseConnectionsRequest").answers(&[(200, "ClosedConnections")]).fails(&[412]),
+    op!(get "/console/options" => sessions::options, "getConsoleOptions", Access::Public).about("Web console", "How people can sign in").answers(&[(200, "ConsoleOptions")]),
+    op!(post "/console/session" => sessions::begin, "beginSession", Access::Public).about("Web console", "Sign in with a token. The cookie of the answer authenticates further requests of this browser").body("SessionRequest").answers(&[(201, "ConsoleSession")]).fails(&[400, 401, 403, 503]),
+    op!(get "/console/session" => sessions::show, "getSession", Access::Session).about("Web console", "Read the session of the cookie").answers(&[(200, "ConsoleSession")]),
+    op!(delete "/console/session" => sessions::end, "endSession", Access::Session).about("Web console", "Sign out. With `all`, everywhere").with(Named(&["allSessions"])).answers(&[(204, "")]).fails(&[400]),
+    op!(get "/console/sign-in" => sign_in::begin, "beginSignIn", Access::Public).about("Web console", "A browser is sent to the identity provider, to sign in").with(Named(&["return"])).answers(&[(303, "")]).fails(&[400, 409]),
+    op!(get "/console/callback" => sign_in::finish, "finishSignIn", Access::Public).about("Web console", "The identity provider sends a browser back to here").answers(&[(303, "")]).fails(&[400, 409, 503]),
 ];

@@ -32,6 +32,7 @@ pub(super) mod property;
 pub(super) mod query;
 pub(super) mod reset;
 pub(super) mod schema;
+pub(super) mod session;
 pub(super) mod share;
 pub(super) mod status_detail;
 pub(super) mod token_request;

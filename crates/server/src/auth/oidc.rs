@@ -2,15 +2,17 @@
 //!
 //! Invariants: a signature is verified with a key of the provider and with that key's only algorithm, so that a token
 //! cannot choose one; `exp`, `iss`, `aud` and `sub` are present and valid. While the provider is down, its last keys are
-//! used for [`keys::KEPT`]; other tokens do not depend on it.
+//! used for [`keys::KEPT`]; other tokens do not depend on it. People sign in to the web console by [`code`].
 
+pub(crate) mod code;
 mod fetch;
 mod keys;
 
 use super::{Principal, Refused, Scope, token_key::refused};
 use crate::background::{BackgroundTask, Outcome};
 use anyhow::{Context, anyhow, bail};
-use fetch::{Fetch, FetchError};
+pub use code::CodeClient;
+use fetch::{Endpoints, Fetch, FetchError};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use keys::Keys;
@@ -52,6 +54,8 @@ pub struct ProviderConfig {
     pub organization_claim: String,
     /// The claim with the caller's scopes: a text with spaces between them, or an array.
     pub scope_claim: String,
+    /// With which people sign in to the web console; `None`: they can't by the provider.
+    pub client: Option<CodeClient>,
 }
 
 /// The provider and its last keys.
@@ -60,6 +64,7 @@ pub struct Provider {
     config: ProviderConfig,
     fetch: Fetch,
     keys: Latest<Keys>,
+    endpoints: Latest<Option<Endpoints>>,
     fetches: Mutex<Fetches>,
     /// Fetches so far: a request that waited for another's fetch need not repeat it.
     fetch_count: AtomicU64,
@@ -142,6 +147,7 @@ impl Provider {
             config,
             fetch,
             keys: Latest::default(),
+            endpoints: Latest::default(),
             fetches: Mutex::new(fetches),
             fetch_count: AtomicU64::new(0),
         };
@@ -159,7 +165,7 @@ impl Provider {
         Ok(provider)
     }
 
-    pub(super) fn issuer(&self) -> &str {
+    pub(crate) fn issuer(&self) -> &str {
         &self.config.issuer
     }
 
@@ -239,10 +245,15 @@ impl Provider {
     }
 
     async fn fetch_keys(&self, fetches: &mut Fetches) -> Result<(), FetchError> {
-        let answer = self.fetch.keys().await;
+        let answer = self.fetch.discover().await;
         self.fetch_count.fetch_add(1, Ordering::AcqRel);
         fetches.answered = answer.is_ok();
-        let keys = Keys::new(&answer?);
+        let discovered = answer?;
+        if discovered.endpoints.is_none() && self.config.client.is_some() {
+            warn!(issuer = self.issuer(), "the identity provider names no endpoint to sign in at");
+        }
+        self.endpoints.set(discovered.endpoints);
+        let keys = Keys::new(&discovered.keys);
         if keys.is_empty() {
             warn!(issuer = self.issuer(), "the identity provider has no key for RS256, ES256 or EdDSA");
         }

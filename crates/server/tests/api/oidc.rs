@@ -236,6 +236,7 @@ async fn a_wrong_provider_configuration_fails_the_start() {
         audiences: vec!["a".to_owned()],
         organization_claim: "organization".to_owned(),
         scope_claim: "scope".to_owned(),
+        client: None,
     };
     assert_eq!(
         connect(config("http://id.example.org")).await,

@@ -59,6 +59,7 @@ impl TestProvider {
             audiences: ["RS256", "ES256", "EdDSA"].map(|alg| format!("{AUDIENCE}{alg}")).to_vec(),
             organization_claim: "organization".to_owned(),
             scope_claim: "scope".to_owned(),
+            client: None,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::api::{
     locations, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, closing, connection_change, environment, execution,
-        frontdoor, property::Property, reset, schema, share, tunnel,
+        frontdoor, property::Property, reset, schema, session, share, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -20,6 +20,7 @@ pub(super) fn add_resources(all: &mut Value) {
         ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
         ("CloseConnectionsRequest", closing::PROPERTIES),
         ("ResetRequest", reset::PROPERTIES),
+        ("SessionRequest", session::REQUEST_PROPERTIES),
         ("IpsecShareRequest", share::PROPERTIES),
         ("IpsecTunnelRequest", tunnel::PROPERTIES),
         ("FrontdoorRequest", frontdoor::PROPERTIES),

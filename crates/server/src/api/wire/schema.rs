@@ -9,6 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 use wicketgate_model::{ConnectionDoubt, ConnectionFault, ConnectionState, InnerProtocol, Reason};
+use wicketgate_store::SessionKind;
 
 /// Patterns are as exact as they can be; descriptions say the rest. A part may contain parts that come after it.
 const PARTS: &[(&str, &str)] = &[
@@ -47,6 +48,7 @@ const LISTS: &[(&str, &[&str])] = &[
     ("\"<OAuthErrorCode>\"", OAuthErrorCode::NAMES),
     ("\"<Reason>\"", Reason::NAMES),
     ("\"<Scope>\"", Scope::NAMES),
+    ("\"<SessionKind>\"", SessionKind::NAMES),
 ];
 
 static VALUES: LazyLock<Value> = LazyLock::new(|| filled(include_str!("schema/values.json")));

@@ -1,7 +1,11 @@
-//! Fetches a provider's discovery document and keys: over TLS, with bounds on time and size, without redirects.
+//! Fetches a provider's discovery document, keys and tokens: over TLS, with bounds on time and size, without redirects.
 
 use anyhow::{Context, bail};
-use reqwest::{Client, Url, redirect::Policy};
+use reqwest::{
+    Client, RequestBuilder, Url,
+    header::{ACCEPT, CONTENT_TYPE},
+    redirect::Policy,
+};
 use serde_json::Value;
 use std::{net::IpAddr, time::Duration};
 
@@ -15,6 +19,22 @@ pub(super) struct Fetch {
     client: Client,
     issuer: String,
     discovery: Url,
+}
+
+/// What a provider says of itself.
+#[derive(Debug)]
+pub(super) struct Discovered {
+    /// Its JWK set.
+    pub(super) keys: Value,
+    /// `None`: it signs nobody in, or not over TLS.
+    pub(super) endpoints: Option<Endpoints>,
+}
+
+/// Where people sign in, and where a code is exchanged for tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoints {
+    pub(super) authorization: Url,
+    pub(super) token: Url,
 }
 
 /// Why there are no keys.
@@ -46,8 +66,7 @@ impl Fetch {
         Ok(Self { client, issuer: issuer.to_owned(), discovery: Url::parse(&discovery)? })
     }
 
-    /// The provider's JWK set.
-    pub(super) async fn keys(&self) -> Result<Value, FetchError> {
+    pub(super) async fn discover(&self) -> Result<Discovered, FetchError> {
         let document = self.json(self.discovery.clone()).await?;
         let named = document["issuer"].as_str().unwrap_or_default();
         if named != self.issuer {
@@ -56,13 +75,34 @@ impl Fetch {
         }
         let url = document["jwks_uri"].as_str().unwrap_or_default();
         let url = secure(url).map_err(|e| FetchError::Wrong(format!("its jwks_uri cannot be used: {e}")))?;
-        self.json(url).await
+        let endpoint = |name: &str| document[name].as_str().and_then(|url| secure(url).ok());
+        let endpoints = endpoint("authorization_endpoint").zip(endpoint("token_endpoint"));
+        let endpoints = endpoints.map(|(authorization, token)| Endpoints { authorization, token });
+        Ok(Discovered { keys: self.json(url).await?, endpoints })
+    }
+
+    /// The answer to a form (RFC 6749 §4.1.3). `client`: its id and secret, for `Authorization`.
+    pub(super) async fn token(
+        &self,
+        url: Url,
+        form: String,
+        client: Option<(&str, &str)>,
+    ) -> Result<Value, FetchError> {
+        let request = self.client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let request = match client {
+            Some((id, secret)) => request.basic_auth(id, Some(secret)),
+            None => request,
+        };
+        self.answer(&url, request.body(form)).await
     }
 
     async fn json(&self, url: Url) -> Result<Value, FetchError> {
-        let shown = url.clone();
+        self.answer(&url, self.client.get(url.clone())).await
+    }
+
+    async fn answer(&self, shown: &Url, request: RequestBuilder) -> Result<Value, FetchError> {
         let down = |e: reqwest::Error| FetchError::Down(format!("{:#}", anyhow::Error::new(e)));
-        let mut response = self.client.get(url).send().await.map_err(down)?;
+        let mut response = request.header(ACCEPT, "application/json").send().await.map_err(down)?;
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 {
             return Err(FetchError::Down(format!("{shown} answers {status}")));
