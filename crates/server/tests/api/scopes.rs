@@ -72,6 +72,10 @@ const OPEN: &[&str] = &[
     "/docs/reasons/{reason}",
     "/oauth/token",
     "/.well-known/jwks.json",
+    "/console/options",
+    "/console/session",
+    "/console/sign-in",
+    "/console/callback",
 ];
 
 fn filled(app: &TestApp, path: &str) -> String {
