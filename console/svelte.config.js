@@ -1,0 +1,2 @@
+// Compiler options of Svelte: runes everywhere.
+export default { compilerOptions: { runes: true } };
