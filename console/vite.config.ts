@@ -1,7 +1,7 @@
 // Builds the console's two pages, and serves them against a running server during development.
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vite';
-import { developmentServer } from './dev/server';
+import { developmentServer } from './dev/server.ts';
 
 export default defineConfig(({ command }) => ({
   // Relative, so that the pages work below every path prefix of a reverse proxy.
