@@ -2,7 +2,7 @@
 // `wicketgate apply`; crates/cli/src/apply/effect.rs has them for the command line.
 import type { Share, Tunnel } from '../api/client';
 
-export type Effect = 'CUTS' | 'NOTICED' | 'QUIET';
+export type Effect = 'CUTS' | 'LATER' | 'NOTICED' | 'QUIET';
 
 export interface Change {
   property: string;
@@ -33,7 +33,7 @@ const SHARE: Record<string, Rule> = {
   idleTimeoutSeconds: NEW_ONLY,
   proxyProtocol: { effect: 'NOTICED', says: 'Applies to new connections; open ones continue. The target has to expect the header, or has to expect none.' },
   closeWhenUnserved: { effect: 'NOTICED', says: 'If true, the port is closed while no agent can serve the share.' },
-  expiresAt: { effect: 'NOTICED', says: 'Open connections are reset, and the port is closed, at that time.' },
+  expiresAt: { effect: 'LATER', says: 'Open connections are reset, and the port is closed, at that time.' },
 };
 
 const TUNNEL: Record<string, Rule> = {
@@ -124,13 +124,17 @@ export function patchOf(before: object, draft: Record<string, unknown>): Record<
   for (const [property, after] of Object.entries(draft)) {
     const was = (before as Record<string, unknown>)[property];
     if (shown(was) === shown(after)) continue;
-    const tags = property === 'tags' && typeof was === 'object' && was !== null;
-    patch[property] = tags ? { ...nulls(was), ...(after as object | null) } : (after ?? null);
+    const isMerged = isObject(was) && isObject(after);
+    patch[property] = isMerged ? { ...nulls(was), ...after } : (after ?? null);
   }
   return patch;
 }
 
-/** In a merge patch, a tag that is gone has to be named with `null`. */
-function nulls(tags: object): Record<string, null> {
-  return Object.fromEntries(Object.keys(tags).map((key) => [key, null]));
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A merge patch removes a property of an object, such as a tag, only if it names it with `null`. */
+function nulls(properties: object): Record<string, null> {
+  return Object.fromEntries(Object.keys(properties).map((key) => [key, null]));
 }
