@@ -17,6 +17,11 @@ export function explanation(reason: string): Explanation | undefined {
   return known.get(reason);
 }
 
+/** The cure to show below a message: messages of a connection, and those with a colon, say themselves what to do. */
+export function cureOf(known: Explanation, message: string): string | undefined {
+  return known.property === 'statusDetail.reason' && !known.cure.startsWith('None') && !message.includes(': ') ? known.cure : undefined;
+}
+
 async function read(reason: string): Promise<void> {
   try {
     const response = await fetch(`${base}/docs/reasons/${encodeURIComponent(reason)}`, { headers: { Accept: 'text/plain' } });

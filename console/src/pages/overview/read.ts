@@ -1,0 +1,74 @@
+// The calls that the overview needs: what is not well, and counts of the rest.
+import { base, list, type Environment, type Execution, type Location, type Page, type Schemas, type Share, type Tunnel } from '../../api/client';
+import { here } from '../../api/frontdoors.svelte';
+import { learn } from '../../api/names.svelte';
+import { session } from '../../api/session.svelte';
+import type { Readings } from './troubles';
+
+/** No more rows of one kind are read; beyond, the lists say more. */
+const ROWS = 200;
+const CHANGES = 8;
+
+export type Overview = Readings & {
+  tunnels: { all: number; up: number; disabled: number };
+  sharesTotal: { all: number; ready: number; disabled: number };
+  agents: { all: number; connected: number };
+  environmentsTotal: number;
+  locations: (Location & { tunnels: number })[];
+  executions: Execution[];
+  /** Whether there are more faults than were read. */
+  more: boolean;
+};
+
+export async function readOverview(signal: AbortSignal): Promise<Overview> {
+  const of = <T>(path: string, query: Record<string, string | number | string[]>) => list<T>(here(path), query, signal);
+  const total = async (path: string, query: Record<string, string | string[]> = {}) => (await of<unknown>(path, { ...query, size: 1 })).totalElements;
+  const [failed, down, up, environments, shares, locations, executions, readiness, unknownPeers, tunnelsAll, tunnelsOff, sharesAll, sharesReady, sharesOff, agentsAll, agentsConnected] =
+    await Promise.all([
+      of<Tunnel>('/ipsec-tunnels', { status: 'ERROR', size: ROWS }),
+      of<Tunnel>('/ipsec-tunnels', { status: ['DEPLOYED', 'NEW'], 'connection.state': ['DOWN', 'IDLE', 'CONNECTING'], size: ROWS }),
+      of<Tunnel>('/ipsec-tunnels', { 'connection.state': 'UP', status: ['DEPLOYED', 'NEW'], sort: 'connection.since,desc', size: ROWS }),
+      of<Environment>('/environments', { size: ROWS }),
+      of<Share>('/ipsec-shares', { ready: 'false', status: ['DEPLOYED', 'ERROR'], size: ROWS }),
+      of<Location>('/locations', { size: 100 }),
+      of<Execution>('/executions', { sort: 'createdAt,desc', size: CHANGES }),
+      readReadiness(signal),
+      readUnknownPeers(signal),
+      total('/ipsec-tunnels'),
+      total('/ipsec-tunnels', { enabled: 'false' }),
+      total('/ipsec-shares'),
+      total('/ipsec-shares', { ready: 'true' }),
+      total('/ipsec-shares', { status: 'DISABLED' }),
+      total('/agents'),
+      total('/agents', { status: 'CONNECTED' }),
+    ]);
+  for (const page of [failed, down, up, environments, shares] as Page<{ id: string; name: string }>[]) learn(page.content);
+  const counts = await Promise.all(locations.content.map((location) => total('/ipsec-tunnels', { locationId: location.id })));
+  return {
+    readiness,
+    failedTunnels: failed.content,
+    downTunnels: down.content,
+    upTunnels: up.content,
+    environments: environments.content,
+    shares: shares.content,
+    unknownPeers,
+    tunnels: { all: tunnelsAll, up: up.totalElements, disabled: tunnelsOff },
+    sharesTotal: { all: sharesAll, ready: sharesReady, disabled: sharesOff },
+    agents: { all: agentsAll, connected: agentsConnected },
+    environmentsTotal: environments.totalElements,
+    locations: locations.content.map((location, index) => ({ ...location, tunnels: counts[index]! })),
+    executions: executions.content,
+    more: [failed, down, shares].some((page) => page.totalPages > 1),
+  };
+}
+
+/** Whether the server itself is ready; it says so without a session, and a proxy may keep it to itself. */
+async function readReadiness(signal: AbortSignal): Promise<Schemas['Readiness'] | undefined> {
+  const response = await fetch(`${base}/readyz`, { headers: { Accept: 'application/json' }, signal });
+  return response.status === 200 || response.status === 503 ? ((await response.json().catch(() => undefined)) as Schemas['Readiness'] | undefined) : undefined;
+}
+
+/** Only the admin token may see them: they may belong to any organization. */
+async function readUnknownPeers(signal: AbortSignal): Promise<Schemas['UnknownPeer'][]> {
+  return session.current?.kind === 'ADMIN' ? (await list<Schemas['UnknownPeer']>('/frontdoor/v2/unknown-peers', { size: 20 }, signal)).content : [];
+}

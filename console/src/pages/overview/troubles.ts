@@ -1,0 +1,205 @@
+// What is wrong now, as a list of causes: a share that fails because of its tunnel stands with the tunnel.
+import type { Agent, Environment, Schemas, Share, Tunnel } from '../../api/client';
+import { agentState, ago, connectionState, counted, environmentState, shareState, tunnelState, type State, type Tone } from '../../format';
+
+export type Trouble = {
+  key: string;
+  /** The word for what it is about. */
+  subject: 'Server' | 'Tunnel' | 'Environment' | 'Agent' | 'Share' | 'Location' | 'Unknown peer';
+  name: string;
+  /** The page of the resource. */
+  page?: 'tunnels' | 'environments' | 'agents' | 'shares';
+  id?: string;
+  state: State;
+  detail: { reason?: string; message: string; since?: string };
+  /** What to do, if neither the message nor the reason's page says it. */
+  cure?: string;
+  /** Shares that are not served because of it. */
+  shares: Share[];
+};
+
+export type Readings = {
+  readiness: Schemas['Readiness'] | undefined;
+  failedTunnels: Tunnel[];
+  downTunnels: Tunnel[];
+  upTunnels: Tunnel[];
+  environments: Environment[];
+  shares: Share[];
+  unknownPeers: Schemas['UnknownPeer'][];
+};
+
+const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull'];
+const OF_AGENTS = ['AgentOffline', 'AgentSilent'];
+/** Unknown peers that are listed; a scan from the internet may cause many. */
+const PEERS = 3;
+
+/** The causes, the worst first. */
+export function troubles(readings: Readings): Trouble[] {
+  const found = [
+    ...server(readings.readiness),
+    ...readings.failedTunnels.map(failedTunnel),
+    ...readings.downTunnels.map(downTunnel),
+    ...readings.upTunnels.filter(inDoubt).map(doubtfulTunnel),
+    ...readings.environments.flatMap(environment),
+    ...readings.unknownPeers.slice(0, PEERS).map(unknownPeer),
+  ];
+  const rest = assign(found, readings.shares);
+  return [...found, ...rest].sort(worstFirst);
+}
+
+/** Puts each share to its cause, if that is listed, and returns those that are a cause of their own. */
+function assign(found: Trouble[], shares: Share[]): Trouble[] {
+  const causes = new Map(found.map((each) => [each.key, each]));
+  const locations = new Map<string, Trouble>();
+  const own: Trouble[] = [];
+  for (const share of shares) {
+    const reason = share.statusDetail?.reason ?? '';
+    const cause = OF_TUNNEL.includes(reason) ? causes.get(share.ipsecTunnelId) : OF_AGENTS.includes(reason) ? causes.get(share.envZId) : undefined;
+    if (cause) cause.shares.push(share);
+    else if (reason === 'GatewayOffline') location(locations, share).shares.push(share);
+    else own.push(ofShare(share));
+  }
+  return [...locations.values(), ...own];
+}
+
+function server(readiness: Readings['readiness']): Trouble[] {
+  if (!readiness || readiness.ready) return [];
+  return (readiness.reasons ?? ['The server is not ready.']).map((message) => ({
+    key: `server ${message}`,
+    subject: 'Server',
+    name: 'this server',
+    state: { tone: 'bad', word: 'Not ready' },
+    detail: { message },
+    cure: 'See the log of the server and of the gateway.',
+    shares: [],
+  }));
+}
+
+function failedTunnel(tunnel: Tunnel): Trouble {
+  return ofTunnel(tunnel, tunnelState(tunnel), tunnel.statusDetail ?? { message: 'The tunnel is not in effect at the gateway.' });
+}
+
+function downTunnel(tunnel: Tunnel): Trouble {
+  const connection = tunnel.connection!;
+  if (connection.lastError) return ofTunnel(tunnel, connectionState(connection.state), connection.lastError);
+  const messages: Record<string, [string, string]> = {
+    DOWN: ['Nothing has arrived from the device that the tunnel accepts.', `Have the device connect. If it tries, check that it sends from ${tunnel.peerPublicIp} and that UDP 500 and 4500 pass; an address that is sent from instead is listed as an unknown peer.`],
+    CONNECTING: ['An IKE SA is being negotiated.', 'Wait a few seconds. If it remains, read the IKE log of the tunnel.'],
+    IDLE: ['There is an IKE SA without a CHILD SA, so nothing passes.', 'Have the device bring up the CHILD SA with the networks of its configuration.'],
+  };
+  const [message, cure] = messages[connection.state] ?? ['The tunnel is not connected.', 'Read the IKE log of the tunnel.'];
+  return { ...ofTunnel(tunnel, connectionState(connection.state), { message, since: connection.since }), cure };
+}
+
+function inDoubt(tunnel: Tunnel): boolean {
+  return (tunnel.connection?.warnings?.length ?? 0) > 0 || tunnel.connection?.lastError !== undefined;
+}
+
+function doubtfulTunnel(tunnel: Tunnel): Trouble {
+  const warnings = tunnel.connection!.warnings ?? [];
+  const worst = warnings.find((each) => each.reason === 'PeerSilent') ?? tunnel.connection!.lastError ?? warnings[0]!;
+  return ofTunnel(tunnel, tunnelState(tunnel), worst);
+}
+
+function ofTunnel(tunnel: Tunnel, state: State, detail: Trouble['detail']): Trouble {
+  return { key: tunnel.id, subject: 'Tunnel', name: tunnel.name, page: 'tunnels', id: tunnel.id, state, detail, shares: [] };
+}
+
+/** The environment if no agent of it answers, otherwise those of its agents that do not. */
+function environment(of: Environment): Trouble[] {
+  const bad = of.agents.filter((agent) => agentState(agent).tone !== 'ok');
+  const silent = of.agents.length > 0 && of.agents.every((agent) => agent.status === 'OFFLINE' || agent.unansweredSince);
+  if (of.status !== 'OFFLINE' && !silent) return bad.map((agent) => ofAgent(agent, of));
+  const last = of.agents.map((agent) => agent.unansweredSince ?? agent.lastSeen ?? '').sort().at(-1);
+  return [
+    {
+      key: of.zId,
+      subject: 'Environment',
+      name: of.name,
+      page: 'environments',
+      id: of.zId,
+      state: of.status === 'OFFLINE' ? environmentState(of) : { tone: 'bad', word: 'Silent' },
+      detail: {
+        reason: of.status === 'OFFLINE' ? 'AgentOffline' : 'AgentSilent',
+        message: of.agents.length === 0 ? 'It has no agent.' : `${of.status === 'OFFLINE' ? 'No agent is connected' : 'No agent answers'} (${of.agents.map((agent) => agent.name).join(', ')}).`,
+        ...(last ? { since: last } : {}),
+      },
+      shares: [],
+    },
+  ];
+}
+
+function ofAgent(agent: Agent, of: Environment): Trouble {
+  const state = agentState(agent);
+  const since = agent.unansweredSince ?? agent.lastSeen;
+  const seconds = Math.abs(agent.clockSecondsAhead ?? 0);
+  const message =
+    agent.status === 'OFFLINE'
+      ? `The agent is not connected; other agents serve the environment ${of.name}.`
+      : agent.unansweredSince
+        ? `The agent does not answer; other agents serve the environment ${of.name}.`
+        : `The clock of its host differs from the gateway's by ${counted(seconds, 'second')}.`;
+  const cure =
+    agent.status === 'OFFLINE'
+      ? 'Start it, and check that its host reaches the gateway. Delete the agent if it is no longer used.'
+      : agent.unansweredSince
+        ? 'Check its host and the line to it.'
+        : 'Set the clock of the host: certificates are valid by it.';
+  return {
+    key: agent.id,
+    subject: 'Agent',
+    name: agent.name,
+    page: 'agents',
+    id: agent.id,
+    // Another agent serves, so no client notices.
+    state: { tone: 'warn', word: state.word },
+    detail: { message, ...(since ? { since } : {}) },
+    cure,
+    shares: [],
+  };
+}
+
+function ofShare(share: Share): Trouble {
+  return {
+    key: share.id,
+    subject: 'Share',
+    name: share.name,
+    page: 'shares',
+    id: share.id,
+    state: shareState(share),
+    detail: share.statusDetail ?? { message: 'A connection from the site would not be served.' },
+    shares: [],
+  };
+}
+
+function location(locations: Map<string, Trouble>, share: Share): Trouble {
+  const found = locations.get(share.locationId) ?? {
+    key: `location ${share.locationId}`,
+    subject: 'Location' as const,
+    name: share.locationId,
+    state: { tone: 'bad' as Tone, word: 'Gateway offline' },
+    detail: share.statusDetail!,
+    shares: [],
+  };
+  locations.set(share.locationId, found);
+  return found;
+}
+
+function unknownPeer(peer: Schemas['UnknownPeer']): Trouble {
+  return {
+    key: `peer ${peer.address} ${peer.port}`,
+    subject: 'Unknown peer',
+    name: peer.address,
+    state: { tone: 'warn', word: 'Not answered' },
+    detail: { message: `${counted(peer.packets, 'packet')} arrived at UDP port ${peer.port} of ${peer.locationId}, the last one ${ago(peer.lastSeenAt)}. No tunnel has the address as its peerPublicIp.`, since: peer.firstSeenAt },
+    cure: "If it is a site's device, set peerPublicIp of its tunnel to this address. Addresses may be forged.",
+    shares: [],
+  };
+}
+
+const WEIGHT: Record<Tone, number> = { bad: 0, busy: 1, warn: 2, off: 3, ok: 4 };
+
+/** By what it costs: not served before in doubt, many shares before few, then the newest. */
+function worstFirst(a: Trouble, b: Trouble): number {
+  return WEIGHT[a.state.tone] - WEIGHT[b.state.tone] || b.shares.length - a.shares.length || (b.detail.since ?? '').localeCompare(a.detail.since ?? '');
+}
