@@ -19,7 +19,7 @@ export function optionsOf(lines: Line[], unit: Unit, bars: boolean, width: numbe
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'console' }, points: { size: 7 } },
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, room(high, unit)] } },
     axes: [
-      { ...axis, space: 70, values: (_plot, times, _index, _space, step) => times.map((time) => axisTime(time, step)) },
+      { ...axis, size: 32, space: 70, values: (_plot, times, _index, _space, step) => times.map((time) => axisTime(time, step)) },
       { ...axis, size: 68, values: (_plot, values) => values.map((value) => quantity(value, unit)), incrs: unit === 'count' ? WHOLE : RATES },
     ],
     series: [{}, ...lines.map((line, i) => drawn(line, i, bars))],

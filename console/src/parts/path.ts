@@ -65,7 +65,7 @@ const SITE_WARNINGS = ['NoTrafficReceived', 'PortWithoutShare', 'PacketsOutsideS
 export function pathOf(facts: PathFacts): Station[] {
   const stations = [siteOf(facts), tunnelOf(facts), gatewayOf(facts)];
   if (facts.share) stations.push(listenerOf(facts, facts.share), agentsOf(facts, facts.share), targetOf(facts, facts.share));
-  return stations.map((station) => checked(station, facts.check));
+  return stations.map((station) => checked(station, facts.check)).map((station) => ({ ...station, word: station.word.charAt(0).toUpperCase() + station.word.slice(1) }));
 }
 
 /** Whether packets of the site arrive at the gateway, as far as is known. */
@@ -162,7 +162,7 @@ function agentsOf({ agents, environmentName }: PathFacts, share: Share): Station
   const members = (agents ?? []).map((agent) => memberOf(agent, share));
   const serving = members.filter((member) => member.state === 'OK').length;
   const title = members.length === 1 ? 'Agent' : 'Agents';
-  const result = station('agents', title, [environmentName ?? share.envZId], 'UNKNOWN', 'unknown');
+  const result = station('agents', title, [`in ${environmentName ?? share.envZId}`], 'UNKNOWN', 'unknown');
   result.members = members;
   const detail = share.statusDetail;
   if (detail && AGENT_REASONS.includes(detail.reason)) {
@@ -216,18 +216,10 @@ function checked(at: Station, check: Check | undefined): Station {
   if (!hop) return at;
   const result = { ...at, latencyMs: hop.latencyMs };
   if (hop.state !== 'FAILED') return result;
-  const known = at.problems.findIndex((problem) => problem.blocks);
-  if (known >= 0) {
-    result.problems = at.problems.map((problem, i) => (i === known ? { ...problem, advice: problem.advice ?? addition(problem.message, hop.advice) } : problem));
-    return result;
-  }
+  // A fault that is known already says more than the check's line.
+  if (at.problems.some((problem) => problem.blocks)) return result;
   const found = { reason: hop.reason ?? 'Check', documented: hop.reason !== undefined, message: hop.message, advice: hop.advice, since: check?.checkedAt, blocks: true };
   return { ...result, state: 'FAILED', word: 'check failed', problems: [...at.problems, found] };
-}
-
-/** Advice that the message does not already contain. */
-function addition(message: string, advice: string | undefined): string | undefined {
-  return advice && !message.includes(advice) ? advice : undefined;
 }
 
 function named(one: { reason: string; message: string; since?: string }): Omit<Problem, 'blocks'> {
