@@ -86,6 +86,7 @@ function station(key: StationKey, title: string, facts: (string | undefined)[], 
 function siteOf({ tunnel }: PathFacts): Station {
   const site = station('site', 'Site', [tunnel?.peerCidr], 'UNKNOWN', 'not visible');
   if (!tunnel || !isConnected(tunnel)) return site;
+  if (tunnel.connection.state !== 'UP') return { ...site, word: 'not checked' };
   const warnings = (tunnel.connection.warnings ?? []).filter((warning) => SITE_WARNINGS.includes(warning.reason));
   site.problems = warnings.map((warning) => ({ ...named(warning), blocks: false }));
   // A port without a share concerns hosts that want something else than this share.

@@ -2,15 +2,15 @@
 
 export interface HandoverLink {
   id: string;
-  description: string | null;
+  description?: string;
   createdAt: string;
   createdBy: string;
   expiresAt: string;
   maxUses: number;
   uses: number;
   hasPassphrase: boolean;
-  lastUsedAt: string | null;
-  revokedAt: string | null;
+  lastUsedAt?: string;
+  revokedAt?: string;
   state: 'ACTIVE' | 'EXPIRED' | 'USED_UP' | 'REVOKED';
 }
 
