@@ -1,5 +1,5 @@
 // Values and times of charts for people.
-import { count, rate, time } from '../format';
+import { count, rate, shortTime, time } from '../format';
 import type { Unit } from './series';
 
 /** A value with its unit; a dash where nothing is known. */
@@ -18,4 +18,9 @@ export function axisTime(seconds: number, step: number): string {
 
 export function exact(seconds: number): string {
   return time(seconds * 1000);
+}
+
+/** Without the date, today. */
+export function brief(seconds: number): string {
+  return shortTime(new Date(seconds * 1000));
 }

@@ -3,5 +3,7 @@ import type { Schemas } from '../api/client';
 
 /** As `wicketgate agent enroll` prints it. The code is no argument: every user of the host could read it. */
 export function enrolmentCommand(enrollment: Schemas['Enrollment']): string {
-  return `echo ${enrollment.enrollmentCode} | wicketgate-agent start --server ${enrollment.agentServer ?? 'https://GATEWAY:8443'} --enrollment-token-file /dev/stdin --state-dir ./agent-state`;
+  return `echo ${enrollment.enrollmentCode} |
+  wicketgate-agent start --server ${enrollment.agentServer ?? 'https://GATEWAY:8443'} \\
+  --enrollment-token-file /dev/stdin --state-dir ./agent-state`;
 }
