@@ -87,7 +87,8 @@ export function tunnelState(tunnel: Pick<Tunnel, 'status' | 'ready' | 'connectio
   const written = writtenState(tunnel.status);
   if (written) return written;
   const connection = tunnel.connection;
-  if (!connection) return tunnel.ready ? { tone: 'ok', word: 'Ready' } : { tone: 'bad', word: 'Not ready' };
+  // Without IPsec, nothing connects.
+  if (!connection || (tunnel.ready && connection.state === 'DOWN')) return tunnel.ready ? { tone: 'ok', word: 'Ready' } : { tone: 'bad', word: 'Not ready' };
   const warnings = connection.warnings ?? [];
   if (connection.state === 'UP' && warnings.some((warning) => warning.reason === 'PeerSilent')) return { tone: 'bad', word: 'Silent' };
   if (connection.state === 'UP' && (warnings.length > 0 || connection.lastError)) return { tone: 'warn', word: 'Up, in doubt' };

@@ -35,8 +35,9 @@ export class Failure extends Error {
     this.name = 'Failure';
   }
 
-  /** The fault at a property, for its field. */
+  /** The fault at a property, for its field. The API names the property of a single fault at the beginning of its message. */
   at(property: string): string | undefined {
+    if (this.details.length === 0) return this.message.startsWith(`${property} `) ? this.message : undefined;
     return this.details.find((fault) => fault.property === property)?.message;
   }
 }

@@ -52,7 +52,7 @@ export async function readOverview(signal: AbortSignal): Promise<Overview> {
     environments: environments.content,
     shares: shares.content,
     unknownPeers,
-    tunnels: { all: tunnelsAll, up: up.totalElements, disabled: tunnelsOff },
+    tunnels: { all: tunnelsAll, up: readiness?.esp === 'off' ? tunnelsAll - tunnelsOff - failed.totalElements : up.totalElements, disabled: tunnelsOff },
     sharesTotal: { all: sharesAll, ready: sharesReady, disabled: sharesOff },
     agents: { all: agentsAll, connected: agentsConnected },
     environmentsTotal: environments.totalElements,

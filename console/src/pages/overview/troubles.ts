@@ -1,21 +1,26 @@
 // What is wrong now, as a list of causes: a share that fails because of its tunnel stands with the tunnel.
 import type { Agent, Environment, Schemas, Share, Tunnel } from '../../api/client';
+import type { Parameters } from '../../route.svelte';
 import { agentState, ago, connectionState, counted, environmentState, shareState, tunnelState, type State, type Tone } from '../../format';
 
 export type Trouble = {
   key: string;
   /** The word for what it is about. */
-  subject: 'Server' | 'Tunnel' | 'Environment' | 'Agent' | 'Share' | 'Location' | 'Unknown peer';
+  subject: 'Server' | 'Tunnel' | 'Environment' | 'Agent' | 'Share' | 'Target' | 'Shares' | 'Location' | 'Unknown peer';
   name: string;
   /** The page of the resource. */
   page?: 'tunnels' | 'environments' | 'agents' | 'shares';
   id?: string;
+  /** The environment of a target. */
+  envZId?: string;
   state: State;
   detail: { reason?: string; message: string; since?: string };
   /** What to do, if neither the message nor the reason's page says it. */
   cure?: string;
-  /** Shares that are not served because of it. */
+  /** Shares that are not served because of it, as far as they were read. */
   shares: Share[];
+  /** The list of these shares. */
+  filters?: Parameters;
 };
 
 export type Readings = {
@@ -29,6 +34,7 @@ export type Readings = {
 };
 
 const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull'];
+const OF_TARGET = ['TargetUnreachable', 'TargetClosed'];
 const OF_AGENTS = ['AgentOffline', 'AgentSilent'];
 /** Unknown peers that are listed; a scan from the internet may cause many. */
 const PEERS = 3;
@@ -38,7 +44,8 @@ export function troubles(readings: Readings): Trouble[] {
   const found = [
     ...server(readings.readiness),
     ...readings.failedTunnels.map(failedTunnel),
-    ...readings.downTunnels.map(downTunnel),
+    // Without IPsec, a tunnel has no connection and is ready.
+    ...readings.downTunnels.filter((tunnel) => !tunnel.ready).map(downTunnel),
     ...readings.upTunnels.filter(inDoubt).map(doubtfulTunnel),
     ...readings.environments.flatMap(environment),
     ...readings.unknownPeers.slice(0, PEERS).map(unknownPeer),
@@ -51,15 +58,43 @@ export function troubles(readings: Readings): Trouble[] {
 function assign(found: Trouble[], shares: Share[]): Trouble[] {
   const causes = new Map(found.map((each) => [each.key, each]));
   const locations = new Map<string, Trouble>();
-  const own: Trouble[] = [];
+  const own: Share[] = [];
   for (const share of shares) {
     const reason = share.statusDetail?.reason ?? '';
     const cause = OF_TUNNEL.includes(reason) ? causes.get(share.ipsecTunnelId) : OF_AGENTS.includes(reason) ? causes.get(share.envZId) : undefined;
     if (cause) cause.shares.push(share);
     else if (reason === 'GatewayOffline') location(locations, share).shares.push(share);
-    else own.push(ofShare(share));
+    else own.push(share);
   }
-  return [...locations.values(), ...own];
+  return [...locations.values(), ...alike(own)];
+}
+
+/** Shares of one target, or with one message, are one cause. */
+function alike(shares: Share[]): Trouble[] {
+  const groups = new Map<string, Share[]>();
+  for (const share of shares) {
+    const reason = share.statusDetail?.reason ?? '';
+    const key = OF_TARGET.includes(reason) ? `${reason} ${share.envZId} ${share.target}` : `${reason} ${share.statusDetail?.message ?? ''}`;
+    groups.set(key, [...(groups.get(key) ?? []), share]);
+  }
+  return [...groups].map(([key, group]) => (group.length === 1 ? ofShare(group[0]!) : ofGroup(key, group)));
+}
+
+function ofGroup(key: string, shares: Share[]): Trouble {
+  const [first] = shares as [Share];
+  const reason = first.statusDetail?.reason;
+  const target = reason !== undefined && OF_TARGET.includes(reason);
+  const since = shares.map((share) => share.statusDetail?.since ?? '').sort()[0];
+  return {
+    key,
+    subject: target ? 'Target' : 'Shares',
+    name: target ? first.target : counted(shares.length, 'share'),
+    ...(target ? { envZId: first.envZId } : {}),
+    state: shareState(first),
+    detail: { ...ofShare(first).detail, ...(since ? { since } : {}) },
+    shares,
+    filters: { ready: 'false', ...(reason ? { 'statusDetail.reason': reason } : {}), ...(target ? { envZId: first.envZId, target: first.target } : {}) },
+  };
 }
 
 function server(readiness: Readings['readiness']): Trouble[] {
@@ -102,7 +137,7 @@ function doubtfulTunnel(tunnel: Tunnel): Trouble {
 }
 
 function ofTunnel(tunnel: Tunnel, state: State, detail: Trouble['detail']): Trouble {
-  return { key: tunnel.id, subject: 'Tunnel', name: tunnel.name, page: 'tunnels', id: tunnel.id, state, detail, shares: [] };
+  return { key: tunnel.id, subject: 'Tunnel', name: tunnel.name, page: 'tunnels', id: tunnel.id, state, detail, shares: [], filters: { ipsecTunnelId: tunnel.id, ready: 'false', enabled: 'true' } };
 }
 
 /** The environment if no agent of it answers, otherwise those of its agents that do not. */
@@ -125,6 +160,7 @@ function environment(of: Environment): Trouble[] {
         ...(last ? { since: last } : {}),
       },
       shares: [],
+      filters: { envZId: of.zId, ready: 'false', enabled: 'true' },
     },
   ];
 }
@@ -180,6 +216,7 @@ function location(locations: Map<string, Trouble>, share: Share): Trouble {
     state: { tone: 'bad' as Tone, word: 'Gateway offline' },
     detail: share.statusDetail!,
     shares: [],
+    filters: { locationId: share.locationId, ready: 'false', 'statusDetail.reason': 'GatewayOffline' },
   };
   locations.set(share.locationId, found);
   return found;
