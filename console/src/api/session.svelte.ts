@@ -82,8 +82,11 @@ class SessionState {
 
   /** After a sign-in elsewhere (another tab, the identity provider): takes over its session. */
   async resume(): Promise<boolean> {
+    const before = this.current?.actor;
     const found = await this.read();
-    if (found && this.current) this.#begin(this.current);
+    // What was typed belongs to somebody else.
+    if (found && before !== undefined && this.current?.actor !== before) location.reload();
+    else if (found && this.current) this.#begin(this.current);
     return found;
   }
 

@@ -20,6 +20,8 @@ export type Overview = Readings & {
   more: boolean;
 };
 
+export const SHARES_READ = ROWS;
+
 export async function readOverview(signal: AbortSignal): Promise<Overview> {
   const of = <T>(path: string, query: Record<string, string | number | string[]>) => list<T>(here(path), query, signal);
   const total = async (path: string, query: Record<string, string | string[]> = {}) => (await of<unknown>(path, { ...query, size: 1 })).totalElements;

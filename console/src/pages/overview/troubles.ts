@@ -50,23 +50,24 @@ export function troubles(readings: Readings): Trouble[] {
     ...readings.environments.flatMap(environment),
     ...readings.unknownPeers.slice(0, PEERS).map(unknownPeer),
   ];
-  const rest = assign(found, readings.shares);
+  const rest = assign(found, readings);
   return [...found, ...rest].sort(worstFirst);
 }
 
 /** Puts each share to its cause, if that is listed, and returns those that are a cause of their own. */
-function assign(found: Trouble[], shares: Share[]): Trouble[] {
+function assign(found: Trouble[], { shares, environments }: Readings): Trouble[] {
   const causes = new Map(found.map((each) => [each.key, each]));
-  const locations = new Map<string, Trouble>();
+  const others = new Map<string, Trouble>();
   const own: Share[] = [];
   for (const share of shares) {
     const reason = share.statusDetail?.reason ?? '';
     const cause = OF_TUNNEL.includes(reason) ? causes.get(share.ipsecTunnelId) : OF_AGENTS.includes(reason) ? causes.get(share.envZId) : undefined;
     if (cause) cause.shares.push(share);
-    else if (reason === 'GatewayOffline') location(locations, share).shares.push(share);
+    else if (OF_AGENTS.includes(reason)) silentEnvironment(others, share, environments).shares.push(share);
+    else if (reason === 'GatewayOffline') location(others, share).shares.push(share);
     else own.push(share);
   }
-  return [...locations.values(), ...alike(own)];
+  return [...others.values(), ...alike(own)];
 }
 
 /** Shares of one target, or with one message, are one cause. */
@@ -88,7 +89,7 @@ function ofGroup(key: string, shares: Share[]): Trouble {
   return {
     key,
     subject: target ? 'Target' : 'Shares',
-    name: target ? first.target : counted(shares.length, 'share'),
+    name: target ? first.target : 'with one cause',
     ...(target ? { envZId: first.envZId } : {}),
     state: shareState(first),
     detail: { ...ofShare(first).detail, ...(since ? { since } : {}) },
@@ -206,6 +207,23 @@ function ofShare(share: Share): Trouble {
     detail: share.statusDetail ?? { message: 'A connection from the site would not be served.' },
     shares: [],
   };
+}
+
+/** The API's list of environments does not say that an agent is silent; the shares do. */
+function silentEnvironment(others: Map<string, Trouble>, share: Share, environments: Environment[]): Trouble {
+  const found = others.get(share.envZId) ?? {
+    key: share.envZId,
+    subject: 'Environment' as const,
+    name: environments.find((each) => each.zId === share.envZId)?.name ?? share.envZId,
+    page: 'environments' as const,
+    id: share.envZId,
+    state: { tone: 'bad' as Tone, word: 'Silent' },
+    detail: share.statusDetail!,
+    shares: [],
+    filters: { envZId: share.envZId, ready: 'false', enabled: 'true' },
+  };
+  others.set(share.envZId, found);
+  return found;
 }
 
 function location(locations: Map<string, Trouble>, share: Share): Trouble {
