@@ -1,16 +1,21 @@
-// The Frontdoors that the session reaches, and the one on screen: the fragment names it, otherwise it is the first one.
+// The Frontdoors that the session reaches, and the one on screen: the fragment names it, otherwise it is that of the last visit, or the first one.
 import { list, type Failure, asFailure, type Frontdoor } from './client';
 import { live } from './live.svelte';
 import { route } from '../route.svelte';
 
+const KEY = 'wicketgate.frontdoor';
+
 class Frontdoors {
+  /** The one that was on screen at the end of the last visit. */
+  #last = stored();
+
   all = $state.raw<Frontdoor[]>([]);
   known = $state(false);
   failure = $state.raw<Failure | undefined>();
 
   /** The Frontdoor on screen. */
   get current(): Frontdoor | undefined {
-    return this.all.find((each) => each.id === route.frontdoor) ?? this.all[0];
+    return this.all.find((each) => each.id === (route.frontdoor ?? this.#last)) ?? this.all[0];
   }
 
   /** Its id; empty until it is known. */
@@ -40,6 +45,15 @@ class Frontdoors {
     return same.length > 1 || name === 'default' && this.all.length > 1 ? `${frontdoor.organizationId} / ${name}` : name;
   }
 
+  /** Begins the next visit with the Frontdoor on screen. */
+  remember(): void {
+    try {
+      if (this.current) localStorage.setItem(KEY, this.current.id);
+    } catch {
+      // Without storage, the first one is shown.
+    }
+  }
+
   forget(): void {
     this.all = [];
     this.known = false;
@@ -48,6 +62,14 @@ class Frontdoors {
 }
 
 export const frontdoors = new Frontdoors();
+
+function stored(): string | undefined {
+  try {
+    return localStorage.getItem(KEY) ?? undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** `/frontdoor/v2/{id of the Frontdoor on screen}` followed by `path`. */
 export function here(path: string): string {
