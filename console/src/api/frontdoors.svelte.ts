@@ -42,7 +42,7 @@ class Frontdoors {
   title(frontdoor: Frontdoor): string {
     const name = frontdoor.defaultNamespaceName;
     const same = this.all.filter((each) => each.defaultNamespaceName === name);
-    return same.length > 1 || name === 'default' && this.all.length > 1 ? `${frontdoor.organizationId} / ${name}` : name;
+    return same.length > 1 ? `${frontdoor.organizationId} / ${name}` : name;
   }
 
   /** Begins the next visit with the Frontdoor on screen. */

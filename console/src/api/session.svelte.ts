@@ -5,14 +5,14 @@ export type Session = {
   actor: string;
   kind: 'ADMIN' | 'ACCOUNT' | 'IDENTITY_PROVIDER';
   scopes: string[];
-  organizationId: string | null;
-  frontdoorIds: string[] | null;
+  organizationId?: string | null;
+  frontdoorIds?: string[] | null;
   expiresAt: string;
   idleSeconds: number;
   csrfToken: string;
 };
 
-export type Options = { version: string; identityProvider: { issuer: string } | null };
+export type Options = { version: string; identityProvider?: { issuer: string } | null };
 
 class SessionState {
   /** Absent while nobody is signed in. */

@@ -1,0 +1,45 @@
+// Lists: filters and order in the address, changes as they happen, and what a refused form says.
+import { expect } from '@playwright/test';
+import { call, frontdoor, signIn, test } from './session';
+
+test('a tunnel that is created elsewhere appears, and a change marks its row', async ({ page }) => {
+  const id = await frontdoor(page);
+  await signIn(page, '#/tunnels');
+  const locations = await call<{ content: { id: string }[] }>(page, 'GET', `/${id}/locations`);
+  const name = `browser-${Date.now()}`;
+  const tunnel = await call<{ id: string }>(page, 'POST', `/${id}/ipsec-tunnels`, { name, locationId: locations.content[0]!.id, peerPublicIp: '198.51.100.200', peerCidr: '10.77.0.0/16' });
+  const row = page.getByRole('row', { name: new RegExp(name) });
+  await expect(row).toBeVisible();
+  await call(page, 'PATCH', `/${id}/ipsec-tunnels/${tunnel.id}`, { enabled: false });
+  await expect(row.locator('.mark', { hasText: 'Disabled' })).toBeVisible();
+  await expect(row).toHaveClass(/changed/);
+  await call(page, 'DELETE', `/${id}/ipsec-tunnels/${tunnel.id}`);
+  await expect(row).toHaveCount(0);
+});
+
+test('filters and order are in the address, and come from it', async ({ page }) => {
+  await signIn(page, '#/shares');
+  await page.getByRole('button', { name: 'Not ready' }).click();
+  await expect(page).toHaveURL(/ready=false/);
+  await page.getByRole('button', { name: 'Remove the filter ready=false' }).click();
+  await expect(page).not.toHaveURL(/ready=false/);
+  await page.goto('./#/executions?status=SUCCESS&sort=createdAt');
+  await expect(page.getByRole('columnheader', { name: 'Time' })).toHaveAttribute('aria-sort', 'ascending');
+  await expect(page.getByRole('list', { name: 'Filters in effect' })).toContainText('status=SUCCESS');
+});
+
+test('a refused tunnel says why at each field, and keeps what was typed', async ({ page }) => {
+  await signIn(page, '#/tunnels');
+  await page.getByRole('button', { name: 'Create a tunnel' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Create a tunnel' });
+  await dialog.getByLabel('Name').fill('branch');
+  await dialog.getByLabel('Public address of the device').fill('not an address');
+  await dialog.getByLabel('Network of the site').fill('10.0.0.1/8');
+  await dialog.getByRole('button', { name: 'Create', exact: true }).click();
+  await expect(dialog.getByLabel('Public address of the device')).toHaveAttribute('aria-invalid', 'true');
+  await expect(dialog.getByLabel('Network of the site')).toHaveAttribute('aria-invalid', 'true');
+  await dialog.getByRole('button', { name: 'Cancel' }).click();
+  await expect(page.getByRole('button', { name: 'Create a tunnel' })).toBeFocused();
+  await page.getByRole('button', { name: 'Create a tunnel' }).click();
+  await expect(dialog.getByLabel('Name')).toHaveValue('branch');
+});
