@@ -9,11 +9,14 @@ test('a tunnel that is created elsewhere appears, and a change marks its row', a
   const name = `browser-${Date.now()}`;
   const tunnel = await call<{ id: string }>(page, 'POST', `/${id}/ipsec-tunnels`, { name, locationId: locations.content[0]!.id, peerPublicIp: '198.51.100.200', peerCidr: '10.77.0.0/16' });
   const row = page.getByRole('row', { name: new RegExp(name) });
-  await expect(row).toBeVisible();
-  await call(page, 'PATCH', `/${id}/ipsec-tunnels/${tunnel.id}`, { enabled: false });
-  await expect(row.locator('.mark', { hasText: 'Disabled' })).toBeVisible();
-  await expect(row).toHaveClass(/changed/);
-  await call(page, 'DELETE', `/${id}/ipsec-tunnels/${tunnel.id}`);
+  try {
+    await expect(row).toBeVisible();
+    await call(page, 'PATCH', `/${id}/ipsec-tunnels/${tunnel.id}`, { enabled: false });
+    await expect(row.locator('.mark', { hasText: 'Disabled' })).toBeVisible();
+    await expect(row).toHaveClass(/changed/);
+  } finally {
+    await call(page, 'DELETE', `/${id}/ipsec-tunnels/${tunnel.id}`);
+  }
   await expect(row).toHaveCount(0);
 });
 
