@@ -14,6 +14,8 @@ const MARKED_MS = 4000;
 /** A burst of changes marks no more rows than a page can show. */
 const MARKED_MAX = 1000;
 const RETRY_MS = 3000;
+/** A tab in the background gives its stream back after this time: servers and browsers have few. */
+const HIDDEN_MS = 60_000;
 
 class Live {
   /** `lost`: there is no stream, and what is shown may be old. */
@@ -28,6 +30,11 @@ class Live {
   #listeners = new Set<Listener>();
   #retry: ReturnType<typeof setTimeout> | undefined;
   #opened = false;
+  #hidden: ReturnType<typeof setTimeout> | undefined;
+
+  constructor() {
+    document.addEventListener('visibilitychange', () => this.#seen(!document.hidden));
+  }
 
   /** Follows another Frontdoor; none ends the stream. */
   follow(frontdoor: string): void {
@@ -44,6 +51,17 @@ class Live {
   subscribe(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Ends the stream of a tab in the background, and opens another one when the tab is seen again. */
+  #seen(visible: boolean): void {
+    clearTimeout(this.#hidden);
+    if (!visible) {
+      this.#hidden = setTimeout(() => this.#close(), HIDDEN_MS);
+    } else if (this.#frontdoor && !this.#source) {
+      this.#close();
+      this.#open();
+    }
   }
 
   #open(): void {

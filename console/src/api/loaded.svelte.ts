@@ -8,6 +8,8 @@ import { session } from './session.svelte';
 const DEBOUNCE_MS = 300;
 /** A steady stream of events does not put a reading off for longer. */
 const PATIENCE_MS = 1500;
+/** While there are no events, data that follows them is read at this interval. */
+const LOST_MS = 15_000;
 
 export type Loaded<T> = {
   readonly data: T | undefined;
@@ -23,7 +25,13 @@ export type Loaded<T> = {
  */
 export function loaded<T>(
   read: (signal: AbortSignal) => Promise<T> | undefined,
-  options: { on?: EventType[]; when?: (change: Change) => boolean; everySeconds?: number } = {},
+  options: {
+    on?: EventType[];
+    when?: (change: Change) => boolean;
+    everySeconds?: number;
+    /** Events cause a reading this long after the last one at the earliest, for readings of many calls. */
+    restMs?: number;
+  } = {},
 ): Loaded<T> {
   let data = $state.raw<T | undefined>();
   let failure = $state.raw<Failure | undefined>();
@@ -31,6 +39,7 @@ export function loaded<T>(
   let controller: AbortController | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let waitingSince: number | undefined;
+  let readAt = 0;
 
   async function run(): Promise<void> {
     controller?.abort();
@@ -38,6 +47,7 @@ export function loaded<T>(
     controller = mine;
     clearTimeout(timer);
     waitingSince = undefined;
+    readAt = Date.now();
     const answer = read(mine.signal);
     if (!answer) {
       loading = false;
@@ -57,10 +67,10 @@ export function loaded<T>(
   }
 
   function soon(): void {
-    if (document.hidden && options.everySeconds !== undefined && waitingSince !== undefined) return;
     waitingSince ??= Date.now();
     clearTimeout(timer);
-    timer = setTimeout(() => void run(), Math.max(0, Math.min(DEBOUNCE_MS, waitingSince + PATIENCE_MS - Date.now())));
+    const soonest = Math.max(0, Math.min(DEBOUNCE_MS, waitingSince + PATIENCE_MS - Date.now()));
+    timer = setTimeout(() => void run(), Math.max(soonest, readAt + (options.restMs ?? 0) - Date.now()));
   }
 
   $effect(() => {
@@ -71,10 +81,13 @@ export function loaded<T>(
     if (change === 'reset') soon();
     else if (options.on?.includes(change.type) && (options.when?.(change) ?? true)) soon();
   });
-  const interval = options.everySeconds ? setInterval(() => !document.hidden && !session.expired && void run(), options.everySeconds * 1000) : undefined;
+  const quietly = () => !document.hidden && !session.expired && void run();
+  const interval = options.everySeconds ? setInterval(quietly, options.everySeconds * 1000) : undefined;
+  const unheard = options.on && !(options.everySeconds && options.everySeconds * 1000 <= LOST_MS) ? setInterval(() => live.state === 'lost' && quietly(), LOST_MS) : undefined;
   onDestroy(() => {
     unsubscribe();
     clearInterval(interval);
+    clearInterval(unheard);
     clearTimeout(timer);
     controller?.abort();
     controller = undefined;

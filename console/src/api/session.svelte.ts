@@ -15,7 +15,7 @@ export type Session = {
 export type Options = { version: string; identityProvider?: { issuer: string } | null };
 
 class SessionState {
-  /** Absent while nobody is signed in. */
+  /** Absent before the sign-in. */
   current = $state<Session | undefined>();
   /** Whether the first question to the server has been answered. */
   known = $state(false);
@@ -84,7 +84,7 @@ class SessionState {
   async resume(): Promise<boolean> {
     const before = this.current?.actor;
     const found = await this.read();
-    // What was typed belongs to somebody else.
+    // What was typed belongs to another user.
     if (found && before !== undefined && this.current?.actor !== before) location.reload();
     else if (found && this.current) this.#begin(this.current);
     return found;

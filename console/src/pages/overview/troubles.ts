@@ -119,7 +119,7 @@ function downTunnel(tunnel: Tunnel): Trouble {
   const connection = tunnel.connection!;
   if (connection.lastError) return ofTunnel(tunnel, connectionState(connection.state), connection.lastError);
   const messages: Record<string, [string, string]> = {
-    DOWN: ["The site's device is not connected, and no error is known.", `Start the connection at the device. If it tries already, it has to send from ${tunnel.peerPublicIp}, and UDP 500 and 4500 have to pass both ways. Another address that it sends from is an unknown peer.`],
+    DOWN: ["The site's device is not connected, and no error is known.", `Start the connection at the device. If it tries already, it has to send from ${tunnel.peerPublicIp}, and UDP 500 and 4500 have to pass both ways. If it sends from another address, that one is listed as an unknown peer.`],
     CONNECTING: ['An IKE SA is being negotiated.', 'Wait a few seconds. If it remains, read the IKE log of the tunnel.'],
     IDLE: ['There is an IKE SA without a CHILD SA, so nothing passes.', 'Have the device bring up the CHILD SA with the networks of its configuration.'],
   };
