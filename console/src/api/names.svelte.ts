@@ -5,14 +5,17 @@ import { list } from './client';
 
 type Named = { id?: string; zId?: string; clientId?: string; name: string };
 
+/** Deleted ones have a name for 30 days; a list has them only if it is asked for their status. */
+const ALL = { status: ['NEW', 'DEPLOYED', 'ERROR', 'DISABLED', 'DELETING', 'DELETED'] };
+
 /** How the list of each kind is asked for several ids. */
 const KINDS = {
-  tunnel: { path: () => here('/ipsec-tunnels'), key: 'id' },
-  share: { path: () => here('/ipsec-shares'), key: 'id' },
-  environment: { path: () => here('/environments'), key: 'zId' },
-  environmentId: { path: () => here('/environments'), key: 'id' },
-  agent: { path: () => here('/agents'), key: 'id' },
-  account: { path: () => '/frontdoor/v2/api-accounts', key: 'clientId' },
+  tunnel: { path: () => here('/ipsec-tunnels'), key: 'id', query: ALL },
+  share: { path: () => here('/ipsec-shares'), key: 'id', query: ALL },
+  environment: { path: () => here('/environments'), key: 'zId', query: {} },
+  environmentId: { path: () => here('/environments'), key: 'id', query: {} },
+  agent: { path: () => here('/agents'), key: 'id', query: {} },
+  account: { path: () => '/frontdoor/v2/api-accounts', key: 'clientId', query: {} },
 } as const;
 
 export type NamedKind = keyof typeof KINDS;
@@ -56,12 +59,12 @@ async function look(): Promise<void> {
   const work = [...waiting];
   waiting.clear();
   for (const [kind, ids] of work) {
-    const { path, key } = KINDS[kind];
+    const { path, key, query } = KINDS[kind];
     const all = [...ids];
     for (let start = 0; start < all.length; start += BATCH) {
       const batch = all.slice(start, start + BATCH);
       try {
-        learn((await list<Named>(path(), { [key]: batch, size: BATCH })).content);
+        learn((await list<Named>(path(), { ...query, [key]: batch, size: BATCH })).content);
       } catch {
         // The id stands for the name; the next page that needs it asks again.
         for (const id of batch) asked.delete(id);

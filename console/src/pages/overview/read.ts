@@ -3,7 +3,7 @@ import { base, list, type Environment, type Execution, type Location, type Page,
 import { here } from '../../api/frontdoors.svelte';
 import { learn } from '../../api/names.svelte';
 import { session } from '../../api/session.svelte';
-import type { Readings } from './troubles';
+import type { Readings } from './trouble';
 
 /** No more rows of one kind are read; beyond, the lists say more. */
 const ROWS = 200;

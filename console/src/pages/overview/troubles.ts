@@ -1,37 +1,8 @@
 // What is wrong now, as a list of causes: a share that fails because of its tunnel stands with the tunnel.
-import type { Agent, Environment, Schemas, Share, Tunnel } from '../../api/client';
-import type { Parameters } from '../../route.svelte';
-import { agentState, ago, connectionState, counted, environmentState, shareState, tunnelState, type State, type Tone } from '../../format';
-
-export type Trouble = {
-  key: string;
-  /** The word for what it is about. */
-  subject: 'Server' | 'Tunnel' | 'Environment' | 'Agent' | 'Share' | 'Target' | 'Shares' | 'Location' | 'Unknown peer';
-  name: string;
-  /** The page of the resource. */
-  page?: 'tunnels' | 'environments' | 'agents' | 'shares';
-  id?: string;
-  /** The environment of a target. */
-  envZId?: string;
-  state: State;
-  detail: { reason?: string; message: string; since?: string };
-  /** What to do, if neither the message nor the reason's page says it. */
-  cure?: string;
-  /** Shares that are not served because of it, as far as they were read. */
-  shares: Share[];
-  /** The list of these shares. */
-  filters?: Parameters;
-};
-
-export type Readings = {
-  readiness: Schemas['Readiness'] | undefined;
-  failedTunnels: Tunnel[];
-  downTunnels: Tunnel[];
-  upTunnels: Tunnel[];
-  environments: Environment[];
-  shares: Share[];
-  unknownPeers: Schemas['UnknownPeer'][];
-};
+import type { Agent, Environment, Schemas, Share } from '../../api/client';
+import { agentState, ago, counted, environmentState, shareState, type Tone } from '../../format';
+import type { Readings, Trouble } from './trouble';
+import { ofTunnels } from './tunnels';
 
 const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull'];
 const OF_TARGET = ['TargetUnreachable', 'TargetClosed'];
@@ -43,10 +14,7 @@ const PEERS = 3;
 export function troubles(readings: Readings): Trouble[] {
   const found = [
     ...server(readings.readiness),
-    ...readings.failedTunnels.map(failedTunnel),
-    // Without IPsec, a tunnel has no connection and is ready.
-    ...readings.downTunnels.filter((tunnel) => !tunnel.ready).map(downTunnel),
-    ...readings.upTunnels.filter(inDoubt).map(doubtfulTunnel),
+    ...ofTunnels(readings),
     ...readings.environments.flatMap(environment),
     ...readings.unknownPeers.slice(0, PEERS).map(unknownPeer),
   ];
@@ -56,7 +24,7 @@ export function troubles(readings: Readings): Trouble[] {
 
 /** Puts each share to its cause, if that is listed, and returns those that are a cause of their own. */
 function assign(found: Trouble[], { shares, environments }: Readings): Trouble[] {
-  const causes = new Map(found.map((each) => [each.key, each]));
+  const causes = new Map(found.flatMap((each) => each.of.map((id) => [id, each] as const)));
   const others = new Map<string, Trouble>();
   const own: Share[] = [];
   for (const share of shares) {
@@ -88,6 +56,7 @@ function ofGroup(key: string, shares: Share[]): Trouble {
   const since = shares.map((share) => share.statusDetail?.since ?? '').sort()[0];
   return {
     key,
+    of: [],
     subject: target ? 'Target' : 'Shares',
     name: target ? first.target : 'with one cause',
     ...(target ? { envZId: first.envZId } : {}),
@@ -102,6 +71,7 @@ function server(readiness: Readings['readiness']): Trouble[] {
   if (!readiness || readiness.ready) return [];
   return (readiness.reasons ?? ['The server is not ready.']).map((message) => ({
     key: `server ${message}`,
+    of: [],
     subject: 'Server',
     name: 'this server',
     state: { tone: 'bad', word: 'Not ready' },
@@ -109,36 +79,6 @@ function server(readiness: Readings['readiness']): Trouble[] {
     cure: 'See the log of the server and of the gateway.',
     shares: [],
   }));
-}
-
-function failedTunnel(tunnel: Tunnel): Trouble {
-  return ofTunnel(tunnel, tunnelState(tunnel), tunnel.statusDetail ?? { message: 'The tunnel is not in effect at the gateway.' });
-}
-
-function downTunnel(tunnel: Tunnel): Trouble {
-  const connection = tunnel.connection!;
-  if (connection.lastError) return ofTunnel(tunnel, connectionState(connection.state), connection.lastError);
-  const messages: Record<string, [string, string]> = {
-    DOWN: ["The site's device is not connected, and no error is known.", `Start the connection at the device. If it tries already, it has to send from ${tunnel.peerPublicIp}, and UDP 500 and 4500 have to pass both ways. If it sends from another address, that one is listed as an unknown peer.`],
-    CONNECTING: ['An IKE SA is being negotiated.', 'Wait a few seconds. If it remains, read the IKE log of the tunnel.'],
-    IDLE: ['There is an IKE SA without a CHILD SA, so nothing passes.', 'Have the device bring up the CHILD SA with the networks of its configuration.'],
-  };
-  const [message, cure] = messages[connection.state] ?? ['The tunnel is not connected.', 'Read the IKE log of the tunnel.'];
-  return { ...ofTunnel(tunnel, connectionState(connection.state), { message, since: connection.since }), cure };
-}
-
-function inDoubt(tunnel: Tunnel): boolean {
-  return (tunnel.connection?.warnings?.length ?? 0) > 0 || tunnel.connection?.lastError !== undefined;
-}
-
-function doubtfulTunnel(tunnel: Tunnel): Trouble {
-  const warnings = tunnel.connection!.warnings ?? [];
-  const worst = warnings.find((each) => each.reason === 'PeerSilent') ?? tunnel.connection!.lastError ?? warnings[0]!;
-  return ofTunnel(tunnel, tunnelState(tunnel), worst);
-}
-
-function ofTunnel(tunnel: Tunnel, state: State, detail: Trouble['detail']): Trouble {
-  return { key: tunnel.id, subject: 'Tunnel', name: tunnel.name, page: 'tunnels', id: tunnel.id, state, detail, shares: [], filters: { ipsecTunnelId: tunnel.id, ready: 'false', enabled: 'true' } };
 }
 
 /** The environment if no agent of it answers, otherwise those of its agents that do not. */
@@ -150,6 +90,7 @@ function environment(of: Environment): Trouble[] {
   return [
     {
       key: of.zId,
+      of: [of.zId],
       subject: 'Environment',
       name: of.name,
       page: 'environments',
@@ -184,6 +125,7 @@ function ofAgent(agent: Agent, of: Environment): Trouble {
         : 'Set the clock of the host: certificates are valid by it.';
   return {
     key: agent.id,
+    of: [],
     subject: 'Agent',
     name: agent.name,
     page: 'agents',
@@ -199,6 +141,7 @@ function ofAgent(agent: Agent, of: Environment): Trouble {
 function ofShare(share: Share): Trouble {
   return {
     key: share.id,
+    of: [],
     subject: 'Share',
     name: share.name,
     page: 'shares',
@@ -213,6 +156,7 @@ function ofShare(share: Share): Trouble {
 function silentEnvironment(others: Map<string, Trouble>, share: Share, environments: Environment[]): Trouble {
   const found = others.get(share.envZId) ?? {
     key: share.envZId,
+    of: [],
     subject: 'Environment' as const,
     name: environments.find((each) => each.zId === share.envZId)?.name ?? share.envZId,
     page: 'environments' as const,
@@ -229,6 +173,7 @@ function silentEnvironment(others: Map<string, Trouble>, share: Share, environme
 function location(locations: Map<string, Trouble>, share: Share): Trouble {
   const found = locations.get(share.locationId) ?? {
     key: `location ${share.locationId}`,
+    of: [],
     subject: 'Location' as const,
     name: share.locationId,
     state: { tone: 'bad' as Tone, word: 'Gateway offline' },
@@ -243,6 +188,7 @@ function location(locations: Map<string, Trouble>, share: Share): Trouble {
 function unknownPeer(peer: Schemas['UnknownPeer']): Trouble {
   return {
     key: `peer ${peer.address} ${peer.port}`,
+    of: [],
     subject: 'Unknown peer',
     name: peer.address,
     state: { tone: 'warn', word: 'Not answered' },
