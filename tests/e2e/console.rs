@@ -1,0 +1,99 @@
+//! The web console and the site page in a real browser, Debian's Chromium, against a running server: `console/tests` has what
+//! the browser does. The tests order what happens around it, an agent's start or a device's configuration, over a socket.
+
+mod bench;
+
+use std::{fs::File, path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use wicketgate_lab::{Namespace, npm};
+
+use crate::harness::{World, targets};
+use bench::Bench;
+
+/// All tests of a file, on a busy machine.
+const LONGEST: Duration = Duration::from_secs(600);
+
+fn sources() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../console"))
+}
+
+/// Runs a file of `console/tests` in the namespace of the server.
+fn browse(world: &World, file: &str, environment: &[(&str, String)]) -> Result<()> {
+    npm::install(&sources(), None)?;
+    is_built(&world.outside, &world.url())?;
+    let dir = world.lab.dir("browser")?;
+    let mut bench = Bench::new(world, &dir.join("orders"))?;
+    let log = dir.join("log");
+    let mut command = world.outside.command("node");
+    command
+        .args(["node_modules/@playwright/test/cli.js", "test", file, "--output"])
+        .arg(dir.join("results"))
+        .current_dir(sources())
+        .env("CONSOLE_URL", world.url() + "/")
+        .env("CONSOLE_TOKEN_FILE", world.gateway.data.join("admin.token"))
+        .env("LAB_SOCKET", dir.join("orders"))
+        // Chromium keeps its caches there.
+        .env("HOME", &dir)
+        .env("NO_COLOR", "1")
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(File::create(&log)?)
+        .stderr(File::options().append(true).open(&log)?);
+    let status = bench.serve(command.spawn().context("no node")?, LONGEST)?;
+    let said = std::fs::read_to_string(&log)?;
+    ensure!(status.success(), "{said}\n{}", world.gateway.process.tail());
+    Ok(())
+}
+
+/// A program that was built before `npm run build` has no console.
+fn is_built(namespace: &Namespace, url: &str) -> Result<()> {
+    let mut curl = namespace.command("curl");
+    let answer = curl.args(["-q", "-sS", "--compressed", "-H", "Accept: text/html", url]).output()?;
+    let page = String::from_utf8_lossy(&answer.stdout).into_owned();
+    ensure!(page.contains("<html"), "wicketgate was built without the web console: run `make build`");
+    Ok(())
+}
+
+#[test]
+fn people_sign_in_and_out() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "session.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn lists_and_forms() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "lists.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn every_page_is_accessible() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let tunnel = world.tunnel(0)?;
+    let (_agent, _) = world.greeting(&tunnel)?;
+    let _site = world.connected_site(0, &tunnel)?;
+    // A share in need of help.
+    let environments = world.gateway.list("environments")?;
+    let environment = environments.first().context("no environment")?;
+    let body = json!({"name": "unreachable", "ipsecTunnelId": tunnel["id"], "envZId": environment["zId"],
+        "target": world.target(7099).to_string(), "ingressPort": 9099});
+    world.gateway.api.post(&world.gateway.at("ipsec-shares"), &body)?;
+    browse(&world, "pages.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn from_nothing_to_a_share_that_answers() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    targets::here(&world.private, world.target(7001))?;
+    let target = ("TARGET", world.target(7001).to_string());
+    let peer = ("PEER", World::peer(0).to_string());
+    browse(&world, "start.spec.ts", &[target, peer])?;
+    world.end()
+}
