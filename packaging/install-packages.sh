@@ -24,6 +24,8 @@ test+=" prometheus"
 test+=" mmdebstrap systemd-container"
 # What runs the images.
 test+=" crun umoci"
+# The browser of the tests of the web console.
+test+=" chromium"
 # What Libreswan needs, which is itself unpacked by packaging/unpack.sh: its package conflicts with strongSwan's.
 test+=" libnss3-tools libcap-ng0 libcurl3-nss libevent-pthreads-2.1-7 libldap-2.5-0 libldns3 libunbound8"
 # What the benches compare with, and what building that needs.
