@@ -124,12 +124,13 @@ impl RunningDemo {
     pub(super) fn how_to_use(&self, dir: &Path, end: &str) {
         let token = self.gateway.data.join("admin.token");
         let (token, dir) = (token.display(), dir.display());
-        let at = format!("http://{}:{API_PORT}{}", MANAGEMENT, self.gateway.frontdoor);
+        let console = format!("http://{MANAGEMENT}:{API_PORT}");
+        let at = format!("{console}{}", self.gateway.frontdoor);
         let (a, b) = (self.network.site_a.name(), self.network.site_b.name());
         let (lb_a, lb_b) = (self.a.load_balancer, self.b.load_balancer);
         say(format_args!(
             "
-The demo keeps running. Its API is {at}, its token is in {token}.
+The demo keeps running. Its console is {console}/, its API {at}, and its token in {token}.
 
   curl -H \"Authorization: Bearer $(cat {token})\" {at}/ipsec-shares
   nsenter --net=/run/netns/{a} psql -h {lb_a} -p {INGRESS} -U demo postgres -c 'select * from greeting'
