@@ -35,6 +35,11 @@ class Route {
     return this.get('frontdoor');
   }
 
+  /** This page, as what follows the `#` of its address. */
+  get here(): string {
+    return address(this.page, this.id, this.parameters).slice(1);
+  }
+
   /** The address of another page. It stays in the same Frontdoor. */
   href(page: string, id?: string, parameters: Parameters = {}): string {
     const query = new URLSearchParams();
