@@ -18,6 +18,9 @@ const COLLECTIONS: Record<string, { word: string; kind?: NamedKind }> = {
   'api-accounts': { word: 'account', kind: 'account' },
 };
 
+/** No flag takes a secret. */
+const SECRETS = ['preSharedKey', 'passphrase'];
+
 /** Flags that are not the property in kebab case. */
 const FLAGS: Record<string, string> = { ipsecTunnelId: 'tunnel', envZId: 'env', environmentId: 'env', locationId: 'location', frontdoorIds: 'frontdoor-id', scopes: 'scope', tags: 'tag' };
 
@@ -83,7 +86,8 @@ function onResource(word: string, action: string, who: string, values: Values, m
     case 'connections/close': return [`${word}close-connections ${who}`, ...flags(values)];
     case 'reset': return [`${word}reset ${who}`, ...flags(values)];
     case 'psk': return method === 'POST' ? [`${word}rotate-key ${who}`, ...flags(values)] : undefined;
-    default: return undefined;
+    case 'handover-links': return method === 'POST' ? [`${word}handover ${who}`, ...flags(values)] : [`${word}handover-links ${who}`];
+    default: return method === 'DELETE' && action.startsWith('handover-links/') ? [`${word}revoke-handover ${who} ${action.split('/')[1]}`] : undefined;
   }
 }
 
@@ -103,7 +107,7 @@ function flags(values: Values): string[] {
     const flag = FLAGS[name] ?? kebab(name);
     if (value === undefined) continue;
     if (value === null) words.push(`--unset ${flag}`);
-    else if (name === 'preSharedKey') words.push('--pre-shared-key-file FILE');
+    else if (SECRETS.includes(name)) words.push(`--${kebab(name)}-file FILE`);
     else if (typeof value === 'boolean') words.push(value ? `--${flag}` : `--${flag}=false`);
     else if (Array.isArray(value)) words.push(...value.map((each) => `--${flag} ${quoted(String(each))}`));
     else if (name === 'tags') words.push(...Object.entries(value as Values).map(([key, tag]) => (tag === null ? `--unset tag.${key}` : `--tag ${quoted(`${key}=${tag}`)}`)));
