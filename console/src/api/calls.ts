@@ -18,7 +18,7 @@ const COLLECTIONS: Record<string, { word: string; kind?: NamedKind }> = {
   'api-accounts': { word: 'account', kind: 'account' },
 };
 
-/** No flag takes a secret. */
+/** No flag takes a secret, and no command shows one. */
 const SECRETS = ['preSharedKey', 'passphrase'];
 
 /** Flags that are not the property in kebab case. */
@@ -29,7 +29,7 @@ export function curl(call: Call): string {
   const lines = [`curl ${call.method === 'GET' || (call.method === 'POST' && call.body !== undefined) ? '' : `-X ${call.method} `}-H "Authorization: Bearer $(cat "$WICKETGATE_TOKEN_FILE")"`];
   if (call.body !== undefined) {
     lines.push(`-H 'Content-Type: application/json'`);
-    lines.push(`-d ${quoted(JSON.stringify(call.body))}`);
+    lines.push(`-d ${quoted(JSON.stringify(call.body, (name, value: unknown) => (SECRETS.includes(name) && value ? 'SECRET' : value)))}`);
   }
   lines.push(quoted(`${base}${call.path}${call.query?.size ? `?${call.query}` : ''}`));
   return lines.join(' \\\n  ');
