@@ -50,12 +50,14 @@ export class Progress {
   /** Notes what was chosen or created, or another step. */
   set(changes: { step?: Step; environment?: string | undefined; tunnel?: string | undefined; share?: string | undefined }): void {
     route.set({ ...changes, port: undefined }, changes.step === undefined);
-    this.keep();
+    this.keep(changes);
   }
 
-  keep(): void {
+  /** `changes` are those that the fragment does not show yet: it changes a moment after it was set. */
+  keep(changes: Kept = {}): void {
     const kept: Kept = {
       step: this.step, environment: this.environment, tunnel: this.tunnel, share: this.share, tunnelDraft: this.tunnelDraft, shareDraft: this.shareDraft,
+      ...changes,
     };
     try {
       localStorage.setItem(this.#key, JSON.stringify(kept));
