@@ -65,7 +65,11 @@ const SITE_WARNINGS = ['NoTrafficReceived', 'PortWithoutShare', 'PacketsOutsideS
 export function pathOf(facts: PathFacts): Station[] {
   const stations = [siteOf(facts), tunnelOf(facts), gatewayOf(facts)];
   if (facts.share) stations.push(listenerOf(facts, facts.share), agentsOf(facts, facts.share), targetOf(facts, facts.share));
-  return stations.map((station) => checked(station, facts.check)).map((station) => ({ ...station, word: station.word.charAt(0).toUpperCase() + station.word.slice(1) }));
+  return stations.map((station) => capital(checked(station, facts.check))).map((station) => ({ ...station, members: station.members.map(capital) }));
+}
+
+function capital<T extends { word: string }>(one: T): T {
+  return { ...one, word: one.word.charAt(0).toUpperCase() + one.word.slice(1) };
 }
 
 /** Whether packets of the site arrive at the gateway, as far as is known. */
