@@ -81,7 +81,7 @@ function axis(metrics: Metrics): { times: number[]; step: number } {
   return { times: metrics.samples.map((one) => one.timestamp / 1000), step: metrics.step };
 }
 
-/** The seconds that each sample covers. The newest one is not over yet, so it counts with what has passed of it. */
+/** The seconds that each sample covers. The newest one is still in progress and counts its elapsed part. */
 function lengths(metrics: Metrics, now: number): number[] {
   return metrics.samples.map((one) => Math.min(metrics.step, Math.max(1, (now - one.timestamp) / 1000)));
 }
