@@ -16,6 +16,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       expect((await new AxeBuilder({ page }).analyze()).violations).toEqual([]);
       await page.getByLabel('Token').fill(token());
       await page.keyboard.press('Enter');
+      await expect(page.getByLabel('Token')).toHaveCount(0);
       for (const name of PAGES) {
         await page.goto(`./#/${name}`);
         await expect(page.getByRole('heading', { level: 1 })).toBeVisible();
