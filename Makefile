@@ -24,7 +24,7 @@ help: ## List these commands
 install: ## Install the Debian packages that are missing (as root); starts and enables no service
 	@packaging/install-packages.sh
 
-# What npm builds goes into the program. Nothing is done while the sources are older.
+# What npm builds goes into the program. It is built again when a source is newer.
 CONSOLE_SOURCES := $(shell find console/src console/scripts console/*.html console/*.json console/*.ts -type f -not -path '*/generated/*' 2>/dev/null) docs/openapi.json
 
 console: console/dist/index.html.gz ## Build the web console, which becomes part of wicketgate

@@ -15,6 +15,16 @@ fn main() -> io::Result<()> {
         }
     }
     names.sort();
+    for page in names.iter().filter(|name| name.ends_with(".html")) {
+        let text = fs::read_to_string(built.join(page))?;
+        for asset in text.split('"').filter_map(|part| part.strip_prefix("./assets/")) {
+            if !names.contains(&format!("assets/{asset}")) {
+                return Err(io::Error::other(format!(
+                    "console/dist has no assets/{asset}: run `make console`"
+                )));
+            }
+        }
+    }
     let mut list = "&[\n".to_owned();
     for name in names {
         let path = built.join(format!("{name}.gz"));

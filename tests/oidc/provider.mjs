@@ -104,13 +104,11 @@ for await (const line of createInterface({ input: process.stdin })) {
       .sign(await importJWK(key, key.alg));
     say({ token });
   } else if (wanted.do === 'client') {
-    consoles.push({
-      client_id: 'the-console',
-      client_secret: 'the-secret-of-a-console-in-a-test',
-      grant_types: ['authorization_code'],
-      redirect_uris: [wanted.redirect],
-      response_types: ['code'],
-    });
+    // The second one has to be encoded in `Authorization`.
+    const clients = [['the-console', 'the-secret-of-a-console-in-a-test'], ['https://console.example:1/', 'a+secret%20of: a console in a test']];
+    for (const [client_id, client_secret] of clients) {
+      consoles.push({ client_id, client_secret, grant_types: ['authorization_code'], redirect_uris: [wanted.redirect], response_types: ['code'] });
+    }
     makeProvider();
     say({});
   } else if (wanted.do === 'rotate') {

@@ -16,7 +16,7 @@ pub mod token_key;
 mod trusted;
 
 use crate::error::ApiError;
-use axum::http::{HeaderMap, Method, header::ACCEPT};
+use axum::http::{HeaderMap, Method};
 use client_secret::ClientSecret;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -41,15 +41,8 @@ pub(crate) async fn authenticate(
         return authenticate_token(token.expose_secret(), auth, store).await;
     }
     let active = session::active(method, headers, auth, store).await?.ok_or_else(ApiError::token_missing)?;
-    if !is_event_stream(headers) {
-        session::used(&active, store).await;
-    }
+    session::used(&active, headers, store).await;
     Ok(active.principal)
-}
-
-/// A page that nobody looks at opens its stream again and again.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
 /// A wrong token is a 401.

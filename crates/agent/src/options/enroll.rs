@@ -43,7 +43,9 @@ impl Enroll {
         let shown = self.file.display();
         self.save(&code).with_context(|| format!("cannot write {shown}: run as root, or choose --file"))?;
         let next = if self.file.as_os_str() == CODE_FILE {
-            "`systemctl restart wicketgate-agent` enrols this host with it, and removes it".to_owned()
+            "`systemctl restart wicketgate-agent` enrols this host with it, unless its present identity works, and removes \
+             a used code"
+                .to_owned()
         } else {
             format!(
                 "`wicketgate-agent start` with --enrollment-token-file {shown} enrols this host with it; then remove it"

@@ -1,5 +1,5 @@
-//! The web console and the site page: static files that the program contains. They need no token, and hold nothing that
-//! the source code does not.
+//! The web console and the site page: static files that the program contains. They need no token: all
+//! that they contain is in the source code.
 //!
 //! Invariant: their policy lets them load and call only this server, and run no script or style that is not a file of it.
 
@@ -9,7 +9,7 @@ use axum::{
     Router,
     extract::Path,
     http::{
-        HeaderMap, HeaderName, HeaderValue,
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
             ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
             VARY, X_CONTENT_TYPE_OPTIONS,
@@ -22,6 +22,7 @@ use wicketgate_console::File;
 
 use crate::state::AppState;
 
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Names of assets contain a hash of their content.
@@ -45,21 +46,25 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/site", get(site)).route("/assets/{name}", get(asset))
 }
 
-/// `/`: a browser gets the console, if there is one, and every other client the API's links.
+/// `/`: a browser gets the console, and every other client the API's links.
 pub(super) async fn root(headers: HeaderMap) -> Response {
-    let console = wicketgate_console::file("index.html").filter(|_| is_browser(&headers));
-    let mut answer = match console {
-        Some(console) => answer(console, PAGE_KEPT),
-        None => index::show().await.into_response(),
-    };
+    let mut answer =
+        if is_browser(&headers) { page("index.html") } else { index::show().await.into_response() };
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     answer
 }
 
 async fn site() -> Response {
-    match wicketgate_console::file("site.html") {
+    page("site.html")
+}
+
+fn page(name: &str) -> Response {
+    match wicketgate_console::file(name) {
         Some(page) => answer(page, PAGE_KEPT),
-        None => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], MISSING).into_response(),
+        None => {
+            let text = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+            (StatusCode::NOT_FOUND, text, MISSING).into_response()
+        }
     }
 }
 
@@ -78,13 +83,15 @@ fn is_browser(headers: &HeaderMap) -> bool {
 fn answer(file: &File, kept: &'static str) -> Response {
     let media_type =
         MEDIA_TYPES.iter().find(|(end, _)| file.name.ends_with(end)).map(|(_, media_type)| *media_type);
-    let headers: [(HeaderName, &str); 6] = [
+    let headers: [(HeaderName, &str); 7] = [
         (CONTENT_TYPE, media_type.unwrap_or("application/octet-stream")),
         (CONTENT_ENCODING, "gzip"),
         (CACHE_CONTROL, kept),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
+        // A page that the console opens cannot replace it.
+        (OPENER_POLICY, "same-origin"),
     ];
     (headers, file.gzip).into_response()
 }

@@ -23,7 +23,7 @@ use axum::{
     Json,
     extract::{FromRequestParts, State},
     http::{
-        StatusCode,
+        HeaderMap, StatusCode,
         header::{CACHE_CONTROL, SET_COOKIE},
         request::Parts,
     },
@@ -84,8 +84,12 @@ pub(super) async fn begun(
     Ok((Active { token, session, principal }, cookie))
 }
 
-pub(super) async fn show(InSession(active): InSession, State(state): State<AppState>) -> Response {
-    session::used(&active, &state.store).await;
+pub(super) async fn show(
+    InSession(active): InSession,
+    State(state): State<AppState>,
+    headers: HeaderMap,
+) -> Response {
+    session::used(&active, &headers, &state.store).await;
     (NOT_STORED, Json(Session::of(&active))).into_response()
 }
 

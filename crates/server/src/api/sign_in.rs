@@ -1,5 +1,5 @@
-//! `/console/sign-in` and `/console/callback`: a person signs in at the operator's identity provider. Both are visited by the
-//! browser itself, so that their errors are shown by the console: it is told which, in its address.
+//! `/console/sign-in` and `/console/callback`: a person signs in at the operator's identity provider. The browser itself
+//! visits both, so that the console shows their errors: the address that the browser is sent to names the error.
 //!
 //! Invariant: what the browser carries from the one to the other is in a cookie that scripts cannot read. It names the
 //! state that the provider has to return, so that a page of another origin cannot finish a sign-in that it began.
@@ -112,11 +112,11 @@ pub(super) async fn finish(
     }
     let Some(code) = parameter("code") else { return Ok(refused("provider_refused")) };
     let redeemed = provider(&state)?.redeem(&code, &carried.verifier, &address.callback()).await;
-    let principal = match redeemed {
-        Ok(principal) => principal,
+    let (principal, ends) = match redeemed {
+        Ok(redeemed) => redeemed,
         Err(fault) => return Ok(see(&address.place(&failed(fault)), Some(forget))),
     };
-    let (_, cookie) = begun(&state, principal, &scope, None).await?;
+    let (_, cookie) = begun(&state, principal, &scope, ends).await?;
     let mut answer = see(&address.place(&carried.place), Some(forget));
     if let Ok(cookie) = cookie.parse() {
         answer.headers_mut().append(SET_COOKIE, cookie);

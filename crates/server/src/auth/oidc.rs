@@ -54,7 +54,7 @@ pub struct ProviderConfig {
     pub organization_claim: String,
     /// The claim with the caller's scopes: a text with spaces between them, or an array.
     pub scope_claim: String,
-    /// With which people sign in to the web console; `None`: they can't by the provider.
+    /// The client by which people sign in to the web console. `None`: nobody signs in by the provider.
     pub client: Option<CodeClient>,
 }
 

@@ -1,4 +1,4 @@
-//! Sessions of the web console. A browser holds a cookie that scripts cannot read; the server holds what it stands for.
+//! Sessions of the web console. The browser has a cookie that scripts cannot read, and the server a row for the cookie's hash.
 //!
 //! Invariants: a session permits no more than what it was begun with permits now: each use looks that up. A request whose
 //! cookie authenticates it comes from a page of this origin, and one that changes something also has the session's CSRF
@@ -12,7 +12,10 @@ use super::{
 };
 use crate::error::ApiError;
 use aws_lc_rs::hmac;
-use axum::http::{HeaderMap, HeaderName, Method, header::COOKIE};
+use axum::http::{
+    HeaderMap, HeaderName, Method,
+    header::{ACCEPT, COOKIE},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -25,6 +28,8 @@ use wicketgate_store::{ConsoleSession, NewSession, Reach, SessionKind, Store};
 /// The cookie's name. Not `__Host-…`: this prefix excludes plain HTTP on loopback, and paths.
 pub(crate) const COOKIE_NAME: &str = "wicketgate-session";
 pub(crate) const CSRF_HEADER: HeaderName = HeaderName::from_static("x-csrf-token");
+/// Of requests that the console makes without a person's doing: it asks again for what it shows.
+const BACKGROUND: HeaderName = HeaderName::from_static("x-background");
 /// Browsers say where a request comes from (Fetch Metadata); scripts cannot set it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// A working day. Then the person signs in again.
@@ -87,7 +92,10 @@ pub(crate) fn begun_by(
     let (kind, credential) = match (account, &principal.reach) {
         (Some(id), _) => (SessionKind::Account, id.to_string()),
         (None, Reach::All) => (SessionKind::Admin, auth.admin.fingerprint()),
-        (None, Reach::Organization(own)) => (SessionKind::IdentityProvider, own.clone()),
+        (None, Reach::Organization(own)) => {
+            let issuer = auth.provider.as_ref().ok_or_else(ApiError::token_invalid)?.issuer();
+            (SessionKind::IdentityProvider, format!("{issuer} {own}"))
+        }
         (None, Reach::Named(_)) => return Err(ApiError::token_invalid()),
     };
     let longest = now.saturating_add(LONGEST).unwrap_or(now);
@@ -129,9 +137,13 @@ pub(crate) async fn active(
     Ok(Some(Active { token, session, principal }))
 }
 
-/// Records that a person uses the session, so that it does not end as an idle one.
-pub(crate) async fn used(active: &Active, store: &Store) {
+/// Records that a person uses the session, so that it does not end as an idle one. What a page requests by itself is no use.
+pub(crate) async fn used(active: &Active, headers: &HeaderMap, store: &Store) {
     let now = Timestamp::now();
+    let is_stream = headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream");
+    if is_stream || headers.contains_key(&BACKGROUND) {
+        return;
+    }
     if active.session.used_at.saturating_add(USE_RECORDED).is_ok_and(|next| next <= now)
         && let Err(error) = store.session_used(&active.session.spec.token_sha256, now).await
     {
@@ -154,11 +166,17 @@ async fn present(spec: &NewSession, auth: &Auth, store: &Store) -> Result<Princi
             return account::principal(&account, Some(&scopes)).map_err(|_| ApiError::session_expired());
         }
         SessionKind::Admin if spec.credential == auth.admin.fingerprint() => Reach::All,
-        SessionKind::IdentityProvider if auth.provider.is_some() => {
-            Reach::Organization(spec.credential.clone())
+        // The admin token was replaced.
+        SessionKind::Admin => return Err(ApiError::session_expired()),
+        SessionKind::IdentityProvider => {
+            // A URL has no space.
+            let (issuer, organization) =
+                spec.credential.split_once(' ').ok_or_else(ApiError::session_expired)?;
+            if auth.provider.as_ref().is_none_or(|provider| provider.issuer() != issuer) {
+                return Err(ApiError::session_expired());
+            }
+            Reach::Organization(organization.to_owned())
         }
-        // The admin token was replaced, or the identity provider is no longer trusted.
-        SessionKind::Admin | SessionKind::IdentityProvider => return Err(ApiError::session_expired()),
     };
     Ok(Principal { actor: spec.actor.clone(), reach, scopes, claim: None })
 }

@@ -8,6 +8,7 @@ use axum::{
 use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// A browser that has signed in.
 pub(crate) struct Browser {
@@ -165,17 +166,16 @@ async fn a_session_ends_by_age_and_without_use() {
         let token = format!("a-session-of-a-test-{n}");
         let now = Timestamp::now();
         let new = wicketgate_store::NewSession {
-            token_sha256: sha2::Sha256::digest(&token).into(),
+            token_sha256: Sha256::digest(&token).into(),
             kind: wicketgate_store::SessionKind::IdentityProvider,
             actor: "oidc:alice".to_owned(),
-            credential: "default".to_owned(),
+            credential: "https://id.example default".to_owned(),
             scopes: vec!["frontdoor.read".to_owned()],
             created_at: now - used,
             expires_at: now + ends,
         };
         (token, new)
     };
-    use sha2::Digest as _;
     let hours = SignedDuration::from_hours;
     for (n, used, ends) in [(1, hours(2), hours(1)), (2, hours(0), hours(-1)), (3, hours(0), hours(1))] {
         let (token, new) = session(n, used, ends);
@@ -187,6 +187,27 @@ async fn a_session_ends_by_age_and_without_use() {
     app.store.prune(Timestamp::now()).await.unwrap();
     let kept = app.store.session(&session(2, hours(0), hours(1)).1.token_sha256).await.unwrap();
     assert!(kept.is_none(), "a session that has expired is deleted");
+}
+
+#[tokio::test]
+async fn what_a_page_asks_for_by_itself_is_no_use() {
+    let app = TestApp::new().await;
+    let browser = Browser::sign_in(&app, TOKEN).await;
+    let token = browser.cookie.split_once('=').unwrap().1;
+    let token_sha256: [u8; 32] = Sha256::digest(token).into();
+    let half_an_hour_ago = Timestamp::now() - SignedDuration::from_mins(30);
+    app.store.session_used(&token_sha256, half_an_hour_ago).await.unwrap();
+    let idle = async || {
+        let used_at = app.store.session(&token_sha256).await.unwrap().unwrap().used_at;
+        Timestamp::now().duration_since(used_at) >= SignedDuration::from_mins(30)
+    };
+    for (header, value) in [("x-background", "true"), ("accept", "text/event-stream")] {
+        let request = browser.request(Method::GET, "/frontdoor/v2").header(header, value);
+        app.send(request.body(Body::empty()).unwrap()).await;
+        assert!(idle().await, "{header}");
+    }
+    assert_eq!(browser.get(&app, "/frontdoor/v2").await.status, StatusCode::OK);
+    assert!(!idle().await);
 }
 
 #[tokio::test]

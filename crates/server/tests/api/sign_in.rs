@@ -8,6 +8,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Response, Url, redirect::Policy};
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
@@ -102,11 +103,28 @@ async fn a_person_signs_in_at_the_provider() {
     );
     assert_eq!(shown.body["scopes"], json!(["frontdoor.read", "frontdoor.write"]));
     assert_eq!(shown.body["organizationId"], "default");
+    // It ends with the access token, which the provider issues for an hour.
+    let ends: Timestamp = shown.body["expiresAt"].as_str().unwrap().parse().unwrap();
+    assert!(ends <= Timestamp::now() + SignedDuration::from_hours(1), "{ends}");
     assert_eq!(visit(&app, &app.path("ipsec-tunnels"), session).await.status, StatusCode::OK);
 
     // A code is valid once.
     let again = visit(&app, &back, &cookie).await;
     assert_eq!(location(&again), format!("{CONSOLE}/#/sign-in?error=provider_refused"));
+}
+
+#[tokio::test]
+async fn an_id_and_a_secret_of_any_characters_reach_the_provider() {
+    let mut provider = TestProvider::start();
+    let app = app(&mut provider, |client| {
+        client.id = "https://console.example:1/".to_owned();
+        client.secret = Some("a+secret%20of: a console in a test".to_owned().into());
+    })
+    .await;
+    let begun = visit(&app, "/console/sign-in?return=/tunnels", "").await;
+    let back = at_the_provider(location(&begun)).await;
+    let done = visit(&app, &back, &cookies(&begun)).await;
+    assert_eq!(location(&done), format!("{CONSOLE}/#/tunnels"));
 }
 
 #[tokio::test]
@@ -141,5 +159,8 @@ async fn without_a_provider_nobody_is_sent_away() {
     let app = TestApp::new().await;
     assert_eq!(visit(&app, "/console/options", "").await.body.get("identityProvider"), None);
     let answer = visit(&app, "/console/sign-in", "").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+    let carried = "wicketgate-sign-in=a.b.";
+    let answer = visit(&app, "/console/callback?state=a&code=c", carried).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
 }

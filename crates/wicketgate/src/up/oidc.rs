@@ -25,7 +25,7 @@ pub(super) struct Oidc {
     /// there is the console's address and `/console/callback`.
     #[arg(long, value_name = "ID", requires = "oidc_issuer")]
     oidc_client_id: Option<String>,
-    /// File with the client's secret, readable by its owner only. A public client has none.
+    /// File with the client's secret, which other users of the host cannot read. A public client has none.
     #[arg(long, value_name = "FILE", requires = "oidc_client_id")]
     oidc_client_secret_file: Option<PathBuf>,
     /// The scopes to request when people sign in, separated by spaces.

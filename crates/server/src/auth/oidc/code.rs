@@ -4,9 +4,10 @@
 //! access token says, checked as the tokens of programs are.
 
 use super::{FetchError, Provider};
-use crate::auth::{Principal, Refused};
+use crate::auth::{Principal, Refused, token_end};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use form_urlencoded::Serializer;
+use form_urlencoded::{Serializer, byte_serialize};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use tracing::warn;
@@ -78,13 +79,13 @@ impl Provider {
         Ok(url.into())
     }
 
-    /// Exchanges the code for the person's access token, and checks that.
+    /// Exchanges the code for the person's access token, and checks that. Returns whom it names, and when it ends.
     pub(crate) async fn redeem(
         &self,
         code: &str,
         verifier: &SecretString,
         redirect: &str,
-    ) -> Result<Principal, CodeFault> {
+    ) -> Result<(Principal, Option<Timestamp>), CodeFault> {
         let (client, endpoints) = self.client()?;
         let form = Serializer::new(String::new())
             .append_pair("grant_type", "authorization_code")
@@ -94,7 +95,10 @@ impl Provider {
             .append_pair("code_verifier", verifier.expose_secret())
             .extend_pairs(&client.parameters)
             .finish();
-        let secret = client.secret.as_ref().map(|secret| (client.id.as_str(), secret.expose_secret()));
+        // RFC 6749 §2.3.1: both are encoded as in a form.
+        let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+        let secret =
+            client.secret.as_ref().map(|secret| (encoded(&client.id), encoded(secret.expose_secret())));
         let answer = self.fetch.token(endpoints.token, form, secret).await.map_err(|error| {
             warn!(issuer = self.issuer(), %error, "the identity provider did not exchange a code for a token");
             match error {
@@ -103,14 +107,15 @@ impl Provider {
             }
         })?;
         let token = answer["access_token"].as_str().unwrap_or_default();
-        self.verify(token).await.map_err(|refused| {
+        let principal = self.verify(token).await.map_err(|refused| {
             warn!(issuer = self.issuer(), %refused, "the access token of a person who signed in is refused");
             match refused {
                 Refused::NoOrganization => CodeFault::NoOrganization,
                 Refused::ProviderDown => CodeFault::ProviderDown,
                 Refused::Invalid | Refused::Expired => CodeFault::TokenRefused,
             }
-        })
+        })?;
+        Ok((principal, token_end(token)))
     }
 
     fn client(&self) -> Result<(&CodeClient, super::Endpoints), CodeFault> {

@@ -81,12 +81,12 @@ impl Fetch {
         Ok(Discovered { keys: self.json(url).await?, endpoints })
     }
 
-    /// The answer to a form (RFC 6749 §4.1.3). `client`: its id and secret, for `Authorization`.
+    /// The answer to a form (RFC 6749 §4.1.3). `client`: its id and secret, each encoded, for `Authorization`.
     pub(super) async fn token(
         &self,
         url: Url,
         form: String,
-        client: Option<(&str, &str)>,
+        client: Option<(String, String)>,
     ) -> Result<Value, FetchError> {
         let request = self.client.post(url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let request = match client {
