@@ -73,6 +73,7 @@ id!(/** A gateway. */ GatewayId, "gwy-");
 id!(/** The record of one asynchronous write. */ ExecutionId, "exe-");
 id!(/** An enrolment code, without its secret. */ EnrollmentId, "enr-");
 id!(/** An API account: its client id. */ ApiAccountId, "acc-");
+id!(/** A handover link, without its token. */ HandoverLinkId, "lnk-");
 
 text!(
     /// An environment's short public name, as shares name it: ten letters, digits and hyphens (`ijcrWb-ZOq`).

@@ -12,6 +12,7 @@ mod desired;
 mod enrolment;
 mod esp_mode;
 mod generation;
+mod handover;
 mod ids;
 mod invalid;
 mod load_balancer;
@@ -40,9 +41,10 @@ pub use desired::{Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
 pub use generation::Generation;
+pub use handover::{MaxUses, Passphrase};
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, EnvironmentKey, ExecutionId, FrontdoorId, GatewayId,
-    ShareId, TunnelId, ZId,
+    HandoverLinkId, ShareId, TunnelId, ZId,
 };
 pub use invalid::Invalid;
 pub use load_balancer::{LoadBalancerIp, LoadBalancerPool, LoadBalancerPools};

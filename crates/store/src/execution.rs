@@ -16,6 +16,7 @@ text_enum!(
         Enrol = "ENROL",
         CloseConnections = "CLOSE_CONNECTIONS",
         Reset = "RESET",
+        Open = "OPEN",
     }
 );
 text_enum!(
@@ -28,6 +29,7 @@ text_enum!(
         Tunnel = "ipsec-tunnel",
         Share = "ipsec-share",
         ApiAccount = "api-account",
+        HandoverLink = "handover-link",
     }
 );
 text_enum!(

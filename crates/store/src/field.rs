@@ -17,9 +17,9 @@ use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
     Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation,
-    HealthCheckType, IdleTimeout, IkeProposals, IngressPort, LocationId, MaxConnections, NamespaceName,
-    PeerAddress, PeerCidr, PeerId, PreSharedKey, ProbeInterval, ProxyProtocol, Reason, ResourceName, ShareId,
-    Status, Target, TunnelId, ZId,
+    HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort, LocationId, MaxConnections,
+    MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, PreSharedKey, ProbeInterval, ProxyProtocol,
+    Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -138,6 +138,7 @@ macro_rules! number_fields {
 
 text_fields!(String, IpAddr, Ipv4Addr, Uuid);
 text_fields!(AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId);
+text_fields!(HandoverLinkId);
 text_fields!(ShareId, TunnelId, ZId, LocationId, NamespaceName, PeerId, ResourceName, AgentName, Description);
 text_fields!(
     PeerAddress,
@@ -151,7 +152,7 @@ text_fields!(
     Status
 );
 json_fields!(AllowedSources, Connection, EspProposals, IkeProposals, Tags, Vec<(String, String)>);
-number_fields!(IdleTimeout, IngressPort, MaxConnections, ProbeInterval);
+number_fields!(IdleTimeout, IngressPort, MaxConnections, MaxUses, ProbeInterval);
 fields! {
     i64: i64, |n| Ok(*n), Some;
     u16: i64, |n| Ok((*n).into()), |n| n.try_into().ok();

@@ -32,6 +32,7 @@ mod execution_row;
 mod field;
 mod frontdoor;
 mod gateway;
+mod handover_link;
 mod idempotency;
 mod list;
 mod list_column;
@@ -75,6 +76,7 @@ pub use execution::{Action, ExecutionStatus, ResourceType};
 pub use execution_row::ExecutionRow;
 pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
+pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState};
 pub use idempotency::{Claimed, KeptAnswer};
 pub use list::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
 pub use list_column::{Column, ColumnType};
@@ -94,7 +96,8 @@ pub mod column {
     pub use crate::{
         agent::columns as agent, api_account::columns as api_account,
         connection_change::columns as connection_change, environment::columns as environment,
-        execution_row::columns as execution, frontdoor::columns as frontdoor, share::columns as share,
-        tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
+        execution_row::columns as execution, frontdoor::columns as frontdoor,
+        handover_link::columns as handover_link, share::columns as share, tunnel::columns as tunnel,
+        tunnel_endpoint::columns as connection,
     };
 }

@@ -2,7 +2,7 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store, console_session, event_row, idempotency,
+    MetricsWindow, Result, Store, console_session, event_row, handover_link, idempotency,
     metrics_window::{RESOLUTIONS, Resolution},
     row::rows,
     share_count::ShareCounts,
@@ -117,7 +117,8 @@ impl Store {
     }
 
     /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events,
-    /// sessions and unused enrolment codes (a used one has the key that its agent enrolled with). To be called periodically.
+    /// sessions, handover links that have ended, and unused enrolment codes (a used one has the key that its agent enrolled
+    /// with). To be called periodically.
     pub async fn prune(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
         for Resolution { seconds, kept } in &RESOLUTIONS {
@@ -133,6 +134,7 @@ impl Store {
             counts.moved(Some(share), None);
         }
         counts.write(&mut tx).await?;
+        handover_link::prune(&mut tx, now, old).await?;
         let tunnels = "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
                        AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)";
         tx.execute(tunnels, &[&old]).await?;

@@ -233,6 +233,7 @@ impl Store {
                 if let Some((count, id, name)) = write.tx.find(users, &[&id]).await? {
                     return Err(StoreError::HasShares { count, first: NamedRow { id, name } });
                 }
+                write.revoke_links_of(id).await?;
                 write.delete(&before).await
             }
             .boxed()

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     Column, ColumnType, agent, api_account, column, connection_change, environment, execution_row, frontdoor,
-    share, tunnel,
+    handover_link, share, tunnel,
 };
 use jiff::Timestamp;
 
@@ -36,6 +36,7 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
     for (listing, owner, columns) in [
         (&frontdoor::LISTING, &column::frontdoor::ORGANIZATION, column::frontdoor::ALL),
         (&api_account::LISTING, &column::api_account::ORGANIZATION, column::api_account::ALL),
+        (&handover_link::LISTING, &column::handover_link::TUNNEL, column::handover_link::ALL),
         (&environment::LISTING, &column::environment::FRONTDOOR, column::environment::ALL),
         (&agent::LISTING, &column::agent::FRONTDOOR, column::agent::ALL),
         (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::tunnel::ALL),

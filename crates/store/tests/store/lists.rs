@@ -9,7 +9,9 @@ use wicketgate_model::{Generation, Status};
 use wicketgate_store::{
     Column, ColumnType, EnrolledAgent, Filter, FilterValue, ListRequest, PageRequest, ShareRow, ShareSpec,
     Sort, Store, StoreError, WriteContext,
-    column::{agent, api_account, connection, environment, execution, frontdoor, share, tunnel},
+    column::{
+        agent, api_account, connection, environment, execution, frontdoor, handover_link, share, tunnel,
+    },
 };
 
 fn filter(column: &'static Column, values: Vec<FilterValue>) -> Filter {
@@ -298,6 +300,7 @@ fn every_column_of_every_list_filters() {
             connection::ALL,
             share::ALL,
             execution::ALL,
+            handover_link::ALL,
         ] {
             for &column in columns {
                 let value = match column.kind {
@@ -327,6 +330,9 @@ fn every_column_of_every_list_filters() {
                         store.environments(site.frontdoor, &request).await.map(|p| p.total)
                     }
                     () if is(agent::ALL) => store.agents(site.frontdoor, &request).await.map(|p| p.total),
+                    () if is(handover_link::ALL) => {
+                        store.handover_links(site.tunnel, &request).await.map(|p| p.total)
+                    }
                     () => store.executions(site.frontdoor, &request).await.map(|p| p.total),
                 };
                 done.unwrap();

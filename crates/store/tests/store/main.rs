@@ -9,6 +9,7 @@ mod enrollments;
 mod events;
 mod executions;
 mod frontdoors;
+mod handover_links;
 mod lists;
 mod migration;
 mod outage;
