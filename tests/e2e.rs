@@ -30,6 +30,7 @@ mod failures;
 mod gateway_faults;
 mod guard;
 mod half_close;
+mod handover;
 mod holding;
 mod honest_ends;
 mod host_firewall;

@@ -9,7 +9,7 @@ use crate::{
     acts::{ACTS, Act, Answer},
     context::Choice,
     failed::{EXIT_STATUS, Failed},
-    kind::{ACCOUNT, KINDS, Kind},
+    kind::{ACCOUNT, HANDOVER_LINK_REQUEST, KINDS, Kind},
     output::{Form, Output},
     schema,
     wait::Patience,
@@ -331,6 +331,21 @@ fn tunnel(kind: &Kind, duration: Arg) -> Vec<Command> {
             Command::new("config")
                 .about("Print the configuration of the site's device. It contains the pre-shared key")
                 .args([which(kind), Arg::new("format").long("format").default_value("json").help(JSON_OR)]),
+        ),
+        asking(printing(schema::with_flags(
+            Command::new("handover")
+                .about("Make a link by which the site's engineer gets the device's configuration and sees whether it connects")
+                .arg(which(kind)),
+            HANDOVER_LINK_REQUEST,
+            false,
+        ))),
+        asking(printing(
+            Command::new("handover-links").about("List the handover links of a tunnel").arg(which(kind)),
+        )),
+        asking(
+            Command::new("revoke-handover")
+                .about("Revoke a handover link, and end the pages that it has opened")
+                .args([which(kind), Arg::new("link").value_name("LINK").required(true).help("Its id, like lnk-…")]),
         ),
         asking(printing(
             Command::new("metrics").about("Draw the traffic of a tunnel").args([which(kind), duration]),

@@ -104,6 +104,24 @@ pub(crate) const TUNNEL: Kind = Kind {
     ..PLAIN
 };
 
+/// Of a tunnel, which has the commands.
+pub(crate) const HANDOVER_LINK: Kind = Kind {
+    name: "handover link",
+    plural: "handover links",
+    label: "id",
+    columns: &[
+        column("ID", "/id"),
+        column("STATE", "/state"),
+        column("USES", "/uses"),
+        column("OF", "/maxUses"),
+        column("LAST USED", "/lastUsedAt"),
+        column("EXPIRES", "/expiresAt"),
+        column("NOTE", "/description"),
+    ],
+    ..PLAIN
+};
+pub(crate) const HANDOVER_LINK_REQUEST: &str = "HandoverLinkRequest";
+
 pub(crate) const SHARE: Kind = Kind {
     name: "share",
     plural: "shares",

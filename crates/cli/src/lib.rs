@@ -8,6 +8,7 @@ mod chart;
 mod context;
 mod failed;
 mod follow;
+mod handover;
 mod kind;
 mod next;
 mod output;
@@ -84,6 +85,9 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "config" => own::config(&session, matches).await,
         "unknown-peers" => own::unknown_peers(&session, matches).await,
         "history" => own::history(&session, matches).await,
+        "handover" => handover::create(&session, matches).await,
+        "handover-links" => handover::list(&session, matches).await,
+        "revoke-handover" => handover::revoke(&session, matches).await,
         "watch" => follow::watch(&session, matches).await,
         "ike-log" => follow::ike_log(&session, matches).await,
         "enroll" => own::enrol(&session, matches).await,

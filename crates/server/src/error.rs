@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 use tracing::error;
 use wicketgate_model::FrontdoorId;
 use wicketgate_store::StoreError;
@@ -79,8 +79,14 @@ wicketgate_model::text_enum!(
         TooLarge = "too_large",
         /// The body is not declared as JSON.
         UnsupportedMediaType = "unsupported_media_type",
-        /// More requests of this kind run than the server allows at a time.
+        /// More requests of this kind run, or were sent, than the server allows at a time.
         TooManyRequests = "too_many_requests",
+        /// There is no such handover link or session of one, or it has ended.
+        LinkInvalid = "link_invalid",
+        /// The handover link has a passphrase, and the request does not.
+        PassphraseRequired = "passphrase_required",
+        /// The passphrase is not that of the handover link.
+        PassphraseWrong = "passphrase_wrong",
         /// A defect of the server, or of what it stores.
         Internal = "internal",
         /// The server cannot serve the request now: most often, its database does not answer.
@@ -108,7 +114,7 @@ wicketgate_model::text_enum!(
     /// The resources that a path can name.
     ResourceKind {
         Agent = "Agent", ApiAccount = "API account", Environment = "Environment",
-        Execution = "Execution", Share = "IPsec share", Tunnel = "IPsec tunnel",
+        Execution = "Execution", HandoverLink = "Handover link", Share = "IPsec share", Tunnel = "IPsec tunnel",
     }
 );
 
@@ -250,6 +256,33 @@ impl ApiError {
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
         Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
+    }
+
+    /// As [`Self::too_many_requests`], for a caller that has to wait for some time.
+    pub(crate) fn wait(message: impl Into<String>, time: Duration) -> Self {
+        let seconds = HeaderValue::from(time.as_secs() + 1);
+        Self { header: Some(Box::new((RETRY_AFTER, seconds))), ..Self::too_many_requests(message) }
+    }
+
+    /// The same for a link that is unknown, and for one that has ended in whatever way: a stranger learns nothing.
+    pub(crate) fn link_invalid() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::LinkInvalid,
+            "The link is not valid, or has expired, was used up or revoked: ask your provider for another one",
+        )
+    }
+
+    pub(crate) fn passphrase_required() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::PassphraseRequired,
+            "The link needs a passphrase, which your provider has",
+        )
+    }
+
+    pub(crate) fn passphrase_wrong() -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::PassphraseWrong, "The passphrase is wrong")
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {

@@ -79,12 +79,17 @@ impl ExternalAddress {
         self.url.is_none() && !self.trusted_proxies.is_empty()
     }
 
+    /// Whether requests from this address are those of a proxy's clients.
+    pub(crate) fn is_proxy(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client))
+    }
+
     pub(crate) fn base(&self, client: Option<IpAddr>, headers: &HeaderMap) -> Option<LinkBase> {
         if let Some(ExternalUrl(url)) = &self.url {
             return Some(LinkBase(url.clone()));
         }
-        let client = client?.to_canonical();
-        if !self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client)) {
+        if !self.is_proxy(client?) {
             return None;
         }
         let only = |name: &str| {

@@ -13,6 +13,7 @@ mod reason_link;
 mod retention;
 mod serve;
 mod server;
+mod site_desk;
 mod state;
 mod telemetry;
 

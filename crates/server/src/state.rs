@@ -6,6 +6,7 @@ use crate::{
     event_feed::{EventFeed, EventReader},
     external::ExternalAddress,
     gateways::Gateways,
+    site_desk::SiteDesk,
     telemetry::ServerMetrics,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
@@ -46,6 +47,7 @@ pub struct AppState {
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) feed: EventFeed,
     pub(crate) tasks: BackgroundTasks,
+    pub(crate) site: Arc<SiteDesk>,
 }
 
 impl AppState {
@@ -57,6 +59,7 @@ impl AppState {
             metrics: ServerMetrics::new(registry),
             feed: EventFeed::new(store.clone(), stop),
             tasks: BackgroundTasks::new(registry),
+            site: Arc::default(),
             store,
             auth,
             gateways,

@@ -12,7 +12,9 @@ use axum::{
     response::Response,
 };
 use std::str::FromStr;
-use wicketgate_model::{AgentId, ApiAccountId, EnvironmentKey, ExecutionId, FrontdoorId, ShareId, TunnelId};
+use wicketgate_model::{
+    AgentId, ApiAccountId, EnvironmentKey, ExecutionId, FrontdoorId, HandoverLinkId, ShareId, TunnelId,
+};
 use wicketgate_store::{FrontdoorRow, WriteContext};
 
 /// The answer of a handler.
@@ -134,12 +136,14 @@ impl At {
     }
 }
 
-/// The `{id}` of a path. Text that is not an id is the id of no resource.
+/// The id of a resource in a path. Text that is not an id is the id of no resource.
 pub(super) struct Id<T>(pub(super) T);
 
 /// The id of a kind of resource.
 pub(super) trait Identifies: FromStr + Send {
     const KIND: ResourceKind;
+    /// Its name in paths.
+    const PARAMETER: &'static str = "id";
 }
 
 macro_rules! identify {
@@ -159,11 +163,17 @@ identify! {
     TunnelId: Tunnel;
 }
 
+/// Of a tunnel, whose id is in the path, too.
+impl Identifies for HandoverLinkId {
+    const KIND: ResourceKind = ResourceKind::HandoverLink;
+    const PARAMETER: &'static str = "linkId";
+}
+
 impl<T: Identifies> FromRequestParts<AppState> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let text = parameter(parts, "id").await?;
+        let text = parameter(parts, T::PARAMETER).await?;
         text.parse().map(Self).map_err(|_| ApiError::not_found(T::KIND, printable(&text)))
     }
 }

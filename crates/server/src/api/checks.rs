@@ -1,14 +1,14 @@
 //! `/{frontdoorId}/ipsec-shares/{id}/check`: walks a share's path hop by hop, up to a dial of its target.
 
 use super::{
-    access::{Answer, At, Id, ReadsShares},
+    access::{Answer, Id, ReadsShares},
     refusal::must_be_live,
     shares, tunnels,
     wire::{answer::Format, body::Body, check},
 };
 use crate::{
     error::{ApiError, ResourceKind},
-    state::now,
+    state::{AppState, now},
 };
 use axum::{
     http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
@@ -16,7 +16,9 @@ use axum::{
 };
 use std::time::Instant;
 use wicketgate_model::{ConnectionState, EspMode, ShareId, TunnelId};
-use wicketgate_store::{Filter, FilterValue, ListRequest, PageRequest, column::connection_change};
+use wicketgate_store::{
+    Filter, FilterValue, ListRequest, PageRequest, ShareRow, TunnelRow, column::connection_change,
+};
 
 /// Changes nothing. The number of concurrent dials is bounded.
 pub(super) async fn walk(
@@ -28,41 +30,53 @@ pub(super) async fn walk(
     let share = shares::find(&at, id).await?;
     check::nothing(body.object_or_nothing()?)?;
     must_be_live(ResourceKind::Share, share.named(), share.standing.status)?;
-    let begin = Instant::now();
     let tunnel = tunnels::find(&at, share.spec.tunnel).await?;
-    let environment = at.state.store.environment(at.id(), share.spec.environment).await?;
-    let was_up = was_up(&at, tunnel.id).await?;
+    let check = walked(&at.state, &share, &tunnel, check::Check::of).await?;
+    let links = check::links(&share);
+    let answer = format.one(StatusCode::OK, &check, links);
+    // The answer describes this moment: caches must not keep it.
+    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))], answer).into_response())
+}
+
+/// Walks the path, and returns what `show` makes of the results.
+pub(super) async fn walked<T>(
+    state: &AppState,
+    share: &ShareRow,
+    tunnel: &TunnelRow,
+    show: impl FnOnce(&check::Walked<'_>) -> T,
+) -> Result<T, ApiError> {
+    let begin = Instant::now();
+    let environment = state.store.environment(share.frontdoor, share.spec.environment).await?;
+    let environment = environment.map(|environment| environment.named());
+    let was_up = was_up(state, tunnel.id).await?;
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let seen = at.state.gateways.check(&tunnel.spec.location, share.id).await;
+    let seen = state.gateways.check(&tunnel.spec.location, share.id).await;
     let took = begin.elapsed();
-    let has_ipsec = at.state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
-    let unanswered = at.state.gateways.unanswered(&tunnel.spec.location, share.id);
-    let walked = check::Walked {
-        share: &share,
-        tunnel: &tunnel,
-        environment: environment.map(|environment| environment.named()),
+    let has_ipsec = state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
+    let unanswered = state.gateways.unanswered(&tunnel.spec.location, share.id);
+    let at = now();
+    Ok(show(&check::Walked {
+        share,
+        tunnel,
+        environment,
         has_ipsec,
         was_up,
         read_took,
         seen,
         took,
         unanswered,
-        at: now(),
-    };
-    let links = check::links(&share);
-    let answer = format.one(StatusCode::OK, &check::Check::of(&walked), links);
-    // The answer describes this moment: caches must not keep it.
-    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))], answer).into_response())
+        at,
+    }))
 }
 
 /// Whether the tunnel's peer was connected at some time.
-async fn was_up(at: &At, tunnel: TunnelId) -> Result<bool, ApiError> {
+async fn was_up(state: &AppState, tunnel: TunnelId) -> Result<bool, ApiError> {
     let values = vec![FilterValue::Text(ConnectionState::Up.as_str().to_owned())];
     let request = ListRequest {
         page: PageRequest { number: 0, size: 1 },
         filters: vec![Filter { column: &connection_change::STATE, values }],
         ..ListRequest::default()
     };
-    Ok(at.state.store.connection_changes(tunnel, &request).await?.total > 0)
+    Ok(state.store.connection_changes(tunnel, &request).await?.total > 0)
 }

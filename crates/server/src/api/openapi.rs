@@ -89,7 +89,7 @@ fn described(operation: &Operation) -> Value {
 fn parameters(operation: &Operation) -> Vec<Value> {
     let common = |name: &str| json!({"$ref": format!("#/components/parameters/{name}")});
     let mut all = Vec::new();
-    for name in ["frontdoorId", "id", "reason"] {
+    for name in ["frontdoorId", "id", "linkId", "reason"] {
         if operation.path.contains(&format!("{{{name}}}")) {
             all.push(common(name));
         }

@@ -6,13 +6,13 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, console, enrollments, environments,
-    events, executions, frontdoors, health, ike_log,
+    events, executions, frontdoors, handover_links, health, ike_log,
     links::Absolute,
-    locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, tunnels, unknown_peers,
-    vpn_config,
+    locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, site, tunnels,
+    unknown_peers, vpn_config,
     wire::{
-        agent, api_account, connection_change, environment, execution, frontdoor, share, tunnel,
-        vpn_config::FORMATS,
+        agent, api_account, connection_change, environment, execution, frontdoor, handover_link, share,
+        tunnel, vpn_config::FORMATS,
     },
 };
 use crate::external::LinkBase;
@@ -64,6 +64,9 @@ const WRITE: Access = Access::Scope("frontdoor.write");
 const ADMIN: Access = Access::Scope("frontdoor.admin");
 const METRICS: Parameters = Named(&["duration", "step"]);
 const IF_MATCH: Parameters = Named(&["ifMatch"]);
+
+/// Errors of calls with the token of a handover link or of a session.
+const STRANGER: &[u16] = &[400, 403, 503];
 
 /// Declares an operation. `$id` names it in generated clients.
 macro_rules! op {
@@ -155,4 +158,12 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(delete "/console/session" => sessions::end, "endSession", Access::Session).about("Web console", "Sign out. With `all`, everywhere").with(Named(&["allSessions"])).answers(&[(204, "")]).fails(&[400]),
     op!(get "/console/sign-in" => sign_in::begin, "beginSignIn", Access::Public).about("Web console", "A browser is sent to the identity provider, to sign in").with(Named(&["return"])).answers(&[(303, "")]).fails(&[400, 409]),
     op!(get "/console/callback" => sign_in::finish, "finishSignIn", Access::Public).about("Web console", "The identity provider sends a browser back to here").answers(&[(303, "")]).fails(&[400, 409, 503]),
+    op!(get below!("/ipsec-tunnels/{id}/handover-links") => handover_links::list, "listHandoverLinks", READ).about("IPsec tunnels", "List the handover links of a tunnel").with(List(handover_link::PROPERTIES)).answers(&[(200, "HandoverLinkPage")]),
+    op!(post below!("/ipsec-tunnels/{id}/handover-links") => handover_links::create, "createHandoverLink", WRITE).about("IPsec tunnels", "Create a link by which the engineer of the remote site gets the configuration and sees the state of the tunnel; its token is returned only once").maybe_body("HandoverLinkRequest").answers(&[(201, "NewHandoverLink")]).located(),
+    op!(get below!("/ipsec-tunnels/{id}/handover-links/{linkId}") => handover_links::get, "getHandoverLink", READ).about("IPsec tunnels", "Read a handover link").answers(&[(200, "HandoverLink")]),
+    op!(delete below!("/ipsec-tunnels/{id}/handover-links/{linkId}") => handover_links::revoke, "revokeHandoverLink", WRITE).about("IPsec tunnels", "Revoke a handover link, and end the pages that it has opened").with(IF_MATCH).answers(&[(204, "")]),
+    op!(post "/site/open" => site::open, "openHandoverLink", Access::Public).about("Site page", "Open a session with the token of a handover link, which counts as a use").body("SiteOpenRequest").answers(&[(200, "SiteSession")]).fails(STRANGER),
+    op!(post "/site/tunnel" => site::tunnel, "getSiteTunnel", Access::Public).about("Site page", "The tunnel of a session as the remote site sees it: its addresses, how far the device has come, and its shares").body("SiteSessionRequest").answers(&[(200, "SiteTunnel")]).fails(STRANGER),
+    op!(post "/site/configuration" => site::configuration, "getSiteConfiguration", Access::Public).about("Site page", "The configuration of the remote site's device. It contains the pre-shared key; each read is recorded").body("SiteConfigurationRequest").answers(&[(200, "VpnConfig")]).fails(&[400, 403, 409, 503]),
+    op!(post "/site/check" => site::check, "checkSiteShare", Access::Public).about("Site page", "Walk the path of a share hop by hop, without what is behind the gateway").body("SiteCheckRequest").answers(&[(200, "SiteCheck")]).fails(&[400, 403, 404, 503]),
 ];

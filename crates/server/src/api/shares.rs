@@ -136,12 +136,17 @@ fn answer(state: &AppState, format: Format, status: StatusCode, row: ShareRow) -
 }
 
 /// The share as it is now: with what its gateway has just reported and rows say later, or not at all.
-pub(super) fn shown(state: &AppState, mut row: ShareRow) -> Share {
+pub(super) fn present(state: &AppState, mut row: ShareRow) -> ShareRow {
     if row.standing.serves()
         && let Some(lost) = state.gateways.peer_problem(&row)
     {
         row.standing.detail = Some(lost);
     }
+    row
+}
+
+pub(super) fn shown(state: &AppState, row: ShareRow) -> Share {
+    let row = present(state, row);
     let detail = row.standing.detail.as_ref().filter(|_| row.standing.status == Status::Deployed);
     let counts =
         detail.and_then(|detail| state.gateways.not_served(&row.location, row.id, detail.problem.reason));

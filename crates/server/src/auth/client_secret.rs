@@ -14,9 +14,7 @@ impl ClientSecret {
     /// # Errors
     /// The system has no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random)?;
-        Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random)).into()))
+        random(PREFIX).map(Self)
     }
 
     pub fn expose(&self) -> &str {
@@ -31,6 +29,13 @@ impl ClientSecret {
     pub fn is_like(token: &str) -> bool {
         token.starts_with(PREFIX)
     }
+}
+
+/// 256 random bits after a prefix.
+pub(super) fn random(prefix: &str) -> Result<SecretString, getrandom::Error> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    Ok(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random)).into())
 }
 
 /// The hash of a secret that a caller presents.

@@ -10,7 +10,7 @@ pub(crate) struct Redact {
     counts: BTreeMap<&'static str, usize>,
 }
 
-const PREFIXES: [&str; 9] = ["acc-", "shr-", "tnl-", "env-", "agt-", "exe-", "enr-", "gwy-", ""];
+const PREFIXES: [&str; 10] = ["acc-", "lnk-", "shr-", "tnl-", "env-", "agt-", "exe-", "enr-", "gwy-", ""];
 
 impl Redact {
     pub(crate) fn value(&mut self, value: &mut Value) {
@@ -22,7 +22,7 @@ impl Redact {
                     match name.as_str() {
                         "timestamp" => *value = "[time]".into(),
                         "enrollmentCode" => *value = "[code]".into(),
-                        "clientSecret" | "access_token" => *value = "[secret]".into(),
+                        "clientSecret" | "access_token" | "token" | "url" => *value = "[secret]".into(),
                         _ => self.value(value),
                     }
                 }

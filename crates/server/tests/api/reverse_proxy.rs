@@ -150,6 +150,15 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
     });
     assert_eq!(change(&changed.unwrap()), 412, "it has changed");
 
+    // A handover link leads through the proxy. Its other clients do not suffer from one who tries wrong links.
+    let (_, _, link) = curl(&format!("{location}/handover-links"), &["-d", "{}"]);
+    assert!(link["url"].as_str().unwrap().starts_with(&format!("{}/site#wgh_", nginx.url)), "{link}");
+    let open = |token: &Value| {
+        curl(&format!("{}/site/open", nginx.url), &["-d", &json!({"token": token}).to_string()]).0
+    };
+    assert!((0..12).all(|_| open(&json!("wgh_of-nobody")) == 403));
+    assert_eq!(open(&link["token"]), 200);
+
     // Errors link to their page, and so do statuses in plain JSON.
     let missing = curl(&format!("{tunnels}/none"), &[]).2;
     for (has_links, name) in [(&missing, "not_found"), (&made["statusDetail"], "Pending")] {

@@ -46,6 +46,10 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/ike-log", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/metrics", READ),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/connection-history", READ),
+    ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/handover-links", READ),
+    ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/handover-links", WRITE),
+    ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/handover-links/{linkId}", READ),
+    ("DELETE", "/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/handover-links/{linkId}", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-shares", READ),
     ("POST", "/frontdoor/v2/{frontdoorId}/ipsec-shares", WRITE),
     ("GET", "/frontdoor/v2/{frontdoorId}/ipsec-shares/{id}", READ),
@@ -76,10 +80,16 @@ const OPEN: &[&str] = &[
     "/console/session",
     "/console/sign-in",
     "/console/callback",
+    "/site/open",
+    "/site/tunnel",
+    "/site/configuration",
+    "/site/check",
 ];
 
 fn filled(app: &TestApp, path: &str) -> String {
-    path.replace("{frontdoorId}", &app.frontdoor.to_string()).replace("{id}", "any")
+    path.replace("{frontdoorId}", &app.frontdoor.to_string())
+        .replace("{id}", "any")
+        .replace("{linkId}", "any")
 }
 
 /// The router and the document are made of one list, so the document names every route.

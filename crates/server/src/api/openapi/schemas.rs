@@ -4,7 +4,7 @@ use crate::api::{
     locations, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, closing, connection_change, environment, execution,
-        frontdoor, property::Property, reset, schema, session, share, tunnel,
+        frontdoor, handover_link, property::Property, reset, schema, session, share, site, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -25,6 +25,11 @@ pub(super) fn add_resources(all: &mut Value) {
         ("IpsecTunnelRequest", tunnel::PROPERTIES),
         ("FrontdoorRequest", frontdoor::PROPERTIES),
         ("ApiAccountRequest", api_account::PROPERTIES),
+        ("HandoverLinkRequest", handover_link::PROPERTIES),
+        ("SiteOpenRequest", site::OPENING),
+        ("SiteSessionRequest", site::SESSION_ONLY),
+        ("SiteConfigurationRequest", site::CONFIGURATION),
+        ("SiteCheckRequest", site::CHECK),
     ] {
         all[name] = request(properties);
     }
@@ -48,6 +53,7 @@ pub(super) fn add_resources(all: &mut Value) {
         listed::<unknown_peers::UnknownAddress>("UnknownPeer", unknown_peers::PROPERTIES),
         listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
         listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
+        listed::<handover_link::HandoverLink>("HandoverLink", handover_link::PROPERTIES),
     ] {
         let page = PAGE.replace("<Resource>", name).replace("<resourceList>", list);
         let page = schema::filled(&page);
@@ -58,6 +64,13 @@ pub(super) fn add_resources(all: &mut Value) {
     let secret = json!({"type": "string", "description": "Returned only once"});
     all["NewApiAccount"] = all["ApiAccount"].clone();
     all["NewApiAccount"]["properties"]["clientSecret"] = secret;
+    all["NewHandoverLink"] = all["HandoverLink"].clone();
+    for (name, about) in [("token", "linkToken"), ("url", "siteUrl")] {
+        all["NewHandoverLink"]["properties"][name] = schema::value(about).unwrap_or_default();
+        if let Some(required) = all["NewHandoverLink"]["required"].as_array_mut() {
+            required.push(name.into());
+        }
+    }
 }
 
 fn listed<T: Representation>(

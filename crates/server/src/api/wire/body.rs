@@ -13,6 +13,8 @@ use std::{fmt, time::Duration};
 
 /// Bytes; far more than any resource needs.
 pub(in crate::api) const LARGEST: usize = 1 << 20;
+/// Bytes; a few tokens and a passphrase.
+const LARGEST_SMALL: usize = 16 << 10;
 /// Enough for a megabyte over a slow line.
 const ARRIVAL: Duration = Duration::from_secs(20);
 
@@ -33,12 +35,30 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
+/// A body of a stranger, who has no reason to send much.
+#[derive(Debug)]
+pub(in crate::api) struct SmallBody(pub(in crate::api) Body);
+
+impl<S: Send + Sync> FromRequest<S> for SmallBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let is_json = is_json(request.headers());
+        let bytes = read_up_to(LARGEST_SMALL, request.into_body()).await?;
+        Ok(Self(Body { is_json, bytes }))
+    }
+}
+
 pub(in crate::api) async fn read(body: HttpBody) -> Result<Bytes, ApiError> {
-    let read = tokio::time::timeout(ARRIVAL, to_bytes(body, LARGEST)).await;
+    read_up_to(LARGEST, body).await
+}
+
+async fn read_up_to(most: usize, body: HttpBody) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(ARRIVAL, to_bytes(body, most)).await;
     read.map_err(|_| ApiError::too_slow())?.map_err(|e| {
         let is_limit = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source())
             .any(|e| e.to_string() == "length limit exceeded");
-        if is_limit { ApiError::too_large(LARGEST) } else { ApiError::bad_request("The body was cut short") }
+        if is_limit { ApiError::too_large(most) } else { ApiError::bad_request("The body was cut short") }
     })
 }
 

@@ -1,5 +1,7 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
+pub(in crate::api) mod for_site;
+
 use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
 use crate::{
     error::{ApiError, capitalized},

@@ -61,7 +61,7 @@ pub(in crate::api) fn filled(text: &str) -> Value {
 }
 
 /// An entry of `schema/values.json`.
-pub(super) fn value(name: &str) -> Option<Value> {
+pub(in crate::api) fn value(name: &str) -> Option<Value> {
     VALUES.get(name).cloned()
 }
 

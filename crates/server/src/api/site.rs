@@ -1,0 +1,230 @@
+//! `/site/…`: the page of a remote site's engineer, who has a handover link and no account. A link opens a session; each other call
+//! has the session in its body.
+//!
+//! Invariant: no token is in a path, a header or a log. Whatever is wrong with a link or a session, the answer is the same.
+
+use super::{
+    access::Answer,
+    checks, shares, vpn_config,
+    wire::{
+        answer::Format,
+        body::SmallBody,
+        check::for_site::SiteCheck,
+        site::{self, Opening, SiteSession, SiteShare, SiteTunnel, heard::HeardFacts},
+    },
+};
+use crate::{
+    auth::{client_secret::sha256, handover_token::HandoverToken, passphrase::Place},
+    error::{ApiError, ResourceKind},
+    serve::ClientAddress,
+    site_desk::{LogRead, SiteCall},
+    state::{AppState, now},
+};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::{
+    Extension, Json,
+    http::header::CACHE_CONTROL,
+    response::{IntoResponse, Response},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use std::{convert::Infallible, net::IpAddr, net::Ipv4Addr, time::Duration};
+use tokio::time::timeout;
+use uuid::Uuid;
+use wicketgate_link::IKE_LOG_LINES;
+use wicketgate_model::{Connection, HandoverLinkId};
+use wicketgate_store::{
+    Filter, FilterValue, HandoverLinkRow, HandoverLinkState, ListRequest, PageRequest, TunnelRow,
+    WriteContext, column::share as column,
+};
+
+/// Shares that a page shows; more than one tunnel usually has.
+const MOST_SHARES: u32 = 1000;
+/// A gateway that is there answers at once. Without an answer the page lacks the time of the last packet.
+const LOG_WITHIN: Duration = Duration::from_secs(1);
+/// Parts of a log that are read at a time: all of it.
+const LOG_PARTS: usize = 5;
+
+/// The address that a call comes from; `None` of one that comes through a trusted proxy, whose clients are not told apart.
+pub(super) struct Source(Option<IpAddr>);
+
+impl FromRequestParts<AppState> for Source {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let client = parts.extensions.get::<ClientAddress>().map(|client| client.0.ip());
+        Ok(Self(client.filter(|client| !state.external.is_proxy(*client))))
+    }
+}
+
+/// A call with a session, and the tunnel that it is about.
+struct Visit {
+    link: HandoverLinkRow,
+    tunnel: TunnelRow,
+}
+
+/// Counts a use of the link.
+pub(super) async fn open(
+    State(state): State<AppState>,
+    source: Source,
+    SmallBody(body): SmallBody,
+) -> Answer {
+    let Opening { token, passphrase } = site::opening(body.object()?)?;
+    state.site.admits(source.0)?;
+    let link = state.store.handover_link_with_token(&sha256(token.expose_secret())).await?;
+    let link = link.filter(|link| link.state(now()) == HandoverLinkState::Active);
+    let Visit { link, .. } = visit(&state, &source, link).await?;
+    if let Some(kept) = &link.spec.passphrase {
+        let given = passphrase.ok_or_else(ApiError::passphrase_required)?;
+        let place = Place::take().await?;
+        state.site.tries_passphrase(link.id)?;
+        if !place.compare(given, kept.clone()).await? {
+            state.site.was_wrong(source.0);
+            return Err(ApiError::passphrase_wrong());
+        }
+        state.site.has_passphrase(link.id);
+    }
+    let session = HandoverToken::of_session()?;
+    let opened = state.store.open_handover_link(link.id, session.sha256(), &context(link.id)).await?;
+    let expires_at = opened.ok_or_else(ApiError::link_invalid)?.spec.expires_at;
+    Ok(told(&SiteSession { session: session.expose(), expires_at }))
+}
+
+pub(super) async fn tunnel(
+    State(state): State<AppState>,
+    source: Source,
+    client: Option<Extension<ClientAddress>>,
+    SmallBody(body): SmallBody,
+) -> Answer {
+    let session = site::session(body.object()?)?;
+    let Visit { tunnel, .. } = enter(&state, &source, &session, SiteCall::Tunnel).await?;
+    let facts = facts(&state, &tunnel, client.map(|Extension(client)| client)).await;
+    let request = ListRequest {
+        page: PageRequest { number: 0, size: MOST_SHARES },
+        filters: vec![Filter {
+            column: &column::TUNNEL,
+            values: vec![FilterValue::Text(tunnel.id.to_string())],
+        }],
+        ..ListRequest::default()
+    };
+    let rows = state.store.shares(tunnel.frontdoor, &request).await?.rows.into_iter();
+    let shown = rows.map(|row| SiteShare::of(&shares::present(&state, row), tunnel.load_balancer_ip));
+    Ok(told(&SiteTunnel::of(&facts, shown.collect())))
+}
+
+/// The key is handed out: recorded as by the link.
+pub(super) async fn configuration(
+    State(state): State<AppState>,
+    source: Source,
+    SmallBody(body): SmallBody,
+) -> Answer {
+    let (session, format) = site::configuration(body.object()?)?;
+    let Visit { link, tunnel } = enter(&state, &source, &session, SiteCall::Configuration).await?;
+    vpn_config::handed_out(&state, &tunnel, &format, Ok(Format::Json), &context(link.id)).await
+}
+
+pub(super) async fn check(
+    State(state): State<AppState>,
+    source: Source,
+    SmallBody(body): SmallBody,
+) -> Answer {
+    let (session, id) = site::check(body.object()?)?;
+    let Visit { tunnel, .. } = enter(&state, &source, &session, SiteCall::Check).await?;
+    let share = state.store.share(tunnel.frontdoor, id).await?;
+    let share = share.filter(|share| share.spec.tunnel == tunnel.id && share.standing.status.is_live());
+    let share = share.ok_or_else(|| ApiError::not_found(ResourceKind::Share, id))?;
+    let facts = facts(&state, &tunnel, None).await;
+    let check = checks::walked(&state, &share, &tunnel, |walked| SiteCheck::of(walked, facts)).await?;
+    Ok(told(&check))
+}
+
+/// The link of the session and its tunnel, if the source and the link may make this call now.
+async fn enter(
+    state: &AppState,
+    source: &Source,
+    session: &SecretString,
+    call: SiteCall,
+) -> Result<Visit, ApiError> {
+    state.site.admits(source.0)?;
+    let link = state.store.handover_link_of_session(&sha256(session.expose_secret())).await?;
+    let visit = visit(state, source, link.filter(|link| !link.has_ended(now()))).await?;
+    state.site.calls(visit.link.id, call)?;
+    Ok(visit)
+}
+
+/// Of a link that has a live tunnel, in a Frontdoor that may have tunnels.
+async fn visit(state: &AppState, source: &Source, link: Option<HandoverLinkRow>) -> Result<Visit, ApiError> {
+    if let Some(link) = link
+        && let Some(tunnel) = state.store.tunnel(link.frontdoor, link.tunnel).await?
+        && tunnel.standing.status.is_live()
+        && let Some(frontdoor) = state.store.frontdoor(link.frontdoor).await?
+        && frontdoor.spec.ipsec_shares_enabled
+    {
+        return Ok(Visit { link, tunnel });
+    }
+    state.site.was_wrong(source.0);
+    Err(ApiError::link_invalid())
+}
+
+/// The actor of what a session does.
+fn context(link: HandoverLinkId) -> WriteContext {
+    WriteContext::new(format!("handover:{link}"), now(), Uuid::now_v7)
+}
+
+/// No cache may keep it, nor a browser's history.
+fn told(it: &impl Serialize) -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(it)).into_response()
+}
+
+async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<ClientAddress>) -> HeardFacts<'a> {
+    let location = &tunnel.spec.location;
+    let gateway = state.gateways.public_address_at(location);
+    let packet_at = match gateway {
+        Some(_) => last_packet(state, tunnel).await,
+        None => None,
+    };
+    let client = client.and_then(|client| match client.0.ip().to_canonical() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    HeardFacts {
+        tunnel,
+        connection: tunnel.connection.clone().unwrap_or_else(|| Connection::down(tunnel.created_at)),
+        gateway,
+        packet_at,
+        visitor: client.filter(|client| is_unknown_peer(state, tunnel, *client)),
+        at: now(),
+    }
+}
+
+/// Whether IKE arrives from the address at the tunnel's gateway, and it is no tunnel's. To others, unknown peers are not told.
+fn is_unknown_peer(state: &AppState, tunnel: &TunnelRow, address: Ipv4Addr) -> bool {
+    state
+        .gateways
+        .at(&tunnel.spec.location)
+        .is_some_and(|gateway| gateway.view.lock().unknown_peers.iter().any(|peer| peer.address == address))
+}
+
+/// When the last packet of IKE arrived from the device. Of the log, only what was written since the last call is read.
+async fn last_packet(state: &AppState, tunnel: &TunnelRow) -> Option<jiff::Timestamp> {
+    let mut read = state.site.log_read(tunnel.id);
+    let gateway = state.gateways.at(&tunnel.spec.location)?;
+    if !gateway.view.lock().is_connected {
+        return read.packet_at;
+    }
+    for _ in 0..LOG_PARTS {
+        let asked = gateway.rpc.ike_log(tunnel.id, read.line);
+        let Ok(Some(lines)) = timeout(LOG_WITHIN, asked).await else { break };
+        let packet = lines.iter().rfind(|line| line.text.starts_with("received packet: "));
+        read = LogRead {
+            line: lines.last().map_or(read.line, |line| line.number),
+            packet_at: packet.map(|line| line.at).or(read.packet_at),
+        };
+        state.site.read_log(tunnel.id, read);
+        if lines.len() < IKE_LOG_LINES {
+            break;
+        }
+    }
+    read.packet_at
+}
