@@ -9,6 +9,7 @@ use crate::harness::{
     PATIENCE, World,
     targets::{ask, here},
     text,
+    user::User,
 };
 
 /// What the page does: calls without an account.
@@ -124,5 +125,31 @@ fn a_device_is_set_up_with_a_link_alone_and_its_fault_is_told() -> Result<()> {
         ensure!(!log.contains(secret), "{what} is in the log");
     }
     drop(site);
+    world.end()
+}
+
+#[test]
+fn a_link_is_made_with_a_passphrase_listed_and_revoked_at_the_command_line() -> Result<()> {
+    let world = World::loopback().start()?;
+    world.tunnel(0)?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    let make = ["tunnel", "handover", "site-0", "--max-uses", "2", "--passphrase-file", "-"];
+    let made = user.run(&make, "correct horse\n")?;
+    let (url, words) = (String::from_utf8(made.stdout)?, String::from_utf8(made.stderr)?);
+    ensure!(made.status.success() && words.contains("passphrase on another channel"), "{words}");
+    let token = url.trim_end().strip_prefix(&format!("{}/site#", world.url())).context(url.clone())?;
+
+    let open = |passphrase: Option<&str>| {
+        let body = json!({"token": token, "passphrase": passphrase});
+        world.gateway.api.call("POST", "/site/open", Some(&body)).map(|reply| reply.status)
+    };
+    ensure!(open(None)? == 403 && open(Some("wrong horse"))? == 403 && open(Some("correct horse"))? == 200);
+    let listed = user.says("tunnel handover-links site-0")?;
+    let id = listed.split('\t').next().context("no id")?.to_owned();
+    ensure!(listed.contains("\tACTIVE\t1\t2\t") && !listed.contains("wgh_"), "{listed}");
+    user.says(&format!("tunnel revoke-handover site-0 {id}"))?;
+    ensure!(user.says("tunnel handover-links site-0")?.contains("\tREVOKED\t"));
+    ensure!(open(Some("correct horse"))? == 403);
     world.end()
 }

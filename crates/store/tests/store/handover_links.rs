@@ -34,7 +34,12 @@ async fn open(store: &Store, link: &HandoverLinkRow, session: u8, seconds: i64) 
 /// The state of the session's link.
 async fn of_session(store: &Store, session: u8, seconds: i64) -> Option<HandoverLinkState> {
     let link = store.handover_link_of_session(&[session; 32]).await.unwrap();
-    link.map(|link| link.state(after(seconds)))
+    link.map(|link| {
+        let state = link.state(after(seconds));
+        let is_over = [HandoverLinkState::Revoked, HandoverLinkState::Expired].contains(&state);
+        assert_eq!(link.has_ended(after(seconds)), is_over);
+        state
+    })
 }
 
 #[test]
