@@ -42,6 +42,35 @@ test('a session that ends keeps what was typed, and sends the refused call again
   await expect(page.getByRole('button', { name: 'Revoke kept-over-the-end' })).toHaveCount(0);
 });
 
+test('a session that is revoked at the server keeps what was typed', async ({ page, playwright, baseURL }) => {
+  const account = await call<{ clientId: string; clientSecret: string }>(page, 'POST', '/api-accounts', { name: 'elsewhere', scopes: ['frontdoor.read', 'frontdoor.write'], frontdoorIds: [await frontdoor(page)] });
+  const enter = async () => {
+    await page.getByLabel('Token').fill(account.clientSecret);
+    await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+  };
+  await page.goto('./#/tunnels');
+  await enter();
+  await page.getByRole('button', { name: 'Create a tunnel' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Create a tunnel' });
+  await dialog.getByLabel('Name').fill('kept-over-the-revocation');
+  await dialog.getByLabel('Public address of the device').fill('198.51.100.210');
+  await dialog.getByLabel('Network of the site').fill('10.79.0.0/16');
+  // "Sign out everywhere", in another browser of the same account.
+  const elsewhere = await playwright.request.newContext(baseURL ? { baseURL } : {});
+  const begun = (await (await elsewhere.post('./console/session', { data: { token: account.clientSecret } })).json()) as { csrfToken: string };
+  const ended = await elsewhere.delete('./console/session?all=true', { headers: { 'X-CSRF-Token': begun.csrfToken } });
+  expect(ended.status()).toBe(204);
+  await elsewhere.dispose();
+  await dialog.getByRole('button', { name: 'Create', exact: true }).click();
+  await expect(page.getByRole('dialog', { name: 'The session has ended' })).toBeVisible();
+  await enter();
+  await expect(page.getByRole('heading', { name: 'kept-over-the-revocation', level: 1 })).toBeVisible();
+  const made = await call<{ content: { id: string; name: string }[] }>(page, 'GET', `/${await frontdoor(page)}/ipsec-tunnels?name=kept-over-the-revocation`);
+  expect(made.content).toHaveLength(1);
+  await call(page, 'DELETE', `/${await frontdoor(page)}/ipsec-tunnels/${made.content[0]!.id}`);
+  await call(page, 'DELETE', `/api-accounts/${account.clientId}`);
+});
+
 test('an account that may only read sees no button that writes', async ({ page }) => {
   const account = await call<{ clientId: string; clientSecret: string }>(page, 'POST', '/api-accounts', { name: 'reader', scopes: ['frontdoor.read'], frontdoorIds: [await frontdoor(page)] });
   await page.goto('./#/tunnels');

@@ -2,6 +2,7 @@
 //! the browser does. The tests order what happens around it, an agent's start or a device's configuration, over a socket.
 
 mod bench;
+mod provider;
 
 use std::{fs::File, path::PathBuf, process::Stdio, time::Duration};
 
@@ -9,8 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use wicketgate_lab::{Namespace, npm};
 
-use crate::harness::{World, targets};
+use crate::harness::{PATIENCE, World};
 use bench::Bench;
+use provider::IdentityProvider;
 
 /// All tests of a file, on a busy machine.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -20,6 +22,7 @@ fn sources() -> PathBuf {
 }
 
 /// Runs a file of `console/tests` in the namespace of the server.
+#[expect(clippy::print_stdout, reason = "the output has what was measured")]
 fn browse(world: &World, file: &str, environment: &[(&str, String)]) -> Result<()> {
     npm::install(&sources(), None)?;
     is_built(&world.outside, &world.url())?;
@@ -44,6 +47,8 @@ fn browse(world: &World, file: &str, environment: &[(&str, String)]) -> Result<(
     let status = bench.serve(command.spawn().context("no node")?, LONGEST)?;
     let said = std::fs::read_to_string(&log)?;
     ensure!(status.success(), "{said}\n{}", world.gateway.process.tail());
+    // What was measured.
+    println!("{said}");
     Ok(())
 }
 
@@ -88,12 +93,55 @@ fn every_page_is_accessible() -> Result<()> {
     world.end()
 }
 
-#[test]
-fn from_nothing_to_a_share_that_answers() -> Result<()> {
+/// Runs a file that begins with nothing but a site.
+fn browse_from_nothing(file: &str) -> Result<()> {
     let world = World::with_sites(1).start()?;
-    targets::here(&world.private, world.target(7001))?;
     let target = ("TARGET", world.target(7001).to_string());
     let peer = ("PEER", World::peer(0).to_string());
-    browse(&world, "start.spec.ts", &[target, peer])?;
+    browse(&world, file, &[target, peer])?;
+    world.end()
+}
+
+#[test]
+fn from_nothing_to_a_share_that_answers() -> Result<()> {
+    browse_from_nothing("start.spec.ts")
+}
+
+#[test]
+fn from_nothing_to_a_share_by_keyboard_alone() -> Result<()> {
+    browse_from_nothing("keyboard.spec.ts")
+}
+
+#[test]
+fn a_second_browser_sees_changes() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "live.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn people_sign_in_at_an_identity_provider() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let _provider = IdentityProvider::start(&mut world)?;
+    browse(&world, "provider.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn the_console_keeps_to_its_budget() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    world.gateway.process.stop(PATIENCE)?;
+    world.restart_with("--trusted-proxy 127.0.0.1")?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "budget.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn a_list_of_many_shares_does_not_stutter() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "many.spec.ts", &[])?;
     world.end()
 }

@@ -47,13 +47,15 @@ async function loadExistingGrant({ oidc }) {
   return grant;
 }
 
-// The page to sign in at: whoever presses the button is `alice`.
+// The page to sign in at: whoever presses the first button is `alice`, and whoever presses the second is refused.
 async function interact(request, response) {
-  if (request.method === 'POST') {
+  if (request.method === 'POST' && request.url.endsWith('?refuse')) {
+    await provider.interactionFinished(request, response, { error: 'access_denied', error_description: 'refused in a test' });
+  } else if (request.method === 'POST') {
     await provider.interactionFinished(request, response, { login: { accountId: 'alice' } });
   } else {
     response.setHeader('content-type', 'text/html');
-    response.end('<!doctype html><title>Sign in</title><form method="post"><button>Sign in as alice</button></form>');
+    response.end('<!doctype html><title>Sign in</title><form method="post"><button>Sign in as alice</button><button formaction="?refuse">Refuse</button></form>');
   }
 }
 
