@@ -24,9 +24,9 @@ const SECRETS = ['preSharedKey', 'passphrase'];
 /** Flags that are not the property in kebab case. */
 const FLAGS: Record<string, string> = { ipsecTunnelId: 'tunnel', envZId: 'env', environmentId: 'env', locationId: 'location', frontdoorIds: 'frontdoor-id', scopes: 'scope', tags: 'tag' };
 
-/** The call with curl. The token is read from the file that `WICKETGATE_TOKEN_FILE` names, as the command line does. */
+/** The call with curl. The token is read from the file that `WICKETGATE_TOKEN_FILE` names, as the command line does; it is no argument of curl, which every user of the host could read. */
 export function curl(call: Call): string {
-  const lines = [`curl ${call.method === 'GET' || (call.method === 'POST' && call.body !== undefined) ? '' : `-X ${call.method} `}-H "Authorization: Bearer $(cat "$WICKETGATE_TOKEN_FILE")"`];
+  const lines = [`curl ${call.method === 'GET' || (call.method === 'POST' && call.body !== undefined) ? '' : `-X ${call.method} `}-H @<(printf 'Authorization: Bearer %s' "$(cat "$WICKETGATE_TOKEN_FILE")")`];
   if (call.body !== undefined) {
     lines.push(`-H 'Content-Type: application/json'`);
     lines.push(`-d ${quoted(JSON.stringify(call.body, (name, value: unknown) => (SECRETS.includes(name) && value ? 'SECRET' : value)))}`);
