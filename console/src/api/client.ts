@@ -1,6 +1,7 @@
 // Calls of the server: the typed client, one function for lists, and what every call has in common (CSRF, an ended session, failures).
 import createClient from 'openapi-fetch';
 import type { components, paths } from '../generated/api';
+import { BACKGROUND, CallRequest } from './background';
 import { session } from './session.svelte';
 
 export type Schemas = components['schemas'];
@@ -69,7 +70,7 @@ async function code(response: Response): Promise<string | undefined> {
 }
 
 /** The typed client. Use it within `must`. */
-export const api = createClient<paths>({ baseUrl: base, fetch: send });
+export const api = createClient<paths>({ baseUrl: base, fetch: send, Request: CallRequest });
 
 /** The data of a call of the typed client; throws a `Failure`. */
 export async function must<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
@@ -90,6 +91,11 @@ export async function list<T>(path: string, query: Query = {}, signal?: AbortSig
   return request<Page<T>>('GET', path, { query, ...(signal ? { signal } : {}) });
 }
 
+/** The same, for what no person asked for. */
+export async function listInBackground<T>(path: string, query: Query = {}): Promise<Page<T>> {
+  return request<Page<T>>('GET', path, { query, headers: BACKGROUND });
+}
+
 /** A call that the typed client does not know. */
 export async function request<T>(
   method: string,
@@ -97,7 +103,7 @@ export async function request<T>(
   options: { query?: Query; body?: unknown; headers?: Record<string, string>; signal?: AbortSignal } = {},
 ): Promise<T> {
   const response = await send(
-    new Request(`${base}${path}${search(options.query)}`, {
+    new CallRequest(`${base}${path}${search(options.query)}`, {
       method,
       headers: { Accept: 'application/json', ...(options.body === undefined ? {} : { 'Content-Type': 'application/json' }), ...options.headers },
       ...(options.body === undefined ? {} : { body: JSON.stringify(options.body) }),

@@ -1,5 +1,6 @@
 // Changes as they happen: one event stream for the Frontdoor on screen, and which rows changed a moment ago.
 import { SvelteMap } from 'svelte/reactivity';
+import { BACKGROUND } from './background';
 import { base } from './client';
 import { session } from './session.svelte';
 
@@ -92,7 +93,7 @@ class Live {
   /** The browser gave up: the session may have ended. Opens another stream once there is one. */
   async #again(): Promise<void> {
     const token = session.current?.csrfToken;
-    const response = await fetch(`${base}/console/session`).catch(() => undefined);
+    const response = await fetch(`${base}/console/session`, { headers: BACKGROUND }).catch(() => undefined);
     if (response?.status === 401 && !(await session.renew(token))) return;
     if (this.#frontdoor && !this.#source) this.#open();
   }

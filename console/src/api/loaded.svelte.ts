@@ -1,5 +1,6 @@
 // Data of a page: read when what it depends on changes, again after events, and again at an interval.
 import { onDestroy } from 'svelte';
+import { isAsked, markBackground } from './background';
 import { asFailure, type Failure } from './client';
 import { live, type Change, type EventType } from './live.svelte';
 import { session } from './session.svelte';
@@ -41,9 +42,10 @@ export function loaded<T>(
   let waitingSince: number | undefined;
   let readAt = 0;
 
-  async function run(): Promise<void> {
+  async function run(asked: boolean): Promise<void> {
     controller?.abort();
     const mine = new AbortController();
+    if (!asked) markBackground(mine.signal);
     controller = mine;
     clearTimeout(timer);
     waitingSince = undefined;
@@ -70,18 +72,18 @@ export function loaded<T>(
     waitingSince ??= Date.now();
     clearTimeout(timer);
     const soonest = Math.max(0, Math.min(DEBOUNCE_MS, waitingSince + PATIENCE_MS - Date.now()));
-    timer = setTimeout(() => void run(), Math.max(soonest, readAt + (options.restMs ?? 0) - Date.now()));
+    timer = setTimeout(() => void run(false), Math.max(soonest, readAt + (options.restMs ?? 0) - Date.now()));
   }
 
   $effect(() => {
-    void run();
+    void run(isAsked());
   });
 
   const unsubscribe = live.subscribe((change) => {
     if (change === 'reset') soon();
     else if (options.on?.includes(change.type) && (options.when?.(change) ?? true)) soon();
   });
-  const quietly = () => !document.hidden && !session.expired && void run();
+  const quietly = () => !document.hidden && !session.expired && void run(false);
   const interval = options.everySeconds ? setInterval(quietly, options.everySeconds * 1000) : undefined;
   const unheard = options.on && !(options.everySeconds && options.everySeconds * 1000 <= LOST_MS) ? setInterval(() => live.state === 'lost' && quietly(), LOST_MS) : undefined;
   onDestroy(() => {
@@ -97,6 +99,6 @@ export function loaded<T>(
     get data() { return data; },
     get failure() { return failure; },
     get loading() { return loading; },
-    refresh: run,
+    refresh: () => run(true),
   };
 }

@@ -1,7 +1,7 @@
 // Names for ids: looked up in batches when something on screen needs them, and kept.
 import { SvelteMap } from 'svelte/reactivity';
 import { here } from './frontdoors.svelte';
-import { list } from './client';
+import { listInBackground } from './client';
 
 type Named = { id?: string; zId?: string; clientId?: string; name: string };
 
@@ -64,7 +64,7 @@ async function look(): Promise<void> {
     for (let start = 0; start < all.length; start += BATCH) {
       const batch = all.slice(start, start + BATCH);
       try {
-        learn((await list<Named>(path(), { ...query, [key]: batch, size: BATCH })).content);
+        learn((await listInBackground<Named>(path(), { ...query, [key]: batch, size: BATCH })).content);
       } catch {
         // The id stands for the name; the next page that needs it asks again.
         for (const id of batch) asked.delete(id);

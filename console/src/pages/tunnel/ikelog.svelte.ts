@@ -1,4 +1,5 @@
 // The IKE log of a tunnel as it is written: the lines that the gateway has, and further ones through server-sent events.
+import { BACKGROUND } from '../../api/background';
 import { base } from '../../api/client';
 import { session } from '../../api/session.svelte';
 
@@ -56,7 +57,7 @@ export class IkeLogStream {
 
   async #again(): Promise<void> {
     const token = session.current?.csrfToken;
-    const response = await fetch(`${base}/console/session`).catch(() => undefined);
+    const response = await fetch(`${base}/console/session`, { headers: BACKGROUND }).catch(() => undefined);
     if (response?.status === 401 && !(await session.renew(token))) return;
     if (!this.#ended) this.#open();
   }
