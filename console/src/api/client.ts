@@ -43,6 +43,8 @@ export class Failure extends Error {
   }
 }
 
+const REPLACED = 'Another user signed in with this browser. The request was not sent again.';
+
 /** Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. */
 async function send(request: Request): Promise<Response> {
   for (;;) {
@@ -57,10 +59,15 @@ async function send(request: Request): Promise<Response> {
       throw new Failure(0, 'unreachable', 'The server does not answer. Check the network; nothing that you typed is lost.');
     }
     if (response.status === 401) {
-      if (!(await session.renew(used))) throw new Failure(401, 'session_ended', 'You are signed out.');
+      if (!(await session.renew(used))) throw new Failure(401, 'session_ended', session.replaced ? REPLACED : 'You are signed out.');
       continue;
     }
-    if (response.status === 403 && used !== undefined && (await code(response)) === 'csrf_token_missing' && (await session.read()) && session.current?.csrfToken !== used) continue;
+    if (response.status === 403 && used !== undefined && (await code(response)) === 'csrf_token_missing') {
+      // The browser has another session by now. The call is sent again only if that is the same user's.
+      const found = await session.read();
+      if (session.replaced) throw new Failure(401, 'session_ended', REPLACED);
+      if (found ? session.current?.csrfToken !== used : session.expired && (await session.renew(used))) continue;
+    }
     return response;
   }
 }
