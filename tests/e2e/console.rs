@@ -147,3 +147,12 @@ fn a_list_of_many_shares_does_not_stutter() -> Result<()> {
     world.gateway.process.stop(PATIENCE)?;
     world.lab.remove()
 }
+
+#[test]
+fn a_stranger_follows_a_handover_link() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let tunnel = world.tunnel(0)?;
+    let (_agent, _) = world.greeting(&tunnel)?;
+    browse(&world, "site.spec.ts", &[])?;
+    world.end()
+}
