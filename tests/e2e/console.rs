@@ -78,7 +78,16 @@ fn lists_and_forms() -> Result<()> {
 }
 
 #[test]
-fn every_page_is_accessible() -> Result<()> {
+fn every_page_is_accessible_in_the_light() -> Result<()> {
+    browse_every_page("light")
+}
+
+#[test]
+fn every_page_is_accessible_in_the_dark() -> Result<()> {
+    browse_every_page("dark")
+}
+
+fn browse_every_page(scheme: &str) -> Result<()> {
     let world = World::with_sites(1).start()?;
     let tunnel = world.tunnel(0)?;
     let (_agent, _) = world.greeting(&tunnel)?;
@@ -89,7 +98,7 @@ fn every_page_is_accessible() -> Result<()> {
     let body = json!({"name": "unreachable", "ipsecTunnelId": tunnel["id"], "envZId": environment["zId"],
         "target": world.target(7099).to_string(), "ingressPort": 9099});
     world.gateway.api.post(&world.gateway.at("ipsec-shares"), &body)?;
-    browse(&world, "pages.spec.ts", &[])?;
+    browse(&world, "pages.spec.ts", &[("SCHEME", scheme.to_owned())])?;
     world.end()
 }
 
