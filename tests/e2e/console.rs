@@ -165,3 +165,20 @@ fn a_stranger_follows_a_handover_link() -> Result<()> {
     browse(&world, "site.spec.ts", &[])?;
     world.end()
 }
+
+#[test]
+fn sessions_of_two_people_stay_apart() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "sessions-shared.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn secrets_stay_where_they_belong() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    world.tunnel(0)?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "secrets.spec.ts", &[])?;
+    world.end()
+}
