@@ -30,7 +30,7 @@ export async function guidedStart(page: Page, hands: Hands): Promise<void> {
 async function connectAgent(page: Page, hands: Hands): Promise<void> {
   await hands.press(page.getByRole('button', { name: 'Make an enrolment code' }));
   const command = await page.locator('pre', { hasText: '--enrollment-token-file' }).textContent();
-  const code = /^echo (\S+) \|/.exec(command ?? '')?.[1];
+  const code = /^ echo (\S+) \|/.exec(command ?? '')?.[1];
   expect(code, command ?? '').toBeTruthy();
   await expect(page.getByText('Waiting for the agent')).toBeVisible();
   await order({ do: 'agent', code });
