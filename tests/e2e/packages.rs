@@ -250,6 +250,7 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
     step("start with wrong settings", || fails_with_an_error(&hosts.gateway))?;
     keeps_its_data(&hosts)?;
     step("enrol a removed agent again", || enrols_again(&lab, &hosts))?;
+    step("serve again", served)?;
 
     for step in &removal {
         hosts.follow(step)?;
@@ -348,7 +349,8 @@ fn enrols_again(lab: &Lab, hosts: &Hosts) -> Result<()> {
     shell(&hosts.gateway, "wicketgate agent delete $(wicketgate agent list -o name)")?;
     let refused = "StatusText=refused by https://198.51.100.2:8443: this agent was removed";
     stands(&["ActiveState=failed", refused, "run `wicketgate-agent enroll`"])?;
-    let code = shell(&hosts.gateway, "wicketgate agent enroll --jq .enrollmentCode")?;
+    let code = "wicketgate agent enroll --env $(wicketgate env list -o name) --jq .enrollmentCode";
+    let code = shell(&hosts.gateway, code)?;
     shell(
         &hosts.agent,
         &format!("wicketgate-agent enroll <<<{} && systemctl restart wicketgate-agent", code.trim()),

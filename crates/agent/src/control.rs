@@ -60,7 +60,8 @@ struct Duplicate {
 
 /// The gateway does not serve this agent any more: no retry succeeds.
 pub(crate) fn removed(server: &ServerAddress, state: &State) -> LastingRefusal {
-    let (environment, again) = (state.environment(), enrol_again(state.path()));
+    let environment = state.environment();
+    let again = enrol_again(state.path(), environment);
     LastingRefusal(format!(
         "refused by {server}: this agent was removed from environment {environment}. {again}"
     ))
@@ -80,7 +81,7 @@ struct Conversation {
 /// Explains why the gateway closed the connection right after the handshake. With TLS 1.3, a rejected client
 /// certificate shows here, too.
 pub(crate) fn rejected(error: ControlError, state: &State, now: Timestamp) -> anyhow::Error {
-    let (expires_at, again) = (state.expires_at(), enrol_again(state.path()));
+    let (expires_at, again) = (state.expires_at(), enrol_again(state.path(), state.environment()));
     match error.diagnosis() {
         Some(Diagnosis::Expired) if now < expires_at => anyhow!(
             "the gateway says that this agent's certificate is not valid at its time, and by the clock of this host it is valid \

@@ -156,7 +156,8 @@ async fn a_barred_agent_is_disconnected_and_stays_excluded() {
     // The agent is told, and ends by itself.
     let error = soon("the end of the agent", agent.task).await.unwrap().unwrap_err().to_string();
     assert!(error.contains(": this agent was removed from environment "), "{error}");
-    assert!(error.contains("start it with a new code"), "{error}");
+    let again = "start it with a new code, of `wicketgate agent enroll --env env-";
+    assert!(error.contains(again), "{error}");
     // So is one that is started again.
     let again = lab.start(state.path(), None, &[]);
     let error = soon("the end of the agent", again.task).await.unwrap().unwrap_err().to_string();
