@@ -68,6 +68,35 @@ fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
 }
 
 #[test]
+fn an_environment_with_shares_is_deleted_only_on_request() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, zid) = world.agent("agent")?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    user.says(
+        "tunnel create site-a --location local --peer-public-ip 203.0.113.2 --peer-cidr 10.0.0.0/16 --wait",
+    )?;
+    user.says(&format!(
+        "share create web --tunnel site-a --env {zid} --target {} --ingress-port 9000",
+        world.target(7001)
+    ))?;
+    let (status, words) = user.fails(&format!("env delete {zid}"))?;
+    ensure!(
+        status == 1 && words.contains("deleted with it: web. ") && words.contains("--with-shares"),
+        "{words}"
+    );
+    assert_eq!(user.says("share list -o name")?, "web\n");
+    let deleted = user.run(&["env", "delete", &zid, "--with-shares"], "")?;
+    let words = String::from_utf8(deleted.stderr)?;
+    ensure!(words.contains(&format!("Deleted env {zid}, its shares web, its agents ")), "{words}");
+    world.lab.until("the share is gone", PATIENCE, || {
+        Ok(user.says("share list -o name")?.is_empty().then_some(()))
+    })?;
+    assert_eq!(user.json("env list")?, Value::Array(Vec::new()));
+    world.end()
+}
+
+#[test]
 fn a_failure_has_its_exit_status_and_says_what_to_do() -> Result<()> {
     let world = World::loopback().start()?;
     let user = User::new(&world, "user")?;

@@ -9,7 +9,7 @@ use crate::{
     acts::{ACTS, Act, Answer},
     context::Choice,
     failed::{EXIT_STATUS, Failed},
-    kind::{ACCOUNT, HANDOVER_LINK_REQUEST, KINDS, Kind},
+    kind::{ACCOUNT, ENVIRONMENT, HANDOVER_LINK_REQUEST, KINDS, Kind},
     output::{Form, Output},
     schema,
     wait::Patience,
@@ -260,6 +260,7 @@ fn of_kind(kind: &'static Kind) -> Command {
     }
     if kind.deletes {
         let delete = Command::new("delete").about(format!("Delete one of the {plural}")).arg(which(kind));
+        let delete = if kind.name == ENVIRONMENT.name { delete.arg(with_shares()) } else { delete };
         all.push(writing(kind, delete));
     }
     all.extend(own(kind));
@@ -276,6 +277,13 @@ fn client_secret_file() -> Arg {
         .long("client-secret-file")
         .value_name("FILE")
         .help("Write the secret to this file, with mode 0600; it is printed if left out")
+}
+
+fn with_shares() -> Arg {
+    Arg::new("with-shares")
+        .long("with-shares")
+        .action(ArgAction::SetTrue)
+        .help("Delete its shares, too; it is refused while there are some if left out")
 }
 
 fn writing(kind: &Kind, command: Command) -> Command {

@@ -6,6 +6,7 @@ mod apply;
 mod arguments;
 mod chart;
 mod context;
+mod environment;
 mod failed;
 mod follow;
 mod handover;
@@ -32,7 +33,12 @@ use std::process::ExitCode;
 pub use arguments::commands;
 use clap::ArgMatches;
 
-use crate::{arguments::choice, failed::Failed, kind::KINDS, say::say};
+use crate::{
+    arguments::choice,
+    failed::Failed,
+    kind::{ENVIRONMENT, KINDS},
+    say::say,
+};
 
 /// Runs one of [`commands`], and says why it failed.
 pub async fn run(name: &str, matches: &ArgMatches) -> ExitCode {
@@ -79,6 +85,7 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "get" => verbs::get(&session, kind, matches).await,
         "create" => verbs::create(&session, kind, matches).await,
         "update" => verbs::update(&session, kind, matches).await,
+        "delete" if kind.name == ENVIRONMENT.name => environment::delete(&session, matches).await,
         "delete" => verbs::delete(&session, kind, matches).await,
         "check" => own::check(&session, matches).await,
         "metrics" => own::metrics(&session, kind, matches).await,
