@@ -168,6 +168,9 @@ fn ike_from_an_address_of_no_tunnel_is_counted_and_named() -> Result<()> {
     );
     let listed = user.says(&format!("tunnel unknown-peers {as_admin} --json address"))?;
     ensure!(listed.contains(&address), "{listed}");
+    world.tunnel(1)?;
+    let listed = user.says(&format!("tunnel unknown-peers {as_admin} --json address"))?;
+    ensure!(!listed.contains(&address), "it is a tunnel's peer now: {listed}");
     world.end()
 }
 

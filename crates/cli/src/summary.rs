@@ -111,6 +111,12 @@ fn no_reason(tunnel: &Value) -> String {
     format!("(the device has ended its connection, or nothing arrives from {})", text(tunnel, "peerPublicIp"))
 }
 
+/// Nothing arrives from the tunnel's peer. The commonest cause is that the site's address is another one than was said.
+fn is_silent(tunnel: &Value) -> bool {
+    let error = &tunnel["connection"]["lastError"];
+    error.is_null() || error["reason"] == "PeerDoesNotAnswer"
+}
+
 /// Addresses of IKE that are no tunnel's. Only the operator may see them.
 async fn unknown_peers(session: &Session) -> Result<Vec<Value>, Failed> {
     let peers = session.client.list(UNKNOWN_PEERS, &[], Some(MOST_SHOWN));
@@ -127,8 +133,6 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         Standing::of(session, &SHARE, ("ready", "false")).await?,
         Standing::of(session, &AGENT, ("status", "OFFLINE")).await?,
     ];
-    // A site whose address is another one than was said is the commonest cause.
-    let is_silent = |tunnel: &Value| tunnel["connection"]["lastError"].is_null();
     let unknown =
         if all[0].failing.iter().any(is_silent) { unknown_peers(session).await? } else { Vec::new() };
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
@@ -162,6 +166,13 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tunnel_without_an_answer_is_silent() {
+        let with = |error: Value| json!({"connection": {"state": "DOWN", "lastError": error}});
+        assert!(is_silent(&with(Value::Null)) && is_silent(&with(json!({"reason": "PeerDoesNotAnswer"}))));
+        assert!(!is_silent(&with(json!({"reason": "PreSharedKeysDiffer"}))));
+    }
 
     #[test]
     fn a_tunnel_says_why_it_is_not_ready_or_in_doubt() {

@@ -168,6 +168,11 @@ impl Store {
         Ok(rows.into_iter().map(|(location,)| location).collect())
     }
 
+    /// Of the tunnels of all Frontdoors.
+    pub async fn peer_addresses(&self) -> Result<Vec<(LocationId, PeerAddress)>> {
+        self.all("SELECT location, peer_address FROM ipsec_tunnel WHERE status <> 'DELETED'", &[]).await
+    }
+
     /// Without those that are `DELETED`, unless a filter asks for them.
     pub async fn tunnels(&self, frontdoor: FrontdoorId, request: &ListRequest) -> Result<Page<TunnelRow>> {
         self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await

@@ -12,7 +12,7 @@ use super::{
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use std::{cmp::Reverse, net::Ipv4Addr};
+use std::{cmp::Reverse, collections::BTreeSet, net::Ipv4Addr};
 use wicketgate_model::{LocationId, UnknownPeer};
 use wicketgate_store::PageRequest;
 
@@ -54,11 +54,15 @@ pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answe
     }
     let query = query.list(PROPERTIES)?;
     let state = &at.caller.state;
+    // The gateway's counters still have what a site sent before its address became a tunnel's.
+    let known = state.store.peer_addresses().await?;
+    let known: BTreeSet<_> = known.into_iter().map(|(location, peer)| (location, peer.get())).collect();
     let mut found = Vec::new();
     for location in state.locations.iter() {
         let Some(gateway) = state.gateways.at(location) else { continue };
         let peers = gateway.view.lock().unknown_peers.clone();
-        found.extend(peers.into_iter().map(|peer| (location.clone(), peer)));
+        let located = peers.into_iter().map(|peer| (location.clone(), peer));
+        found.extend(located.filter(|(location, peer)| !known.contains(&(location.clone(), peer.address))));
     }
     found.sort_unstable_by_key(|(_, peer)| Reverse(peer.last_seen_at));
     let PageRequest { number, size } = query.request.page;
