@@ -276,12 +276,14 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
     lab.remove()
 }
 
-/// The units have the exposure that docs/PACKAGES.md states, and the journal gets each line with its priority.
+/// The units have the exposure that docs/PACKAGES.md states, the agent finds no fault in its own way, and the journal gets each line with its priority.
 fn confined(hosts: &Hosts) -> Result<()> {
     let up = exposure(&hosts.gateway, "wicketgate.service")?;
     let agent = exposure(&hosts.agent, "wicketgate-agent.service")?;
     ensure!(agent < 2.5, "systemd-analyze security wicketgate-agent: {agent}");
     ensure!(up < 6.2, "systemd-analyze security wicketgate: {up}");
+    // With the settings of the service.
+    hosts.agent.run(&["wicketgate-agent", "check"])?;
     logged(&hosts.agent, "wicketgate-agent", "connected to the gateway", "6")
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::CommandFactory as _;
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, io::Write as _, path::Path, process::ExitCode, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wicketgate_agent::{
@@ -24,8 +24,11 @@ const ROLES: &[Role] = &[Role {
     unit: &["--state-dir", package::STATE_DIR],
 }];
 
+/// The variables that say of which agent a check is.
+const SETTINGS: &[&str] = &["WICKETGATE_AGENT_CONFIG", "WICKETGATE_SERVER", "WICKETGATE_STATE_DIR"];
+
 fn main() -> ExitCode {
-    let (Options { command }, settings) = wicketgate_settings::parse::<Options>();
+    let (Options { command }, settings) = wicketgate_settings::parse_from::<Options>(arguments());
     program::run("wicketgate-agent", async {
         match command {
             Command::Start(start) => {
@@ -54,6 +57,22 @@ fn main() -> ExitCode {
             Command::Man(man) => man.run(&Options::command()),
         }
     })
+}
+
+/// This process's command line. A check without settings is of the package's service, if that is installed.
+fn arguments() -> Vec<OsString> {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    let is_plain = match &arguments[..] {
+        [_, check, more @ ..] => check == "check" && more.iter().all(|word| word == "--json"),
+        _ => false,
+    };
+    let is_set = SETTINGS.iter().any(|name| std::env::var_os(name).is_some());
+    for Role { file, unit, .. } in ROLES {
+        if is_plain && !is_set && Path::new(file).exists() {
+            arguments.extend(["--config", file].iter().chain(*unit).map(OsString::from));
+        }
+    }
+    arguments
 }
 
 /// Prints the report.

@@ -47,7 +47,8 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check the way to the server and to the targets, with the settings of `start`; also while the agent runs
+    /// Check the way to the server and to the targets, with the settings of `start`; also while the agent runs. Without any, with
+    /// those of the package's service
     Check(Check),
     /// Check a configuration file, or print one with every setting
     #[command(subcommand)]

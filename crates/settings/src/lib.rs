@@ -46,7 +46,12 @@ pub struct Changes {
 /// Parses this process's command line with its settings file. Exits with 0 after `--help` and with 2 after an error, as the
 /// command line's parser does.
 pub fn parse<P: Parser>() -> (P, Settings) {
-    let error = match Settings::read(std::env::args_os().collect()) {
+    parse_from(std::env::args_os().collect())
+}
+
+/// As [`parse`], of this command line.
+pub fn parse_from<P: Parser>(arguments: Vec<OsString>) -> (P, Settings) {
+    let error = match Settings::read(arguments) {
         Ok(read) => return read,
         Err(SettingsError::CommandLine(error)) => *error,
         Err(error @ SettingsError::File { .. }) => {
