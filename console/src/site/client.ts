@@ -1,5 +1,5 @@
 // The calls of the site page: POST with JSON, relative to the page, without cookies. A session in the body is the only credential.
-export type Stage = 'NOTHING_RECEIVED' | 'REFUSED' | 'CONNECTING' | 'UP';
+export type Stage = 'NOTHING_RECEIVED' | 'REFUSED' | 'CONNECTING' | 'UP' | 'UNKNOWN';
 export type Words = { message: string; advice: string };
 
 export interface SiteSession {

@@ -70,7 +70,7 @@ pub(crate) const ACTS: &[Act] = &[
     Act {
         kind: "tunnel",
         verb: "rotate-key",
-        about: "Replace the pre-shared key; the old one works for a day, for --grace-seconds, or no longer with --cut",
+        about: "Replace the pre-shared key; the old one works for a day, for --grace-seconds, or no longer with --cut. Revokes handover links",
         path: "psk",
         schema: Some("PreSharedKeyRequest"),
         says: "The previous key works until {previousKeyUntil}.",

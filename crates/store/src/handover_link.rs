@@ -1,7 +1,8 @@
 //! Handover links: each gives the engineer of a remote site access to one tunnel's configuration and state, by a session for
 //! each time that it is opened. Only the SHA-256 of a link's or a session's token is stored.
 //!
-//! Invariant: a session ends with its link, and a link with its tunnel: a deleted tunnel has no link that is not revoked.
+//! Invariant: a session ends with its link, and a link with its tunnel's key: neither a deleted tunnel nor one with another key
+//! has a link from before that is not revoked.
 
 use crate::{
     Action, ListRequest, Page, ResourceType, Result, Store, StoreError, TunnelRow, WriteContext,
@@ -54,7 +55,7 @@ text_enum!(
         Expired = "EXPIRED",
         /// It was opened as often as it may be. Its sessions go on.
         UsedUp = "USED_UP",
-        /// It was revoked, or its tunnel was deleted.
+        /// It was revoked, or its tunnel was deleted or got another key.
         Revoked = "REVOKED",
     }
 );
@@ -190,7 +191,7 @@ impl Write {
         self.record(frontdoor, action, Execution::of(ResourceType::HandoverLink, &id)).await.map(drop)
     }
 
-    /// Ends the links of a tunnel that is deleted.
+    /// Ends the links of a tunnel that is deleted, or whose key is replaced.
     pub(crate) async fn revoke_links_of(&mut self, tunnel: TunnelId) -> Result<()> {
         let revoke = "UPDATE handover_link SET revoked_at = $1 WHERE tunnel = $2 AND revoked_at IS NULL";
         self.tx.execute(revoke, &[&self.context.at, &tunnel]).await.map(drop)

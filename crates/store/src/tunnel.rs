@@ -301,6 +301,10 @@ impl Write {
         } else {
             before.previous_keys.rotated(old_key, key, previous_until, self.context.at)
         };
+        if cuts || old_key != key {
+            // Whoever has a link would read the new key with it.
+            self.revoke_links_of(id).await?;
+        }
         // The location is fixed.
         let spec = TunnelSpec { location: before.spec.location.clone(), ..spec };
         let cut = if cuts { Some(before.generation.next()) } else { before.cut_generation };

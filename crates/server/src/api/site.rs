@@ -23,7 +23,7 @@ use crate::{
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::{
-    Extension, Json,
+    Json,
     http::header::CACHE_CONTROL,
     response::{IntoResponse, Response},
 };
@@ -33,7 +33,7 @@ use std::{convert::Infallible, net::IpAddr, net::Ipv4Addr, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_link::IKE_LOG_LINES;
-use wicketgate_model::{Connection, HandoverLinkId};
+use wicketgate_model::{Connection, HandoverLinkId, Status};
 use wicketgate_store::{
     Filter, FilterValue, HandoverLinkRow, HandoverLinkState, ListRequest, PageRequest, TunnelRow,
     WriteContext, column::share as column,
@@ -94,12 +94,11 @@ pub(super) async fn open(
 pub(super) async fn tunnel(
     State(state): State<AppState>,
     source: Source,
-    client: Option<Extension<ClientAddress>>,
     SmallBody(body): SmallBody,
 ) -> Answer {
     let session = site::session(body.object()?)?;
     let Visit { tunnel, .. } = enter(&state, &source, &session, SiteCall::Tunnel).await?;
-    let facts = facts(&state, &tunnel, client.map(|Extension(client)| client)).await;
+    let facts = facts(&state, &tunnel, source.0).await;
     let request = ListRequest {
         page: PageRequest { number: 0, size: MOST_SHARES },
         filters: vec![Filter {
@@ -121,6 +120,16 @@ pub(super) async fn configuration(
 ) -> Answer {
     let (session, format) = site::configuration(body.object()?)?;
     let Visit { link, tunnel } = enter(&state, &source, &session, SiteCall::Configuration).await?;
+    // A new key has ended the link, and must not be given to it: the tunnel may have been read after that.
+    let again = state.store.handover_link_of_session(&sha256(session.expose_secret())).await?;
+    if again.is_none_or(|link| link.has_ended(now())) {
+        return Err(ApiError::link_invalid());
+    }
+    if !matches!(tunnel.standing.status, Status::Deployed | Status::Disabled) {
+        return Err(ApiError::conflict(
+            "The provider's gateway is not ready for the tunnel yet: try again soon",
+        ));
+    }
     vpn_config::handed_out(&state, &tunnel, &format, Ok(Format::Json), &context(link.id)).await
 }
 
@@ -177,14 +186,15 @@ fn told(it: &impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(it)).into_response()
 }
 
-async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<ClientAddress>) -> HeardFacts<'a> {
+/// `client`: the visitor's address, if it is known.
+async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAddr>) -> HeardFacts<'a> {
     let location = &tunnel.spec.location;
     let gateway = state.gateways.public_address_at(location);
     let packet_at = match gateway {
         Some(_) => last_packet(state, tunnel).await,
         None => None,
     };
-    let client = client.and_then(|client| match client.0.ip().to_canonical() {
+    let client = client.and_then(|client| match client.to_canonical() {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     });
@@ -192,6 +202,7 @@ async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<Clien
         tunnel,
         connection: tunnel.connection.clone().unwrap_or_else(|| Connection::down(tunnel.created_at)),
         gateway,
+        is_gateway_connected: state.gateways.at(location).is_some_and(|it| it.view.lock().is_connected),
         packet_at,
         visitor: client.filter(|client| is_unknown_peer(state, tunnel, *client)),
         at: now(),

@@ -24,6 +24,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const FUNCTION: &str = "pbkdf2-sha256";
 
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
+/// Those who create links keep nobody from opening one.
+static CREATING: Semaphore = Semaphore::const_new(1);
 
 /// The right to compute.
 #[derive(Debug)]
@@ -34,7 +36,16 @@ pub(crate) struct Place {
 impl Place {
     /// Waits until few others compute.
     pub(crate) async fn take() -> Result<Self, ApiError> {
-        let place = timeout(WAIT, PLACES.acquire()).await.ok().and_then(Result::ok);
+        Self::of(&PLACES).await
+    }
+
+    /// For a passphrase of a new link.
+    pub(crate) async fn to_create() -> Result<Self, ApiError> {
+        Self::of(&CREATING).await
+    }
+
+    async fn of(places: &'static Semaphore) -> Result<Self, ApiError> {
+        let place = timeout(WAIT, places.acquire()).await.ok().and_then(Result::ok);
         place
             .map(|permit| Self { _permit: permit })
             .ok_or_else(|| ApiError::too_many_requests("Too many passphrases are checked; try again later"))

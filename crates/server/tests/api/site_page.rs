@@ -83,6 +83,7 @@ impl SiteApp {
             "customer-a".to_owned(),
             app.frontdoor.to_string(),
             "agt-".to_owned(),
+            "tnl-".to_owned(),
             "env-".to_owned(),
         ];
         assert!(share["target"].as_str().unwrap().contains(TARGET), "{share}");
@@ -215,6 +216,32 @@ async fn whatever_is_wrong_with_a_link_the_answer_is_the_same() {
             assert_eq!(answer.body["error"] == "link_invalid", !is_open, "{call}: {}", answer.text);
         }
     }
+}
+
+#[tokio::test]
+async fn a_link_ends_with_the_key_that_it_was_made_for() {
+    let site = SiteApp::new().await;
+    let tunnel = at("ipsec-tunnels", &site.tunnel);
+    let link = site.link(json!({})).await;
+    let session = site.open(&link).await;
+    let renamed = site.app.patch(&tunnel, json!({"name": "renamed"})).await;
+    assert_eq!(renamed.status, StatusCode::ACCEPTED, "{}", renamed.text);
+    // Not yet at the gateway: the page says so without the provider's words.
+    let early = site.ask("configuration", json!({"session": session, "format": "json"})).await;
+    assert_eq!(early.status, StatusCode::CONFLICT, "{}", early.text);
+    site.app.settle(&site.tunnel, Status::Deployed).await;
+    assert_eq!(site.ask("tunnel", json!({"session": session})).await.status, StatusCode::OK);
+
+    let rotated = site.app.post(&format!("{tunnel}/psk"), json!({})).await;
+    assert_eq!(rotated.status, StatusCode::ACCEPTED, "{}", rotated.text);
+    site.app.settle(&site.tunnel, Status::Deployed).await;
+    assert_eq!(
+        site.error("configuration", json!({"session": session, "format": "json"})).await,
+        "link_invalid"
+    );
+    assert_eq!(site.error("open", json!({"token": link["token"]})).await, "link_invalid");
+    let after = site.link(json!({})).await;
+    site.open(&after).await;
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ text_enum!(
         /// Its messages arrive, and nothing is refused yet.
         Connecting = "CONNECTING",
         Up = "UP",
+        /// The gateway is not connected with the server: what arrives there is not known.
+        Unknown = "UNKNOWN",
     }
 );
 
@@ -33,6 +35,8 @@ pub(in crate::api) struct HeardFacts<'a> {
     pub(in crate::api) connection: Connection,
     /// The address that the device dials; `None` without IPsec.
     pub(in crate::api) gateway: Option<Ipv4Addr>,
+    /// Whether what the gateway has told is current.
+    pub(in crate::api) is_gateway_connected: bool,
     /// When the last IKE message of the device arrived, as far as its log says.
     pub(in crate::api) packet_at: Option<Timestamp>,
     /// The visitor's own public address, if IKE arrives from it and it is no tunnel's.
@@ -74,6 +78,10 @@ impl Heard {
 }
 
 fn stage(facts: &HeardFacts<'_>) -> HeardStage {
+    // It has told its address when it connected.
+    if !facts.is_gateway_connected {
+        return HeardStage::Unknown;
+    }
     if facts.gateway.is_none() {
         return HeardStage::Up;
     }
@@ -102,6 +110,10 @@ fn words(stage: HeardStage, facts: &HeardFacts<'_>) -> Words {
             Some(warning) => doubt(warning, facts),
             None => Words::new("your device is connected", "Connect to the services"),
         },
+        (HeardStage::Unknown, _) => Words::new(
+            "the provider's gateway does not tell what arrives there",
+            "Change nothing at your device; if it stays so for some minutes, tell your provider",
+        ),
         (HeardStage::NothingReceived, _) if let Some(visitor) = facts.visitor => Words::new(
             format!(
                 "IKE arrives from {visitor}, the address that you visit this page from, and none from {own}"

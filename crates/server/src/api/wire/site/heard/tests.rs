@@ -37,6 +37,7 @@ pub(in crate::api) fn facts(tunnel: &TunnelRow) -> HeardFacts<'_> {
         tunnel,
         connection: Connection::down(tunnel.created_at),
         gateway: Some([198, 51, 100, 7].into()),
+        is_gateway_connected: true,
         packet_at: None,
         visitor: None,
         at: tunnel.created_at,
@@ -74,6 +75,8 @@ fn a_device_comes_from_silence_to_a_connection() {
         let facts = HeardFacts { connection, packet_at, ..facts(&row) };
         assert_eq!(stage(&facts), expected, "{state} {fault:?} {packet_at:?}");
     }
+    let untold = HeardFacts { is_gateway_connected: false, ..facts(&row) };
+    assert_eq!(stage(&untold), HeardStage::Unknown);
     let without = HeardFacts { gateway: None, ..facts(&row) };
     assert!(Heard::of(&without).words.message.contains("without IPsec"));
 }
