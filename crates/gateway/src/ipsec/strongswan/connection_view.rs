@@ -38,7 +38,7 @@ const REPORTED_LATE: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long a connection may carry nothing before that is said. Most devices send something at once: what had them connect.
 const UNUSED: SignedDuration = SignedDuration::from_secs(30);
-const NO_TRAFFIC: &str = "no packet has come through the tunnel since then: if hosts at the site have tried, the device does not send \
+const NO_TRAFFIC: &str = "no packet has come through the tunnel since it came up: if hosts at the site have tried, the device does not send \
      traffic for loadBalancerIp into the tunnel (see its routes, and exempt it from address translation), or a firewall on the way \
      drops ESP";
 
