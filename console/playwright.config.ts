@@ -3,7 +3,9 @@ import { defineConfig } from '@playwright/test';
 
 export default defineConfig({
   testDir: 'tests',
-  timeout: 30_000,
+  // Bounds for a busy machine: nothing waits for them where things go well.
+  timeout: 90_000,
+  expect: { timeout: 20_000 },
   forbidOnly: true,
   workers: 1,
   reporter: 'list',
