@@ -253,12 +253,6 @@ impl Strongswan {
             self.clear(tunnel.running.slot).await?;
             *current = None;
         }
-        if let Some(tunnel) = current.as_ref().filter(|t| t.desired.peer_address != desired.peer_address) {
-            // While the packet rules still let it be told: else it would notice only through its dead peer detection.
-            if let Err(error) = tunnel.daemon.part().await {
-                debug!(tunnel.id = %desired.id, error, "the peer that is replaced may not have been told");
-            }
-        }
         let slot = self.ground.claim(desired).await?;
         if let Some(tunnel) = current.take_if(|t| !t.running.namespace.is_same(&slot.namespace)) {
             // The namespace's name was removed: its processes and sockets can no longer be reached.

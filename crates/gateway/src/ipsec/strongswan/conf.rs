@@ -27,10 +27,6 @@ const DPD_DELAY: &str = "2s";
 const IKE_REKEY: &str = "8h";
 const CHILD_REKEY: &str = "1h";
 
-/// Milliseconds that a peer has to confirm the end of its SAs: some round trips, and no more for one that is gone. Sooner than a
-/// silent daemon is looked at.
-const CONFIRMED_WITHIN: &str = "1000";
-
 /// The file. The order of plugins is their priority: kernel-libipsec stands before kernel-netlink, which is still
 /// needed for addresses and routes. Paths are as charon sees them, see [`super::charon`]. kernel-libipsec and the
 /// sockets occupy eight threads, so there are more. The log has the start; the rest arrives as events.
@@ -225,15 +221,6 @@ pub(super) async fn end(client: &mut Client, scope: ResetScope) -> Result<(), Er
     match scope {
         ResetScope::Ike => attempt(client, "terminate", Message::new().set("force", "yes")).await,
         ResetScope::Child => attempt(client, "terminate", Message::new().set("child", CHILD)).await,
-    }
-}
-
-/// Ends all SAs and waits for the peer's answer, so that it has been told. One that is gone does not answer.
-pub(super) async fn part(client: &mut Client) -> Result<(), Error> {
-    let end = Message::new().set("ike", CONNECTION).set("force", "yes").set("timeout", CONFIRMED_WITHIN);
-    match client.request("terminate", end).await {
-        Ok(_) | Err(Error::Failed { .. }) => Ok(()),
-        Err(error) => Err(error),
     }
 }
 

@@ -293,10 +293,6 @@ impl Task {
                 let _ = done.send(looked.as_ref().copied().map_err(ToString::to_string));
                 looked?;
             }
-            Order::Part(done) => {
-                self.part(done, pid, client).await?;
-                return Ok(true);
-            }
             Order::Reset(scope, mode, done) => {
                 self.begin_reset((scope, mode, done), pid, client).await?;
                 return Ok(true);

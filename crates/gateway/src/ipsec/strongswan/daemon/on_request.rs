@@ -1,5 +1,4 @@
-//! What is done to the peer's SAs on request: resets, the end of SAs whose key was changed with a cut, and of those of a peer
-//! that is replaced.
+//! What is done to the peer's SAs on request: resets, and the end of SAs whose key was changed with a cut.
 
 use std::fs;
 
@@ -9,28 +8,13 @@ use wicketgate_model::{Generation, ResetMode, ResetScope};
 use wicketgate_system::private_file::replace;
 use wicketgate_vici::{Client, Error};
 
-use super::{
-    Task,
-    orders::{Done, ResetDone},
-    reset::Reset,
-};
-use crate::ipsec::strongswan::conf::{CharonConfig, end, part, rekey};
+use super::{Task, orders::ResetDone, reset::Reset};
+use crate::ipsec::strongswan::conf::{CharonConfig, end, rekey};
 
 /// The generation whose cut has been made. Beside the daemon, which outlives this process.
 const CUT: &str = "cut";
 
 impl Task {
-    /// Ends the SAs of a peer that another one is about to replace.
-    pub(super) async fn part(&mut self, done: Done, pid: i32, client: &mut Client) -> Result<(), Error> {
-        if let Some(wanted) = &mut self.wanted {
-            // Until the next configuration, which names the other peer.
-            wanted.initiate = false;
-        }
-        let parted = self.answered(pid, part(client)).await;
-        let _ = done.send(parted.as_ref().copied().map_err(ToString::to_string));
-        parted
-    }
-
     /// Begins a reset. Its outcome is judged at each look.
     pub(super) async fn begin_reset(
         &mut self,

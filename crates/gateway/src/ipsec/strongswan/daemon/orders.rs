@@ -16,9 +16,6 @@ const ORDERS: usize = 4;
 /// From an order to its answer, including a start of charon. An order may be carried out after its sender gave up.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// For the end of SAs, whose peer may be silent for a second.
-const PARTED_WITHIN: Duration = Duration::from_secs(3);
-
 /// For the outcome of a reset, which the task reports earlier.
 const RESET_TIMEOUT: Duration = Duration::from_secs(50);
 
@@ -43,8 +40,6 @@ pub(super) enum Order {
     /// To read the SAs now.
     Look(Done),
     Reset(ResetScope, ResetMode, ResetDone),
-    /// To end the SAs for good, and to tell the peer.
-    Part(Done),
     Stop(Done),
 }
 
@@ -68,11 +63,6 @@ impl Daemon {
     pub(in crate::ipsec::strongswan) async fn ask(&self) -> Result<(), String> {
         let asked = self.order(ASKED_WITHIN, Order::Look).await;
         asked.unwrap_or_else(|| Err("the IKE daemon's task has ended".to_owned()))
-    }
-
-    /// Ends the SAs of a peer that is about to be replaced, and gives it a moment to confirm that it was told.
-    pub(in crate::ipsec::strongswan) async fn part(&self) -> Result<(), String> {
-        self.order(PARTED_WITHIN, Order::Part).await.unwrap_or(Ok(()))
     }
 
     /// Rekeys or restarts SAs, and waits for what is seen of that.

@@ -46,7 +46,7 @@ async fn first<T>(
         match order {
             Order::Stop(done) => return First::Stop(done),
             // Not kept: an answer may still come, and the daemon would not have this configuration.
-            Order::Configure(_, done) | Order::Look(done) | Order::Part(done) => {
+            Order::Configure(_, done) | Order::Look(done) => {
                 let _ = done.send(Err(REPLACED_SOON.to_owned()));
             }
             Order::Reset(.., done) => {
@@ -106,7 +106,7 @@ impl Task {
                     self.wanted = Some(wanted);
                     let _ = done.send(Err(why.to_owned()));
                 }
-                Some(Order::Look(done) | Order::Part(done)) => {
+                Some(Order::Look(done)) => {
                     let _ = done.send(Err(why.to_owned()));
                 }
                 Some(Order::Reset(.., done)) => {
