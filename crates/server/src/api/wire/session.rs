@@ -61,6 +61,9 @@ pub(in crate::api) fn token(body: Map<String, Value>) -> Result<SecretString, Ap
     let mut fields = Fields::new(body, REQUEST_PROPERTIES);
     let token = fields.parsed("token", |text| match text.trim() {
         "" => Err(Invalid("must not be empty".to_owned())),
+        token if !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            Err(Invalid("must be printable ASCII without spaces".to_owned()))
+        }
         token => Ok(SecretString::from(token.to_owned())),
     });
     fields.finish(|| token)
