@@ -250,7 +250,6 @@ fn installed_packages_serve_a_share_and_leave_what_the_page_says() -> Result<()>
     step("start with wrong settings", || fails_with_an_error(&hosts.gateway))?;
     keeps_its_data(&hosts)?;
     step("enrol a removed agent again", || enrols_again(&lab, &hosts))?;
-    step("serve again", served)?;
 
     for step in &removal {
         hosts.follow(step)?;
