@@ -42,6 +42,11 @@ def before_call(context, case, kwargs):
         # A duration and a step within the limit of samples in one answer.
         fitting = {"duration": "1h30m", "step": "10m"}
         case.query.update({name: fitting[name] for name in fitting.keys() & case.query.keys()})
+    if is_valid and case.path.endswith("/handover-links") and case.query and "id" in case.query:
+        # A step of the stateful tests gives the tunnel's id to every parameter of that name.
+        given = case.query["id"] if isinstance(case.query["id"], list) else [case.query["id"]]
+        if not all(str(one).startswith("lnk-") for one in given):
+            del case.query["id"]
     body = case.body
     if not isinstance(body, dict):
         return
