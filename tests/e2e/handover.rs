@@ -114,7 +114,7 @@ fn a_device_is_set_up_with_a_link_alone_and_its_fault_is_told() -> Result<()> {
     ensure!(status == 403 && over.contains("link_invalid"), "{status} {over}");
 
     // That was the first wrong session of this source.
-    let wrong = json!({"token": "wgh_of-nobody"});
+    let wrong = json!({"token": "wgh_unknown"});
     let tries = (0..10).map(|_| Ok(world.gateway.api.call("POST", "/site/open", Some(&wrong))?.status));
     let statuses = tries.collect::<Result<Vec<_>>>()?;
     ensure!(statuses[..9].iter().all(|status| *status == 403) && statuses[9] == 429, "{statuses:?}");

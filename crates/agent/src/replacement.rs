@@ -1,6 +1,6 @@
 //! A new enrolment code replaces an identity that is of no use any more.
 //!
-//! Whoever gives the agent a code that its identity was not made with wants it to enrol again. An identity that works is
+//! A code that the agent's identity was not made with is a request to enrol again. An identity that works is
 //! kept all the same: a code may have been left in a setting. Nothing that a device on the path can do takes an identity away:
 //! it is given up only after the word of a peer that has proved to be the identity's own gateway, or a gateway of the server
 //! that the code names.

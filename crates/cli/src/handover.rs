@@ -31,7 +31,9 @@ pub(crate) async fn create(session: &Session, matches: &ArgMatches) -> Result<()
     writeln!(io::stdout().lock(), "{url}")?;
     let protected = match made["hasPassphrase"] == json!(true) {
         true => "Send the passphrase on another channel.",
-        false => "Whoever has it gets the tunnel's key: send it on a channel that is safe for passwords.",
+        false => {
+            "The link gives access to the tunnel's key: send it on a channel that is safe for passwords."
+        }
     };
     say(&format!("It works until {}, {} times. {protected}", text(&made, "expiresAt"), made["maxUses"]));
     Ok(())

@@ -12,7 +12,7 @@ bounded! {
     MaxUses(u32), 1..=1000
 }
 
-/// What a link is protected with besides its token. Its length bounds what a thief of the database can guess; whoever has the
+/// What a link is protected with besides its token. Its length bounds what a thief of the database can guess; a reader who has the
 /// link alone is stopped by the number of tries.
 #[derive(Debug, Clone)]
 pub struct Passphrase(SecretString);

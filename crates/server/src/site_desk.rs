@@ -23,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const WRONG_BY_SOURCE: u32 = 10;
 /// Wrong passphrases of a link before the first pause: enough for mistyping.
 const WRONG_PASSPHRASES: u32 = 5;
-/// The first pause, which doubles up to the longest: some 30 tries a day, whoever asks from wherever.
+/// The first pause, which doubles up to the longest: some 30 tries a day, from all sources together.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 

@@ -54,7 +54,7 @@ pub struct ProviderConfig {
     pub organization_claim: String,
     /// The claim with the caller's scopes: a text with spaces between them, or an array.
     pub scope_claim: String,
-    /// The client by which people sign in to the web console. `None`: nobody signs in by the provider.
+    /// The client by which people sign in to the web console. `None`: the console does not offer the provider.
     pub client: Option<CodeClient>,
 }
 

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const FUNCTION: &str = "pbkdf2-sha256";
 
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
-/// Those who create links keep nobody from opening one.
+/// Apart from [`PLACES`], so that creating links does not delay opening them.
 static CREATING: Semaphore = Semaphore::const_new(1);
 
 /// The right to compute.

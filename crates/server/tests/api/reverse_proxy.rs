@@ -156,7 +156,7 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
     let open = |token: &Value| {
         curl(&format!("{}/site/open", nginx.url), &["-d", &json!({"token": token}).to_string()]).0
     };
-    assert!((0..12).all(|_| open(&json!("wgh_of-nobody")) == 403));
+    assert!((0..12).all(|_| open(&json!("wgh_unknown")) == 403));
     assert_eq!(open(&link["token"]), 200);
 
     // Errors link to their page, and so do statuses in plain JSON.

@@ -26,7 +26,7 @@ pub(super) struct Fetch {
 pub(super) struct Discovered {
     /// Its JWK set.
     pub(super) keys: Value,
-    /// `None`: it signs nobody in, or not over TLS.
+    /// `None`: the provider names none, or not over TLS.
     pub(super) endpoints: Option<Endpoints>,
 }
 
