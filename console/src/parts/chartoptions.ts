@@ -1,4 +1,4 @@
-// How uPlot draws the charts of the console. Series differ in dash as well as in colour.
+// How uPlot draws the charts of the console. Lines differ in dash as well as in colour, bars in lightness.
 import type uPlot from 'uplot';
 import uPlotClass from 'uplot';
 import { theme } from '../theme.svelte';
@@ -32,7 +32,7 @@ const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4,
 const RATES = Array.from({ length: 13 }, (_, power) => [1, 2, 4, 5].map((digit) => (digit * 10 ** power) / 8)).flat();
 
 function drawn(line: Line, index: number, bars: boolean): uPlot.Series {
-  const stroke = () => theme.colour(index === 0 ? '--series-1' : '--series-2');
+  const stroke = () => theme.colour(`--${bars ? 'bar' : 'series'}-${index + 1}`);
   if (bars) return { label: line.label, stroke, fill: stroke, points: { show: false }, paths: uPlotClass.paths.bars?.({ size: [0.8, 24] }) };
   return { label: line.label, stroke, width: 2, dash: index === 0 ? undefined : [6, 4], points: { show: false }, spanGaps: false };
 }

@@ -54,9 +54,27 @@ export function connections(metrics: Metrics): Series {
   };
 }
 
-/** Connections that were not served. */
+/** Reasons that have a series of their own; the rest is added up. */
+const REASONS = 3;
+
+/** Connections that were not served, by their reasons: the most frequent ones first. */
 export function failures(metrics: Metrics): Series {
-  return { ...axis(metrics), lines: [{ label: 'Not served', values: metrics.samples.map((one) => one.failures), summary: 'total' }] };
+  const totals = new Map<string, number>();
+  for (const sample of metrics.samples) {
+    for (const [reason, count] of Object.entries(sample.failuresByReason)) totals.set(reason, (totals.get(reason) ?? 0) + count);
+  }
+  const named = [...totals].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])).slice(0, REASONS).map(([reason]) => reason);
+  const lines: Line[] = named.map((label) => ({ label, values: metrics.samples.map((one) => one.failuresByReason[label] ?? 0), summary: 'total' }));
+  // Other reasons, and failures that were counted before reasons were kept.
+  const rest = metrics.samples.map((one) => named.reduce((left, reason) => left - (one.failuresByReason[reason] ?? 0), one.failures));
+  if (named.length === 0 || total(rest) > 0) lines.push({ label: named.length === 0 ? 'Not served' : 'other reasons', values: rest, summary: 'total' });
+  return { ...axis(metrics), lines };
+}
+
+/** Each line on top of those after it: what stacked bars are drawn from, the tallest first. */
+export function stacked(lines: Line[]): (number | null)[][] {
+  const above: number[] = [];
+  return lines.toReversed().map((line) => line.values.map((value, i) => (above[i] = (above[i] ?? 0) + (value ?? 0)))).toReversed();
 }
 
 /** Connections that are open now, as far as the newest sample says. */

@@ -1,6 +1,9 @@
 //! Charts of characters: a resource's traffic, each series with its unit, its times and what it adds up to.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use serde_json::Value;
 
@@ -70,7 +73,25 @@ pub(crate) fn all(metrics: &Value, width: usize, out: &mut impl Write) -> io::Re
             draw(&values, unit, width, out)?;
             axis(&times, values.len().min(places(width)), out)?;
         }
-        writeln!(out, "{:SCALE$} min {}, max {}{total}\n", "", short(least, unit), short(most, unit))?;
+        writeln!(out, "{:SCALE$} min {}, max {}{total}", "", short(least, unit), short(most, unit))?;
+        if name == "failures" {
+            reasons(samples, out)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The totals of the failures' reasons, the most frequent first.
+fn reasons(samples: &[Value], out: &mut impl Write) -> io::Result<()> {
+    let mut totals: BTreeMap<&str, f64> = BTreeMap::new();
+    for (reason, count) in samples.iter().filter_map(|s| s["failuresByReason"].as_object()).flatten() {
+        *totals.entry(reason).or_default() += count.as_f64().unwrap_or_default();
+    }
+    let mut totals: Vec<_> = totals.into_iter().collect();
+    totals.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (reason, count) in totals {
+        writeln!(out, "{:SCALE$} {} {}", "", cell(&reason.into()), short(count, ""))?;
     }
     Ok(())
 }
@@ -158,7 +179,7 @@ mod tests {
         let sample = |n: u32| {
             json!({
                 "at": format!("2026-01-01T{:02}:{:02}:00Z", 9 + n / 60, n % 60), "timestamp": n, "rx": n * 60_000,
-                "tx": 0, "connections": n % 7, "failures": u32::from(n == 30), "active": 3 + n % 2,
+                "tx": 0, "connections": n % 7, "failures": 3 * u32::from(n == 30), "failuresByReason": if n == 30 { json!({"no-agent": 1, "dial-timeout": 2}) } else { json!({}) }, "active": 3 + n % 2,
             })
         };
         let samples: Vec<_> = (0..120).map(sample).collect();

@@ -16,10 +16,10 @@ use std::{
 use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
-    Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FrontdoorId, GatewayId, Generation,
-    HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort, LocationId, MaxConnections,
-    MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, PreSharedKey, ProbeInterval, ProxyProtocol,
-    Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FailureReason, FrontdoorId,
+    GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort,
+    LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, PreSharedKey,
+    ProbeInterval, ProxyProtocol, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -148,6 +148,7 @@ text_fields!(
     HealthCheckType,
     ConnectionFault,
     ConnectionState,
+    FailureReason,
     Reason,
     Status
 );

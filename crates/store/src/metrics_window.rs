@@ -82,6 +82,23 @@ impl MetricsWindow {
         let last = now.as_second().div_euclid(wide) * wide;
         Ok(Self { period, step, first: last - (i64::from(samples) - 1) * wide, samples, resolution })
     }
+
+    /// The start of the first sample, Unix milliseconds.
+    pub(crate) fn start(&self) -> i64 {
+        self.first * 1000
+    }
+
+    /// The start of each sample, Unix milliseconds.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = i64> {
+        let (start, step) = (self.start(), i64::from(self.step) * 1000);
+        (0..i64::from(self.samples)).map(move |n| start + n * step)
+    }
+
+    /// The sample that a bucket, by its start, belongs to: `None` if it began after the window's end.
+    pub(crate) fn sample_of<'a, T>(&self, bucket: i64, samples: &'a mut [T]) -> Option<&'a mut T> {
+        let index = (bucket - self.start()) / (i64::from(self.step) * 1000);
+        samples.get_mut(usize::try_from(index).ok()?)
+    }
 }
 
 #[cfg(test)]

@@ -2,14 +2,20 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store, console_session, event_row, handover_link, idempotency,
+    MetricsWindow, Result, Store,
+    bulk::{parts, places},
+    console_session, event_row,
+    field::Argument,
+    handover_link, idempotency,
     metrics_window::{RESOLUTIONS, Resolution},
     row::rows,
     share_count::ShareCounts,
+    statement::bind,
 };
 use jiff::Timestamp;
-use std::collections::BTreeMap;
-use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
+use sqlx::AssertSqlSafe;
+use std::{collections::BTreeMap, fmt};
+use wicketgate_model::{FailureReason, ShareId, TrafficDelta, TunnelId};
 
 /// How long a deleted row stays readable, in microseconds: 30 days.
 const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
@@ -22,6 +28,15 @@ const RECORDS: i64 = 365 * 24 * 3600 * 1_000_000;
 pub enum TrafficScope {
     Share(ShareId),
     Tunnel(TunnelId),
+}
+
+impl fmt::Display for TrafficScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(id) => id.fmt(f),
+            Self::Tunnel(id) => id.fmt(f),
+        }
+    }
 }
 
 rows! {
@@ -43,6 +58,43 @@ rows! {
     }
 }
 
+/// What one report adds to a share's or a tunnel's buckets.
+#[derive(Debug, Default)]
+struct Carried {
+    sample: Sample,
+    by_reason: BTreeMap<FailureReason, u64>,
+}
+
+impl Carried {
+    fn add(&mut self, delta: &TrafficDelta) {
+        self.sample.add(&Sample {
+            timestamp: 0,
+            rx: delta.rx,
+            tx: delta.tx,
+            connections: delta.connections,
+            failures: delta.failed(),
+            active: 0,
+        });
+        // Peaks of one report are assumed to coincide.
+        self.sample.active = self.sample.active.saturating_add(delta.active);
+        for (reason, count) in &delta.failures {
+            let sum = self.by_reason.entry(*reason).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+}
+
+/// `{}` is for the rows.
+const ADD_BUCKETS: &str = "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
+    VALUES {} ON CONFLICT (scope, resolution, bucket) DO UPDATE SET rx = traffic.rx + excluded.rx, \
+    tx = traffic.tx + excluded.tx, connections = traffic.connections + excluded.connections, \
+    failures = traffic.failures + excluded.failures, \
+    active = CASE WHEN excluded.active > traffic.active THEN excluded.active ELSE traffic.active END";
+
+/// `{}` is for the rows.
+const ADD_FAILURES: &str = "INSERT INTO traffic_failure (scope, resolution, bucket, reason, count) VALUES {} \
+    ON CONFLICT (scope, resolution, bucket, reason) DO UPDATE SET count = traffic_failure.count + excluded.count";
+
 impl Sample {
     fn add(&mut self, other: &Self) {
         self.rx = self.rx.saturating_add(other.rx);
@@ -55,63 +107,75 @@ impl Sample {
 impl Store {
     /// Adds the traffic since the previous report, at `at`.
     pub async fn record_traffic(&self, at: Timestamp, deltas: &[TrafficDelta]) -> Result<()> {
-        let mut scopes: BTreeMap<String, Sample> = BTreeMap::new();
+        let mut scopes: BTreeMap<String, Carried> = BTreeMap::new();
         for delta in deltas {
-            let carried = Sample {
-                timestamp: 0,
-                rx: delta.rx,
-                tx: delta.tx,
-                connections: delta.connections,
-                failures: delta.failed(),
-                active: delta.active,
-            };
             for scope in [delta.share.to_string(), delta.tunnel.to_string()] {
-                let sum = scopes.entry(scope).or_default();
-                sum.add(&carried);
-                // Peaks of one report are assumed to coincide.
-                sum.active = sum.active.saturating_add(carried.active);
+                scopes.entry(scope).or_default().add(delta);
             }
         }
         if scopes.is_empty() {
             return Ok(());
         }
-        let mut tx = self.database.begin().await?;
-        let add = "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-                   ON CONFLICT (scope, resolution, bucket) DO UPDATE SET rx = traffic.rx + excluded.rx, \
-                   tx = traffic.tx + excluded.tx, connections = traffic.connections + excluded.connections, \
-                   failures = traffic.failures + excluded.failures, \
-                   active = CASE WHEN excluded.active > traffic.active THEN excluded.active ELSE traffic.active END";
-        for (scope, Sample { rx, tx: sent, connections, failures, active, .. }) in &scopes {
-            for resolution in &RESOLUTIONS {
-                let wide = i64::from(resolution.seconds);
+        // In the order of the primary keys, so that two writers never wait for each other.
+        let mut buckets = Vec::new();
+        let mut failures = Vec::new();
+        for (scope, Carried { sample, by_reason }) in &scopes {
+            for Resolution { seconds, .. } in &RESOLUTIONS {
+                let wide = i64::from(*seconds);
                 let bucket = at.as_second().div_euclid(wide) * wide * 1000;
-                tx.execute(add, &[scope, &wide, &bucket, rx, sent, connections, failures, active]).await?;
+                buckets.push((scope, wide, bucket, sample));
+                failures
+                    .extend(by_reason.iter().map(|(reason, count)| (scope, wide, bucket, *reason, *count)));
             }
+        }
+        let mut tx = self.database.begin().await?;
+        for part in parts(&buckets) {
+            let mut query = sqlx::query(AssertSqlSafe(ADD_BUCKETS.replace("{}", &places(part.len(), 8))));
+            for (scope, wide, bucket, Sample { rx, tx, connections, failures, active, .. }) in part {
+                query = bind(query, &[*scope, wide, bucket, rx, tx, connections, failures, active])?;
+            }
+            tx.run(query).await?;
+        }
+        for part in parts(&failures) {
+            let mut query = sqlx::query(AssertSqlSafe(ADD_FAILURES.replace("{}", &places(part.len(), 5))));
+            for (scope, wide, bucket, reason, count) in part {
+                query = bind(query, &[*scope, wide, bucket, reason, count])?;
+            }
+            tx.run(query).await?;
         }
         tx.commit().await
     }
 
     /// One sample for every step of the window, oldest first, zeros included.
     pub async fn traffic(&self, scope: TrafficScope, window: &MetricsWindow) -> Result<Vec<Sample>> {
-        let scope = match scope {
-            TrafficScope::Share(id) => id.to_string(),
-            TrafficScope::Tunnel(id) => id.to_string(),
-        };
         let select = "SELECT bucket AS timestamp, rx, tx, connections, failures, active FROM traffic \
                       WHERE scope = $1 AND resolution = $2 AND bucket >= $3 ORDER BY bucket";
-        let start = window.first * 1000;
-        let stored: Vec<Sample> = self.all(select, &[&scope, &window.resolution, &start]).await?;
-        let step = i64::from(window.step) * 1000;
-        let mut samples: Vec<Sample> = (0..i64::from(window.samples))
-            .map(|n| Sample { timestamp: start + n * step, ..Sample::default() })
-            .collect();
+        let values: [&dyn Argument; 3] = [&scope.to_string(), &window.resolution, &window.start()];
+        let stored: Vec<Sample> = self.all(select, &values).await?;
+        let mut samples: Vec<_> =
+            window.starts().map(|timestamp| Sample { timestamp, ..Sample::default() }).collect();
         for read in &stored {
-            let index = (read.timestamp - start) / step;
-            // A bucket that began after the window's end.
-            let Some(sample) = usize::try_from(index).ok().and_then(|i| samples.get_mut(i)) else { continue };
+            let Some(sample) = window.sample_of(read.timestamp, &mut samples) else { continue };
             sample.add(read);
             sample.active = sample.active.max(read.active);
+        }
+        Ok(samples)
+    }
+
+    /// The failures of each of the window's samples, by their reasons, without zeros.
+    pub async fn failures(
+        &self,
+        scope: TrafficScope,
+        window: &MetricsWindow,
+    ) -> Result<Vec<BTreeMap<FailureReason, u64>>> {
+        let select = "SELECT bucket, reason, count FROM traffic_failure \
+                      WHERE scope = $1 AND resolution = $2 AND bucket >= $3";
+        let values: [&dyn Argument; 3] = [&scope.to_string(), &window.resolution, &window.start()];
+        let mut samples: Vec<_> = window.starts().map(|_| BTreeMap::new()).collect();
+        for (bucket, reason, count) in self.all::<(i64, FailureReason, u64)>(select, &values).await? {
+            let Some(sample) = window.sample_of(bucket, &mut samples) else { continue };
+            let sum: &mut u64 = sample.entry(reason).or_default();
+            *sum = sum.saturating_add(count);
         }
         Ok(samples)
     }
@@ -123,8 +187,9 @@ impl Store {
         let mut tx = self.database.begin().await?;
         for Resolution { seconds, kept } in &RESOLUTIONS {
             let oldest = (now.as_second() - i64::from(kept + seconds)) * 1000;
-            tx.execute("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2", &[seconds, &oldest])
-                .await?;
+            let values: [&dyn Argument; 2] = [seconds, &oldest];
+            tx.execute("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2", &values).await?;
+            tx.execute("DELETE FROM traffic_failure WHERE resolution = $1 AND bucket < $2", &values).await?;
         }
         let old = now.as_microsecond() - RETENTION;
         let mut counts = ShareCounts::default();

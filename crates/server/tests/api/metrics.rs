@@ -2,6 +2,7 @@ use crate::harness::{TestApp, at};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
+use serde_json::json;
 use wicketgate_model::{FailureReason, TrafficDelta};
 
 #[tokio::test]
@@ -28,6 +29,9 @@ async fn samples_add_up_and_include_zeros() {
         assert_eq!(samples.len(), 120);
         let sum = |name: &str| samples.iter().map(|s| s[name].as_u64().unwrap()).sum::<u64>();
         assert_eq!((sum("rx"), sum("tx"), sum("connections"), sum("failures")), (8331, 1321, 2, 1));
+        let by_reason: Vec<_> = samples.iter().map(|s| &s["failuresByReason"]).collect();
+        assert_eq!(by_reason.iter().filter(|reasons| ***reasons == json!({"no-agent": 1})).count(), 1);
+        assert_eq!(by_reason.iter().filter(|reasons| ***reasons == json!({})).count(), 119);
         for sample in samples {
             let at: Timestamp = sample["at"].as_str().unwrap().parse().unwrap();
             assert_eq!(sample["timestamp"], at.as_millisecond());
@@ -39,7 +43,7 @@ async fn samples_add_up_and_include_zeros() {
     assert_eq!(app.get(&path).await.body["period"], 86_400);
     let few = app.get(&format!("{path}?duration=PT1M&step=30s")).await;
     assert_json_snapshot!("few", app.shown(&few), {".body.samples[].rx" => "[n]", ".body.samples[].tx" => "[n]",
-        ".body.samples[].connections" => "[n]", ".body.samples[].failures" => "[n]", ".body.samples[].active" => "[n]"});
+        ".body.samples[].connections" => "[n]", ".body.samples[].failures" => "[n]", ".body.samples[].failuresByReason" => "[reasons]", ".body.samples[].active" => "[n]"});
     for bad in [
         "duration=",
         "duration=1",

@@ -4,6 +4,8 @@ use super::{duration, query::Query};
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use wicketgate_model::FailureReason;
 use wicketgate_store::{InvalidWindow, MetricsWindow, Sample};
 
 #[derive(Debug, Serialize)]
@@ -19,11 +21,13 @@ pub(in crate::api) struct Metrics {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct MetricsSample {
     rx: u64,
     tx: u64,
     connections: u64,
     failures: u64,
+    failures_by_reason: BTreeMap<FailureReason, u64>,
     active: u64,
     at: Timestamp,
     /// `at` in Unix milliseconds.
@@ -35,13 +39,14 @@ impl Metrics {
         scope: &'static str,
         id: String,
         window: &MetricsWindow,
-        samples: &[Sample],
+        samples: Vec<(Sample, BTreeMap<FailureReason, u64>)>,
     ) -> Self {
-        let sample = |s: &Sample| MetricsSample {
+        let sample = |(s, failures_by_reason): (Sample, _)| MetricsSample {
             rx: s.rx,
             tx: s.tx,
             connections: s.connections,
             failures: s.failures,
+            failures_by_reason,
             active: s.active,
             at: Timestamp::from_millisecond(s.timestamp).unwrap_or(Timestamp::MIN),
             timestamp: s.timestamp,
@@ -51,7 +56,7 @@ impl Metrics {
             id,
             period: window.period,
             step: window.step,
-            samples: samples.iter().map(sample).collect(),
+            samples: samples.into_iter().map(sample).collect(),
         }
     }
 }
