@@ -42,6 +42,12 @@ export function ago(at: string | Date | undefined | null, now: number = Date.now
   return seconds < 2 ? 'just now' : `${duration(seconds)} ago`;
 }
 
+/** `0.4 ms`, `12 ms`; what is too short for the clock of a check is `< 0.1 ms`. */
+export function latency(milliseconds: number): string {
+  if (milliseconds < 0.05) return '< 0.1 ms';
+  return `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
+}
+
 /** `1.2 MB`: decimal units, as network counters have. */
 export function bytes(count: number | undefined | null): string {
   if (count === undefined || count === null) return DASH;
@@ -129,6 +135,29 @@ export function agentState(agent: Pick<Agent, 'status' | 'unansweredSince' | 'cl
   if (agent.unansweredSince) return { tone: 'bad', word: 'Silent' };
   if (agent.clockSecondsAhead !== undefined) return { tone: 'warn', word: 'Connected, wrong clock' };
   return { tone: 'ok', word: 'Connected' };
+}
+
+/** What an execution did, before `by somebody` and before the name of a resource. */
+const ACTIONS: Record<string, [done: string, did: string]> = {
+  CREATE: ['Created', 'Created'],
+  UPDATE: ['Changed', 'Changed'],
+  DELETE: ['Deleted', 'Deleted'],
+  ROTATE_KEY: ['Key replaced', 'Replaced the key of'],
+  READ_KEY: ['Key read', 'Read the key of'],
+  ENROL: ['Enrolled', 'Enrolled'],
+  CLOSE_CONNECTIONS: ['Connections closed', 'Closed connections of'],
+  RESET: ['Reset', 'Reset'],
+  OPEN: ['Opened', 'Opened'],
+};
+
+/** `Key read`, to be followed by who did it. */
+export function actionDone(action: string): string {
+  return ACTIONS[action]?.[0] ?? action;
+}
+
+/** `Read the key of`, to be followed by the resource. */
+export function actionDid(action: string): string {
+  return ACTIONS[action]?.[1] ?? action;
 }
 
 export function environmentState(environment: Pick<Environment, 'status'>): State {

@@ -8,8 +8,17 @@ import type { Line, Unit } from './series';
 const HEIGHT = 170;
 const FONT = '11px system-ui, sans-serif';
 
+export interface Look {
+  unit: Unit;
+  /** For numbers that are counted in each sample. */
+  bars: boolean;
+  /** All values are zero: an axis of values would say nothing. */
+  idle: boolean;
+  width: number;
+}
+
 /** Options for `lines`; `moved` is told the sample under the cursor. */
-export function optionsOf(lines: Line[], unit: Unit, bars: boolean, width: number, moved: (index: number | null) => void): uPlot.Options {
+export function optionsOf(lines: Line[], { unit, bars, idle, width }: Look, moved: (index: number | null) => void): uPlot.Options {
   const grid = { stroke: () => theme.colour('--line'), width: 1 };
   const axis = { stroke: () => theme.colour('--ink-3'), font: FONT, grid, ticks: { ...grid, size: 4 } };
   return {
@@ -20,7 +29,7 @@ export function optionsOf(lines: Line[], unit: Unit, bars: boolean, width: numbe
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, room(high, unit)] } },
     axes: [
       { ...axis, size: 32, space: 70, values: (_plot, times, _index, _space, step) => times.map((time) => axisTime(time, step)) },
-      { ...axis, size: 68, values: (_plot, values) => values.map((value) => quantity(value, unit)), incrs: unit === 'count' ? WHOLE : RATES },
+      { ...axis, size: 68, values: (_plot, values) => values.map((value) => (idle && value > 0 ? '' : quantity(value, unit))), incrs: unit === 'count' ? WHOLE : RATES },
     ],
     series: [{}, ...lines.map((line, i) => drawn(line, i, bars))],
     hooks: { setCursor: [(plot) => moved(plot.cursor.idx ?? null)] },

@@ -95,6 +95,18 @@ export function peak(values: (number | null)[]): number | null {
   return values.reduce<number | null>((top, value) => (value !== null && (top === null || value > top) ? value : top), null);
 }
 
+/** Without the samples that ended before there was anything to measure, which the API has as zeros. */
+export function since(series: Series, beginning: string | undefined): Series {
+  const begun = beginning === undefined ? -Infinity : Date.parse(beginning) / 1000;
+  const known = (values: (number | null)[]) => values.map((value, i) => (series.times[i]! + series.step <= begun ? null : value));
+  return { ...series, lines: series.lines.map((line) => ({ ...line, values: known(line.values) })) };
+}
+
+/** Whether nothing was measured but zeros. */
+export function isIdle(series: Series): boolean {
+  return series.lines.every((line) => line.values.every((value) => !value));
+}
+
 function axis(metrics: Metrics): { times: number[]; step: number } {
   return { times: metrics.samples.map((one) => one.timestamp / 1000), step: metrics.step };
 }
