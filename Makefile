@@ -46,6 +46,7 @@ demo-down: ## End a demo that was left running, and remove what it made
 
 # Every executable that a test starts is built with the tests, once.
 test: install console ## Run every test (as root: they make network namespaces); also under a kernel with ESP, and of the packages
+	cd console && npm run --silent unit
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  set -x; $(CARGO) nextest run --locked --workspace $(if $(CI),--profile ci); \
 	else \
