@@ -52,8 +52,8 @@ test('a tunnel that is down says what the gateway has seen', () => {
   const [problem] = at({ tunnel: down }, 'tunnel').problems;
   assert.match(problem!.message, /received nothing from 203\.0\.113\.2/);
   assert.equal(problem!.documented, false);
-  const refused = { ...down, connection: { ...down.connection, lastError: { reason: 'NoProposalChosen', message: 'no common proposal', since: AT } } } as Tunnel;
-  assert.equal(at({ tunnel: refused }, 'tunnel').problems[0]?.reason, 'NoProposalChosen');
+  const refused = { ...down, connection: { ...down.connection, lastError: { reason: 'NoCommonIkeProposal', message: 'no common proposal', since: AT } } } as unknown as Tunnel;
+  assert.equal(at({ tunnel: refused }, 'tunnel').problems[0]?.reason, 'NoCommonIkeProposal');
   assert.equal(at({ tunnel: refused }, 'site').state, 'UNKNOWN');
 });
 
