@@ -52,6 +52,8 @@ pub(in crate::api) struct Heard {
     last_packet_at: Option<Timestamp>,
     #[serde(serialize_with = "as_text")]
     stage: HeardStage,
+    /// Of a connection that is up: what `words` are about.
+    warning: Option<ConnectionDoubt>,
     #[serde(flatten)]
     words: Words,
 }
@@ -69,7 +71,8 @@ impl HeardFacts<'_> {
 impl Heard {
     pub(in crate::api) fn of(facts: &HeardFacts<'_>) -> Self {
         let stage = stage(facts);
-        Self { last_packet_at: facts.packet_at, stage, words: words(stage, facts) }
+        let warning = warning(stage, facts).map(|warning| warning.reason);
+        Self { last_packet_at: facts.packet_at, stage, warning, words: words(stage, facts) }
     }
 
     pub(in crate::api) fn words(self) -> Words {
@@ -98,6 +101,12 @@ fn stage(facts: &HeardFacts<'_>) -> HeardStage {
     }
 }
 
+/// The first doubt about a connection that is up.
+fn warning<'a>(stage: HeardStage, facts: &'a HeardFacts<'_>) -> Option<&'a ConnectionWarning> {
+    let is_up = stage == HeardStage::Up && facts.gateway.is_some();
+    facts.connection.warnings.first().filter(|_| is_up)
+}
+
 fn words(stage: HeardStage, facts: &HeardFacts<'_>) -> Words {
     let (connection, spec) = (&facts.connection, &facts.tunnel.spec);
     let (gateway, own) = (facts.gateway(), spec.peer_address);
@@ -106,7 +115,7 @@ fn words(stage: HeardStage, facts: &HeardFacts<'_>) -> Words {
             "the provider's gateway runs without IPsec",
             "Connect to the services without a tunnel",
         ),
-        (HeardStage::Up, _) => match connection.warnings.first() {
+        (HeardStage::Up, _) => match warning(stage, facts) {
             Some(warning) => doubt(warning, facts),
             None => Words::new("your device is connected", "Connect to the services"),
         },

@@ -147,11 +147,16 @@ fn a_doubt_about_a_connection_that_is_up_is_told() {
             ..Connection::down(row.created_at)
         };
         let told = Heard::of(&HeardFacts { connection, ..facts(&row) });
-        assert_eq!(told.stage, HeardStage::Up);
-        assert!(
-            told.words.message != "your device is connected"
-                && !told.words.message.contains("loadBalancerIp")
-        );
+        assert_eq!((told.stage, told.warning), (HeardStage::Up, Some(doubt)));
+        assert!(!told.words.message.contains("loadBalancerIp"), "{}", told.words.message);
         assert_eq!(told.words.message.contains("4711/tcp"), doubt == ConnectionDoubt::PortWithoutShare);
     }
+    // It is one about a connection, and not about what was before it.
+    let connection = Connection {
+        warnings: vec![ConnectionWarning::new(ConnectionDoubt::PeerSilent, "", row.created_at)],
+        ..Connection::down(row.created_at)
+    };
+    assert_eq!(Heard::of(&HeardFacts { connection, ..facts(&row) }).warning, None);
+    let connection = Connection { state: ConnectionState::Up, ..Connection::down(row.created_at) };
+    assert_eq!(Heard::of(&HeardFacts { connection, ..facts(&row) }).warning, None);
 }
