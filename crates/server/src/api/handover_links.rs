@@ -65,7 +65,7 @@ pub(super) async fn create(
     let LinkRequest { description, expires_at, max_uses, passphrase } =
         link_request(body.object_or_nothing()?, context.at)?;
     let passphrase = match passphrase {
-        Some(passphrase) => Some(Place::to_create().await?.kept(passphrase).await?),
+        Some(passphrase) => Some(Place::to_create(at.id()).await?.kept(passphrase).await?),
         None => None,
     };
     let token = HandoverToken::of_link()?;

@@ -6,17 +6,18 @@ use crate::error::ApiError;
 use aws_lc_rs::pbkdf2::{PBKDF2_HMAC_SHA256, derive, verify};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::spawn_blocking,
     time::timeout,
 };
-use wicketgate_model::Passphrase;
+use wicketgate_model::{FrontdoorId, Passphrase};
+use wicketgate_system::Mutex;
 
 /// As OWASP advises for this function (Password Storage Cheat Sheet, 2023).
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(599_999);
-/// Few of the host's processors, since anyone with a link has it computed.
+/// Few of the host's processors, since anyone with a link has it computed. As many again are for new links.
 const AT_ONCE: usize = 2;
 /// Several computations, for those who come at the same time.
 const WAIT: Duration = Duration::from_secs(5);
@@ -25,30 +26,36 @@ const FUNCTION: &str = "pbkdf2-sha256";
 
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 /// Apart from [`PLACES`], so that creating links does not delay opening them.
-static CREATING: Semaphore = Semaphore::const_new(1);
+static CREATING: Semaphore = Semaphore::const_new(AT_ONCE);
+/// A place each for the Frontdoors that create links now: however many one has to create, it waits for [`CREATING`] once.
+static FRONTDOORS: Mutex<BTreeMap<FrontdoorId, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// The right to compute.
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: SemaphorePermit<'static>,
+    _of_frontdoor: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
     /// Waits until few others compute.
     pub(crate) async fn take() -> Result<Self, ApiError> {
-        Self::of(&PLACES).await
-    }
-
-    /// For a passphrase of a new link.
-    pub(crate) async fn to_create() -> Result<Self, ApiError> {
-        Self::of(&CREATING).await
-    }
-
-    async fn of(places: &'static Semaphore) -> Result<Self, ApiError> {
-        let place = timeout(WAIT, places.acquire()).await.ok().and_then(Result::ok);
+        let place = timeout(WAIT, PLACES.acquire()).await.ok().and_then(Result::ok);
         place
-            .map(|permit| Self { _permit: permit })
+            .map(|permit| Self { _permit: permit, _of_frontdoor: None })
             .ok_or_else(|| ApiError::too_many_requests("Too many passphrases are checked; try again later"))
+    }
+
+    /// For a passphrase of a new link. Waits until no other of the Frontdoor, and few others, are computed.
+    pub(crate) async fn to_create(frontdoor: FrontdoorId) -> Result<Self, ApiError> {
+        let own = of_frontdoor(frontdoor);
+        let place = async {
+            let own = own.acquire_owned().await.ok()?;
+            Some(Self { _permit: CREATING.acquire().await.ok()?, _of_frontdoor: Some(own) })
+        };
+        timeout(WAIT, place).await.ok().flatten().ok_or_else(|| {
+            ApiError::too_many_requests("Too many links with a passphrase are created; try again later")
+        })
     }
 
     /// What is stored of a new passphrase.
@@ -77,6 +84,13 @@ impl Place {
     }
 }
 
+fn of_frontdoor(frontdoor: FrontdoorId) -> Arc<Semaphore> {
+    let mut all = FRONTDOORS.lock();
+    // Whoever computes or waits has one.
+    all.retain(|_, place| Arc::strong_count(place) > 1);
+    Arc::clone(all.entry(frontdoor).or_insert_with(|| Arc::new(Semaphore::new(1))))
+}
+
 fn parts(kept: &str) -> Option<(NonZeroU32, Vec<u8>, Vec<u8>)> {
     let mut parts = kept.split('$');
     let (function, rounds) = (parts.next()?, parts.next()?.parse().ok()?);
@@ -87,6 +101,22 @@ fn parts(kept: &str) -> Option<(NonZeroU32, Vec<u8>, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frontdoor_that_creates_many_links_does_not_hold_up_another() {
+        let create = |n| Place::to_create(FrontdoorId::new(Uuid::from_u128(n)));
+        let one = create(1).await.unwrap();
+        let (second, other) = tokio::join!(create(1), create(2));
+        assert!(second.is_err() && other.is_ok());
+        // In all, they are bounded.
+        assert!(create(3).await.is_err());
+        drop(one);
+        assert!(create(3).await.is_ok());
+        drop(other);
+        assert!(create(1).await.is_ok());
+        assert_eq!(FRONTDOORS.lock().len(), 1, "Frontdoors that create nothing are kept");
+    }
 
     #[tokio::test]
     async fn a_passphrase_is_recognized_by_what_is_kept_of_it() {
