@@ -317,6 +317,10 @@ impl From<StoreError> for ApiError {
             ),
             StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
             StoreError::HasShares { count, .. } => Self::conflict(format!("In use by {count} shares")),
+            StoreError::TooManyLinks(count) => Self::conflict(format!(
+                "{count} handover links have neither expired nor been revoked, as many as a tunnel may have: \
+                 revoke one that is not needed"
+            )),
             StoreError::SourceOutside { with, source_cidr, peer_cidr } => Self::conflict(format!(
                 "peerCidr can't be {peer_cidr}: allowedSources of IPsec share {with} has {source_cidr}, \
                  which is not within it"

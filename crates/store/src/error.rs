@@ -17,6 +17,9 @@ pub enum StoreError {
     /// A tunnel with live shares can't be deleted; `first` is the oldest.
     #[error("in use by {count} shares")]
     HasShares { count: u64, first: NamedRow },
+    /// A tunnel has as many handover links that can be opened, or have pages open, as it may.
+    #[error("the tunnel has {0} handover links that have not ended")]
+    TooManyLinks(u32),
     /// There is no such row.
     #[error("not found")]
     Missing,

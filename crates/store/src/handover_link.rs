@@ -17,6 +17,9 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use wicketgate_model::{Description, FrontdoorId, HandoverLinkId, MaxUses, TunnelId, text_enum};
 
+/// Links of a tunnel that have not ended: more than engineers that a site has, and few enough to look through.
+pub const MOST_LINKS: u32 = 20;
+
 rows! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct HandoverLinkRow {
@@ -106,7 +109,7 @@ impl Store {
         self.find(select, &[token_sha256]).await
     }
 
-    /// For a tunnel that is live.
+    /// For a tunnel that is live. Fails with [`StoreError::TooManyLinks`] while [`MOST_LINKS`] of its links have not ended.
     pub async fn create_handover_link(
         &self,
         frontdoor: FrontdoorId,
@@ -118,6 +121,7 @@ impl Store {
         self.write(context, move |write| {
             async move {
                 let _: TunnelRow = write.live(frontdoor, &tunnel).await?;
+                write.has_room_for_link(tunnel).await?;
                 let id = HandoverLinkId::new((write.context.fresh)());
                 let set = Assignments::of(&spec).and(&[
                     ("id", &id),
@@ -182,6 +186,14 @@ impl Store {
 }
 
 impl Write {
+    /// Counts as [`HandoverLinkRow::has_ended`] does. No other write counts at the same time: this one has locked the tunnel.
+    async fn has_room_for_link(&mut self, tunnel: TunnelId) -> Result<()> {
+        let count =
+            "SELECT COUNT(*) FROM handover_link WHERE tunnel = $1 AND revoked_at IS NULL AND expires_at > $2";
+        let (count,): (u32,) = self.tx.one(count, &[&tunnel, &self.context.at]).await?;
+        if count < MOST_LINKS { Ok(()) } else { Err(StoreError::TooManyLinks(count)) }
+    }
+
     async fn record_link(
         &mut self,
         frontdoor: FrontdoorId,

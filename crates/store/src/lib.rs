@@ -76,7 +76,7 @@ pub use execution::{Action, ExecutionStatus, ResourceType};
 pub use execution_row::ExecutionRow;
 pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
-pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState};
+pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, MOST_LINKS};
 pub use idempotency::{Claimed, KeptAnswer};
 pub use list::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
 pub use list_column::{Column, ColumnType};

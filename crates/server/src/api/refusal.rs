@@ -20,6 +20,11 @@ pub(super) fn refused(kind: ResourceKind, of: NamedRow) -> impl FnOnce(StoreErro
              ipsec-shares?ipsecTunnelId={} lists them",
             of.id
         )),
+        StoreError::TooManyLinks(count) => ApiError::conflict(format!(
+            "{kind} {of} has {count} handover links that have neither expired nor been revoked, as many as it may: \
+             revoke one that is not needed; ipsec-tunnels/{}/handover-links lists them",
+            of.id
+        )),
         StoreError::Stale => ApiError::conflict(format!(
             "{kind} {of} was changed by another request at the same time; try again"
         )),

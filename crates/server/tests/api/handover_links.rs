@@ -70,6 +70,22 @@ async fn a_repeated_request_makes_one_link_whose_token_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_tunnel_has_at_most_twenty_links_that_have_not_ended() {
+    let (app, tunnel, _) = TestApp::with_site().await;
+    let links = format!("{}/handover-links", at("ipsec-tunnels", &tunnel));
+    let mut first = String::new();
+    for n in 0..20 {
+        let made = app.post(&links, json!({})).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{n}: {}", made.text);
+        first = made.headers["location"].to_str().unwrap().to_owned();
+    }
+    let refused = app.post(&links, json!({})).await;
+    assert_json_snapshot!("too_many", app.shown(&refused));
+    assert_eq!(app.delete(&first).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(app.post(&links, json!({})).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn a_link_is_found_at_its_own_tunnel_only() {
     let (app, tunnel, _) = TestApp::with_site().await;
     let other = app.post("ipsec-tunnels", crate::harness::tunnel("customer-b", 2)).await.body;

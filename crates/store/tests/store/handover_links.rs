@@ -6,8 +6,8 @@ use crate::{
 };
 use wicketgate_model::{Standing, Status};
 use wicketgate_store::{
-    Action, HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, Resource, ResourceType, StatusUpdate,
-    Store, StoreError, WriteContext,
+    Action, HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, MOST_LINKS, Resource, ResourceType,
+    StatusUpdate, Store, StoreError, WriteContext,
 };
 
 fn spec(n: u8, max_uses: i64) -> HandoverLinkSpec {
@@ -84,6 +84,32 @@ fn many_opens_at_once_use_a_link_up_once() {
             opened += usize::from(each.await.unwrap());
         }
         assert_eq!(opened, 3);
+    });
+}
+
+#[test]
+fn a_tunnel_has_so_many_links_that_have_not_ended() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let create = async |n: usize, at: i64| {
+            let context = WriteContext { at: after(at), ..context() };
+            let spec = HandoverLinkSpec { expires_at: after(at + 3600), ..spec(n.try_into().unwrap(), 1) };
+            store.create_handover_link(site.frontdoor, site.tunnel, &spec, &context).await
+        };
+        let many = futures_util::future::join_all((0..30).map(|n| create(n, 0))).await;
+        let (made, refused): (Vec<_>, Vec<_>) = many.into_iter().partition(Result::is_ok);
+        assert_eq!(u32::try_from(made.len()).unwrap(), MOST_LINKS);
+        assert!(
+            refused.iter().all(|e| matches!(e, Err(StoreError::TooManyLinks(MOST_LINKS)))),
+            "{refused:?}"
+        );
+        // One that is used up has its pages open. One that was revoked makes room, as those do that expire.
+        let one = made[0].as_ref().unwrap();
+        assert!(open(&store, one, 1, 1).await);
+        assert!(create(30, 2).await.is_err());
+        store.revoke_handover_link(site.frontdoor, one.id, &context()).await.unwrap();
+        assert!(create(31, 3).await.is_ok() && create(32, 4).await.is_err());
+        assert!(create(33, 3600).await.is_ok());
     });
 }
 
