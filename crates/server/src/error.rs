@@ -87,6 +87,8 @@ wicketgate_model::text_enum!(
         PassphraseRequired = "passphrase_required",
         /// The passphrase is not that of the handover link.
         PassphraseWrong = "passphrase_wrong",
+        /// The gateway has not connected since the server started: what it alone knows is missing.
+        GatewayNotConnected = "gateway_not_connected",
         /// A defect of the server, or of what it stores.
         Internal = "internal",
         /// The server cannot serve the request now: most often, its database does not answer.
@@ -283,6 +285,13 @@ impl ApiError {
 
     pub(crate) fn passphrase_wrong() -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::PassphraseWrong, "The passphrase is wrong")
+    }
+
+    pub(crate) fn gateway_not_connected() -> Self {
+        let error = ErrorCode::GatewayNotConnected;
+        let message =
+            "The gateway has not connected yet, so that its address is not known: try again in some seconds";
+        Self { error, ..Self::unavailable(message) }
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {

@@ -33,7 +33,7 @@ use std::{convert::Infallible, net::IpAddr, net::Ipv4Addr, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_link::IKE_LOG_LINES;
-use wicketgate_model::{Connection, HandoverLinkId, Status};
+use wicketgate_model::{Connection, HandoverLinkId};
 use wicketgate_store::{
     Filter, FilterValue, HandoverLinkRow, HandoverLinkState, ListRequest, PageRequest, TunnelRow,
     WriteContext, column::share as column,
@@ -125,7 +125,7 @@ pub(super) async fn configuration(
     if again.is_none_or(|link| link.has_ended(now())) {
         return Err(ApiError::link_invalid());
     }
-    if !matches!(tunnel.standing.status, Status::Deployed | Status::Disabled) {
+    if !vpn_config::is_at_gateway(&tunnel) {
         return Err(ApiError::conflict(
             "The provider's gateway is not ready for the tunnel yet: try again soon",
         ));

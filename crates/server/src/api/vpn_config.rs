@@ -2,7 +2,6 @@
 
 use super::{
     access::{Answer, Id, WritesShares},
-    refusal::refused,
     tunnels::find,
     wire::{
         answer::Format,
@@ -12,7 +11,7 @@ use super::{
     },
 };
 use crate::{
-    error::{ApiError, ResourceKind, capitalized},
+    error::{ApiError, capitalized},
     state::AppState,
 };
 use axum::{
@@ -40,10 +39,22 @@ pub(super) async fn get(
         return Err(ApiError::bad_request(format!("format must be one of {}", FORMATS.join(", "))));
     }
     let tunnel = find(&at, id).await?;
+    if !is_at_gateway(&tunnel) {
+        let (named, status) = (tunnel.named(), tunnel.standing.status);
+        return Err(ApiError::conflict(format!(
+            "IPsec tunnel {named} is not DEPLOYED yet: its status is {status}"
+        )));
+    }
     handed_out(&at.state, &tunnel, format, accepted, &at.write_context()).await
 }
 
-/// The configuration in one of [`FORMATS`], once it is recorded who reads the key.
+/// Whether the gateway knows the tunnel as it is, so that a device with its configuration can connect.
+pub(super) fn is_at_gateway(tunnel: &TunnelRow) -> bool {
+    matches!(tunnel.standing.status, Status::Deployed | Status::Disabled)
+}
+
+/// The configuration in one of [`FORMATS`], once it is recorded who reads the key. Its reader may be the engineer of the site:
+/// no error has an id.
 pub(super) async fn handed_out(
     state: &AppState,
     tunnel: &TunnelRow,
@@ -51,39 +62,52 @@ pub(super) async fn handed_out(
     accepted: Result<Format, ApiError>,
     context: &WriteContext,
 ) -> Answer {
-    let id = tunnel.id;
-    if !matches!(tunnel.standing.status, Status::Deployed | Status::Disabled) {
-        let status = tunnel.standing.status;
-        return Err(ApiError::conflict(format!(
-            "IPsec tunnel {} is not DEPLOYED yet: its status is {status}",
-            tunnel.named()
-        )));
-    }
+    let (id, location) = (tunnel.id, &tunnel.spec.location);
+    // It tells both when it connects for the first time.
+    let esp = state.gateways.esp_at(location).ok_or_else(ApiError::gateway_not_connected)?;
     let gateway = state
         .gateways
-        .public_address_at(&tunnel.spec.location)
+        .public_address_at(location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     // Such a gateway supports ESP only in UDP (RFC 3948).
-    let is_userland = state.gateways.esp_at(&tunnel.spec.location) == Some(EspMode::Userland);
-    let config = VpnConfig::new(tunnel, gateway, is_userland);
+    let config = VpnConfig::new(tunnel, gateway, esp == EspMode::Userland);
     let mut answer = match render(format, &config) {
         None => {
             accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(tunnel.frontdoor, id))])
         }
         Some(text) => {
-            let text = text.map_err(|error| match error {
-                RenderError::Inexpressible(why) => ApiError::conflict(capitalized(&why.to_string())),
-                RenderError::Template(error) => {
-                    error!(tunnel.id = %id, format, %error, "the template of a device format failed");
-                    ApiError::internal(format_args!("tunnel {id}"))
-                }
-            })?;
+            let text = text.map_err(|error| not_rendered(error, tunnel, format))?;
             ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
         }
     };
     answer.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     answer.headers_mut().remove(ETAG);
-    let recorded = state.store.record_key_read(tunnel.frontdoor, id, context).await;
-    recorded.map_err(refused(ResourceKind::Tunnel, tunnel.named()))?;
+    state.store.record_key_read(tunnel.frontdoor, id, context).await?;
     Ok(answer)
+}
+
+fn not_rendered(error: RenderError, tunnel: &TunnelRow, format: &str) -> ApiError {
+    match error {
+        RenderError::Inexpressible(why) => ApiError::conflict(capitalized(&why.to_string())),
+        RenderError::Template(error) => {
+            let (id, name) = (tunnel.id, &tunnel.spec.name);
+            error!(tunnel.id = %id, tunnel.name = %name, format, %error, "the template of a device format failed");
+            ApiError::internal(format_args!("the format {format} of tunnel {name}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::wire::site::heard::tests::tunnel;
+    use minijinja::{Error, ErrorKind};
+
+    #[test]
+    fn a_template_that_fails_is_told_without_an_id() {
+        let error = RenderError::Template(Error::new(ErrorKind::UndefinedError, "preSharedKey"));
+        let told = format!("{:?}", not_rendered(error, &tunnel(), "vyos"));
+        assert!(told.contains("see the server log for the format vyos of tunnel customer-a"), "{told}");
+        assert!(!told.contains("tnl-") && !told.contains("preSharedKey"), "{told}");
+    }
 }

@@ -69,14 +69,27 @@ impl TestApp {
     }
 
     pub(crate) async fn with_provider(provider: Option<Arc<Provider>>) -> Self {
+        let app = Self::unlinked(provider).await;
+        app.gateway.view.linked(hello(EspMode::Userland));
+        app
+    }
+
+    /// Its gateway has not connected yet.
+    pub(crate) async fn unlinked(provider: Option<Arc<Provider>>) -> Self {
         let dir = TempDir::new().unwrap();
         let file = || dir.path().join("wicketgate.db").display().to_string();
         let place = postgres::fresh().unwrap().unwrap_or_else(file);
-        Self::on(&place, dir, provider).await
+        Self::start(&place, dir, provider).await
     }
 
     /// On a database of the test's own.
-    pub(crate) async fn on(place: &str, dir: TempDir, provider: Option<Arc<Provider>>) -> Self {
+    pub(crate) async fn on(place: &str, dir: TempDir) -> Self {
+        let app = Self::start(place, dir, None).await;
+        app.gateway.view.linked(hello(EspMode::Userland));
+        app
+    }
+
+    async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>) -> Self {
         let store = Store::open(place).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
@@ -86,7 +99,6 @@ impl TestApp {
             view: SharedView::new(Timestamp::now()),
             rpc: GatewayRpc::new(to_gateway),
         };
-        gateway.view.linked(hello(EspMode::Userland));
         let config = StateConfig {
             store: store.clone(),
             auth: Auth {

@@ -34,7 +34,7 @@ async fn a_stopped_database_is_reported_within_two_seconds() {
         return;
     }
     let Some(server) = OwnPostgres::start().unwrap() else { return };
-    let app = TestApp::on(&server.url, TempDir::new().unwrap(), None).await;
+    let app = TestApp::on(&server.url, TempDir::new().unwrap()).await;
     assert_eq!(app.get("ipsec-tunnels").await.status, StatusCode::OK);
     assert_eq!(ready(&app).await.0, StatusCode::OK);
 
@@ -97,8 +97,7 @@ async fn a_full_disk_is_named_and_is_not_ready_until_it_has_room() {
     };
     let dir = Path::new(&dir);
     let app =
-        TestApp::on(dir.join("wicketgate.db").to_str().unwrap(), TempDir::new_in("/tmp").unwrap(), None)
-            .await;
+        TestApp::on(dir.join("wicketgate.db").to_str().unwrap(), TempDir::new_in("/tmp").unwrap()).await;
     assert_eq!(app.post("ipsec-tunnels", tunnel("before", 1)).await.status, StatusCode::ACCEPTED);
     assert_eq!(ready(&app).await.0, StatusCode::OK);
 

@@ -25,8 +25,28 @@ async fn the_configuration_has_all_that_a_remote_site_needs() {
         assert_eq!(app.get(&format!("{path}?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
     }
     app.gateway.view.linked(GatewayHello { public_address: None, ..hello(EspMode::Off) });
-    assert_eq!(app.get(&path).await.status, StatusCode::CONFLICT);
+    let without = app.get(&path).await;
+    assert_eq!(without.status, StatusCode::CONFLICT);
+    assert_eq!(without.body["message"], "The gateway has no public address: it runs without IPsec");
     assert!(app.get(&at("ipsec-tunnels", &made)).await.body.get("gatewayPublicIp").is_none());
+}
+
+#[tokio::test]
+async fn before_the_gateway_connects_there_is_no_configuration_yet() {
+    let app = TestApp::unlinked(None).await;
+    let made = app.post("ipsec-tunnels", tunnel("customer-a", 1)).await.body;
+    app.settle(&made, Status::Deployed).await;
+    let path = format!("{}/vpn-config", at("ipsec-tunnels", &made));
+    let early = app.get(&path).await;
+    assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "{}", early.text);
+    assert_eq!(early.body["error"], "gateway_not_connected");
+    assert!(early.headers.contains_key("retry-after"));
+    assert_eq!(app.get("executions?action=READ_KEY").await.body["totalElements"], 0);
+    app.gateway.view.linked(hello(EspMode::Userland));
+    assert_eq!(app.get(&path).await.status, StatusCode::OK);
+    // What it has told holds while it is away.
+    app.gateway.view.lost(jiff::Timestamp::now());
+    assert_eq!(app.get(&path).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
