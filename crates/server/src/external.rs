@@ -1,18 +1,21 @@
-//! The address that clients reach the API at, where a reverse proxy is in between.
+//! Where a reverse proxy is in between: the address that clients reach the API at, and the address of a client.
 //!
-//! A header of a client that is no trusted proxy is ignored, and so is one with several values: the proxy has added its own
-//! value to one that its client chose.
+//! A header of a client that is no trusted proxy is ignored, and so is one with several values that names the API: the proxy has
+//! added its own value to one that its client chose. Of the addresses of clients, the last counts that no trusted proxy has.
 
 use axum::http::{HeaderMap, Uri, uri::Authority};
 use ipnet::IpNet;
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 /// What the operator says about proxies.
 #[derive(Debug, Clone, Default)]
 pub struct ExternalAddress {
     /// Where clients reach the API. It takes precedence over what proxies say.
     pub url: Option<ExternalUrl>,
-    /// Proxies whose `X-Forwarded-Proto`, `-Host` and `-Prefix` are used.
+    /// Proxies whose `X-Forwarded-Proto`, `-Host`, `-Prefix` and `-For` are used.
     pub trusted_proxies: Vec<TrustedProxy>,
 }
 
@@ -85,6 +88,25 @@ impl ExternalAddress {
         self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client))
     }
 
+    /// The address that a request comes from, which may be that of a proxy's client. `None`: the proxy does not say it.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        if !self.is_proxy(peer) {
+            return Some(peer);
+        }
+        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        for line in lines.into_iter().rev() {
+            for address in line.to_str().ok()?.rsplit(',').map(str::trim) {
+                // Some proxies add the port.
+                let with_port = || address.parse::<SocketAddr>().map(|address| address.ip());
+                let address = address.parse::<IpAddr>().or_else(|_| with_port()).ok()?;
+                if !self.is_proxy(address) {
+                    return Some(address);
+                }
+            }
+        }
+        None
+    }
+
     pub(crate) fn base(&self, client: Option<IpAddr>, headers: &HeaderMap) -> Option<LinkBase> {
         if let Some(ExternalUrl(url)) = &self.url {
             return Some(LinkBase(url.clone()));
@@ -129,6 +151,33 @@ mod tests {
             ("/x/y", "", "/x/y"),
         ] {
             assert_eq!(LinkBase(base.to_owned()).origin_and_path(), (origin, path));
+        }
+    }
+
+    #[test]
+    fn the_last_address_that_is_no_proxy_is_the_clients() {
+        let external = ExternalAddress { url: None, trusted_proxies: vec!["10.0.0.0/24".parse().unwrap()] };
+        for (peer, lines, expected) in [
+            ("192.0.2.1", vec!["198.51.100.1"], Some("192.0.2.1")),
+            ("10.0.0.7", vec!["198.51.100.1"], Some("198.51.100.1")),
+            ("::ffff:10.0.0.7", vec!["2001:db8::1"], Some("2001:db8::1")),
+            // The client chose the first. Another proxy is behind it, and a third added a line.
+            ("10.0.0.7", vec!["203.0.113.9, 198.51.100.1,10.0.0.8", "10.0.0.9"], Some("198.51.100.1")),
+            ("10.0.0.7", vec!["198.51.100.1:4711"], Some("198.51.100.1")),
+            ("10.0.0.7", vec!["[2001:db8::1]:4711"], Some("2001:db8::1")),
+            ("10.0.0.7", vec!["198.51.100.1, unknown"], None),
+            ("10.0.0.7", vec!["10.0.0.8"], None),
+            ("10.0.0.7", vec![], None),
+        ] {
+            let header = |line: &&'static str| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap());
+            let headers: HeaderMap =
+                lines.iter().map(header).fold(HeaderMap::new(), |mut all, (name, value)| {
+                    let name: axum::http::HeaderName = name;
+                    all.append(name, value);
+                    all
+                });
+            let client = external.client(peer.parse().unwrap(), &headers);
+            assert_eq!(client, expected.map(|address| address.parse().unwrap()), "{peer} {lines:?}");
         }
     }
 

@@ -90,7 +90,7 @@ pub(crate) struct Up {
     /// The URL that clients reach the API at through a reverse proxy, with its path prefix; links begin with it.
     #[arg(long, value_name = "URL")]
     external_url: Option<ExternalUrl>,
-    /// A reverse proxy whose X-Forwarded-Proto, -Host and -Prefix name that URL; repeatable.
+    /// A reverse proxy whose X-Forwarded-Proto, -Host and -Prefix name that URL, and whose -For names the client; repeatable.
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<TrustedProxy>,
     /// Address of /metrics for Prometheus, without TLS [default: none].

@@ -41,20 +41,20 @@ use wicketgate_store::{
 
 /// Shares that a page shows; more than one tunnel usually has.
 const MOST_SHARES: u32 = 1000;
-/// A gateway that is there answers at once. Without an answer the page lacks the time of the last packet.
+/// A gateway that is there answers at once. Without an answer the page does not claim that no packet has arrived.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// Parts of a log that are read at a time: all of it.
 const LOG_PARTS: usize = 5;
 
-/// The address that a call comes from; `None` of one that comes through a trusted proxy, whose clients are not told apart.
+/// The address that a call comes from; `None` if it comes through a trusted proxy that does not say it.
 pub(super) struct Source(Option<IpAddr>);
 
 impl FromRequestParts<AppState> for Source {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        let client = parts.extensions.get::<ClientAddress>().map(|client| client.0.ip());
-        Ok(Self(client.filter(|client| !state.external.is_proxy(*client))))
+        let peer = parts.extensions.get::<ClientAddress>().map(|client| client.0.ip());
+        Ok(Self(peer.and_then(|peer| state.external.client(peer, &parts.headers))))
     }
 }
 

@@ -55,7 +55,8 @@ impl Nginx {
                server {{ listen {address};\n\
                  location /wicketgate/ {{ proxy_pass http://{api}/;\n\
                    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;\n\
-                   proxy_set_header X-Forwarded-Prefix /wicketgate; }} }} }}\n",
+                   proxy_set_header X-Forwarded-Prefix /wicketgate;\n\
+                   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}\n",
             dir = dir.display()
         );
         let file = dir.join("nginx.conf");
@@ -150,14 +151,18 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
     });
     assert_eq!(change(&changed.unwrap()), 412, "it has changed");
 
-    // A handover link leads through the proxy. Its other clients do not suffer from one who tries wrong links.
+    // A handover link leads through the proxy. Its other clients do not suffer from one who tries wrong links, whatever this
+    // one says that its address is.
     let (_, _, link) = curl(&format!("{location}/handover-links"), &["-d", "{}"]);
     assert!(link["url"].as_str().unwrap().starts_with(&format!("{}/site#wgh_", nginx.url)), "{link}");
-    let open = |token: &Value| {
-        curl(&format!("{}/site/open", nginx.url), &["-d", &json!({"token": token}).to_string()]).0
+    let open = |client: &str, token: &Value, said: &str| {
+        let (body, said) = (json!({"token": token}).to_string(), format!("x-forwarded-for: {said}"));
+        curl(&format!("{}/site/open", nginx.url), &["--interface", client, "-H", &said, "-d", &body]).0
     };
-    assert!((0..12).all(|_| open(&json!("wgh_unknown")) == 403));
-    assert_eq!(open(&link["token"]), 200);
+    let wrong = |_| open("127.0.0.2", &json!("wgh_unknown"), "127.0.0.3");
+    assert_eq!((0..12).map(wrong).collect::<Vec<_>>(), [[403; 10].as_slice(), &[429; 2]].concat());
+    assert_eq!(open("127.0.0.2", &link["token"], "127.0.0.4"), 429);
+    assert_eq!(open("127.0.0.3", &link["token"], "127.0.0.2"), 200);
 
     // Errors link to their page, and so do statuses in plain JSON.
     let missing = curl(&format!("{tunnels}/none"), &[]).2;
