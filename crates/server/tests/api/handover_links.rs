@@ -70,6 +70,25 @@ async fn a_repeated_request_makes_one_link_whose_token_is_not_kept() {
 }
 
 #[tokio::test]
+async fn many_links_with_a_passphrase_are_created_at_once_and_each_has_its_own() {
+    let (app, tunnel, _) = TestApp::with_site().await;
+    let links = format!("{}/handover-links", at("ipsec-tunnels", &tunnel));
+    let create = |n| app.post(&links, json!({"passphrase": format!("correct horse {n}")}));
+    let made = futures_util::future::join_all((0..4).map(create)).await;
+    let open = async |n: usize, passphrase: String| {
+        let body = json!({"token": made[n].body["token"], "passphrase": passphrase}).to_string();
+        let request = Request::post("/site/open").header("content-type", "application/json");
+        app.send(request.body(body.into()).unwrap()).await
+    };
+    for (n, made) in made.iter().enumerate() {
+        assert_eq!((made.status, &made.body["hasPassphrase"]), (StatusCode::CREATED, &json!(true)));
+        let other = open(n, format!("correct horse {}", (n + 1) % 4)).await;
+        assert_eq!((other.status, &other.body["error"]), (StatusCode::FORBIDDEN, &json!("passphrase_wrong")));
+        assert_eq!(open(n, format!("correct horse {n}")).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_has_at_most_twenty_links_that_have_not_ended() {
     let (app, tunnel, _) = TestApp::with_site().await;
     let links = format!("{}/handover-links", at("ipsec-tunnels", &tunnel));
