@@ -25,7 +25,7 @@ export interface SiteTunnel {
   formats: string[];
   statusDetail?: Words & { reason: string };
   connection: { state: string; since: string; lastError?: Words & { reason: string; since: string } };
-  heard: Words & { stage: Stage; warning?: string; lastPacketAt?: string };
+  heard: Words & { stage: Stage; warning?: string; lastPacketAt?: string; logRead: boolean };
   shares: SiteShare[];
 }
 

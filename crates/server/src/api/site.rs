@@ -27,6 +27,7 @@ use axum::{
     http::header::CACHE_CONTROL,
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use std::{convert::Infallible, net::IpAddr, net::Ipv4Addr, time::Duration};
@@ -190,9 +191,9 @@ fn told(it: &impl Serialize) -> Response {
 async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAddr>) -> HeardFacts<'a> {
     let location = &tunnel.spec.location;
     let gateway = state.gateways.public_address_at(location);
-    let packet_at = match gateway {
+    let (packet_at, is_log_read) = match gateway {
         Some(_) => last_packet(state, tunnel).await,
-        None => None,
+        None => (None, false),
     };
     let client = client.and_then(|client| match client.to_canonical() {
         IpAddr::V4(address) => Some(address),
@@ -204,6 +205,7 @@ async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAdd
         gateway,
         is_gateway_connected: state.gateways.at(location).is_some_and(|it| it.view.lock().is_connected),
         packet_at,
+        is_log_read,
         visitor: client.filter(|client| is_unknown_peer(state, tunnel, *client)),
         at: now(),
     }
@@ -217,13 +219,14 @@ fn is_unknown_peer(state: &AppState, tunnel: &TunnelRow, address: Ipv4Addr) -> b
         .is_some_and(|gateway| gateway.view.lock().unknown_peers.iter().any(|peer| peer.address == address))
 }
 
-/// When the last packet of IKE arrived from the device. Of the log, only what was written since the last call is read.
-async fn last_packet(state: &AppState, tunnel: &TunnelRow) -> Option<jiff::Timestamp> {
+/// When the last packet of IKE arrived from the device, and whether the log was read to its end. Only what was written since the
+/// last call is read.
+async fn last_packet(state: &AppState, tunnel: &TunnelRow) -> (Option<Timestamp>, bool) {
     let mut read = state.site.log_read(tunnel.id);
-    let gateway = state.gateways.at(&tunnel.spec.location)?;
-    if !gateway.view.lock().is_connected {
-        return read.packet_at;
-    }
+    let gateway = state.gateways.at(&tunnel.spec.location);
+    let Some(gateway) = gateway.filter(|gateway| gateway.view.lock().is_connected) else {
+        return (read.packet_at, false);
+    };
     for _ in 0..LOG_PARTS {
         let asked = gateway.rpc.ike_log(tunnel.id, read.line);
         let Ok(Some(lines)) = timeout(LOG_WITHIN, asked).await else { break };
@@ -234,8 +237,8 @@ async fn last_packet(state: &AppState, tunnel: &TunnelRow) -> Option<jiff::Times
         };
         state.site.read_log(tunnel.id, read);
         if lines.len() < IKE_LOG_LINES {
-            break;
+            return (read.packet_at, true);
         }
     }
-    read.packet_at
+    (read.packet_at, false)
 }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use wicketgate_link::{IkeLogLine, ShareCheck, ToGateway, TunnelCheck};
 use wicketgate_model::{
-    Connection, ConnectionError, ConnectionFault, ConnectionState, Generation, Problem, Reason, Status,
+    Connection, ConnectionError, ConnectionFault, ConnectionState, EspMode, Generation, Problem, Reason,
+    Status,
 };
 
 const KEY: &str = "the-key-that-nobody-else-has";
@@ -69,7 +70,13 @@ fn seen(problem: &Problem) -> ShareCheck {
 
 impl SiteApp {
     async fn new() -> Self {
-        let (app, _, site) = TestApp::with_site().await;
+        Self::of(TestApp::new().await).await
+    }
+
+    async fn of(app: TestApp) -> Self {
+        let other = app.post("ipsec-tunnels", crate::harness::tunnel("customer-a", 1)).await;
+        assert_eq!(other.status, StatusCode::ACCEPTED, "{}", other.text);
+        let site = app.enrol().await;
         let body = crate::harness::with(crate::harness::tunnel("acme", 9), json!({"preSharedKey": KEY}));
         let tunnel = app.post("ipsec-tunnels", body).await.body;
         let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
@@ -159,6 +166,39 @@ async fn a_link_opens_a_page_about_one_tunnel() {
     assert_eq!(other.status, StatusCode::BAD_REQUEST);
     let unknown = json!({"session": session, "shareId": "shr-0190f3a4c0de7000800000000000abcd"});
     assert_eq!(site.ask("check", unknown).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn of_a_gateway_that_tells_nothing_nothing_is_claimed() {
+    let site = SiteApp::of(TestApp::unlinked(None).await).await;
+    let session = site.open(&site.link(json!({})).await).await;
+    let look = async || {
+        let shown = site.ask("tunnel", json!({"session": session})).await;
+        assert_eq!(shown.status, StatusCode::OK, "{}", shown.text);
+        shown.body
+    };
+    let configuration = json!({"session": session, "format": "strongswan"});
+    // It has not connected yet: its address is not known.
+    let unlinked = look().await;
+    assert_eq!(unlinked["heard"]["stage"], "UNKNOWN", "{unlinked}");
+    assert!(unlinked["provider"].get("peerAddress").is_none(), "{unlinked}");
+    let early = site.ask("configuration", configuration.clone()).await;
+    assert_eq!(early.status, StatusCode::SERVICE_UNAVAILABLE, "{}", early.text);
+    assert_eq!(early.body["error"], "gateway_not_connected");
+    // It is connected, and does not tell its log.
+    site.app.gateway.view.linked(crate::harness::hello(EspMode::Userland));
+    let late = look().await;
+    assert_eq!((&late["heard"]["stage"], &late["heard"]["logRead"]), (&json!("UNKNOWN"), &json!(false)));
+    assert!(!late.to_string().contains("IKE message"), "{late}");
+    gateway(&site.app, seen(&Problem::new(Reason::TargetUnreachable, "")));
+    let heard = look().await["heard"].clone();
+    assert_eq!((&heard["stage"], &heard["logRead"]), (&json!("CONNECTING"), &json!(true)), "{heard}");
+    // It goes offline: what it has told before is all that is known.
+    site.app.gateway.view.lost(Timestamp::now());
+    let offline = look().await;
+    assert_eq!(offline["heard"]["lastPacketAt"], heard["lastPacketAt"]);
+    assert_json_snapshot!("offline", offline["heard"], {".lastPacketAt" => "[time]"});
+    assert_eq!(site.ask("configuration", configuration).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

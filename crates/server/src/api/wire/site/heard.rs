@@ -1,7 +1,7 @@
 //! What the gateway hears of the site's device: how far its tries to connect come, and what to set at it.
 
 use super::words::Words;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use wicketgate_model::{
@@ -23,7 +23,7 @@ text_enum!(
         /// Its messages arrive, and nothing is refused yet.
         Connecting = "CONNECTING",
         Up = "UP",
-        /// The gateway is not connected with the server: what arrives there is not known.
+        /// The gateway is not connected with the server, or does not tell its log: what arrives there is not known.
         Unknown = "UNKNOWN",
     }
 );
@@ -37,8 +37,10 @@ pub(in crate::api) struct HeardFacts<'a> {
     pub(in crate::api) gateway: Option<Ipv4Addr>,
     /// Whether what the gateway has told is current.
     pub(in crate::api) is_gateway_connected: bool,
-    /// When the last IKE message of the device arrived, as far as its log says.
+    /// When the last IKE message of the device arrived, as far as the log was read.
     pub(in crate::api) packet_at: Option<Timestamp>,
+    /// Whether the log was read to its end now: no message is newer than that one.
+    pub(in crate::api) is_log_read: bool,
     /// The visitor's own public address, if IKE arrives from it and it is no tunnel's.
     pub(in crate::api) visitor: Option<Ipv4Addr>,
     pub(in crate::api) at: Timestamp,
@@ -50,6 +52,7 @@ pub(in crate::api) struct HeardFacts<'a> {
 pub(in crate::api) struct Heard {
     /// Signs of life and ESP do not count.
     last_packet_at: Option<Timestamp>,
+    log_read: bool,
     #[serde(serialize_with = "as_text")]
     stage: HeardStage,
     /// Of a connection that is up: what `words` are about.
@@ -72,7 +75,13 @@ impl Heard {
     pub(in crate::api) fn of(facts: &HeardFacts<'_>) -> Self {
         let stage = stage(facts);
         let warning = warning(stage, facts).map(|warning| warning.reason);
-        Self { last_packet_at: facts.packet_at, stage, warning, words: words(stage, facts) }
+        Self {
+            last_packet_at: facts.packet_at,
+            log_read: facts.is_log_read,
+            stage,
+            warning,
+            words: words(stage, facts),
+        }
     }
 
     pub(in crate::api) fn words(self) -> Words {
@@ -89,15 +98,18 @@ fn stage(facts: &HeardFacts<'_>) -> HeardStage {
         return HeardStage::Up;
     }
     let connection = &facts.connection;
-    let is_trying = facts.packet_at.is_some_and(|at| facts.at.duration_since(at) <= TRYING);
     match (connection.state, connection.last_error.as_ref().map(|error| error.reason)) {
-        (ConnectionState::Up, _) => HeardStage::Up,
-        (_, Some(ConnectionFault::PeerDoesNotAnswer)) if !is_trying => HeardStage::NothingReceived,
-        (_, Some(ConnectionFault::PeerDoesNotAnswer)) => HeardStage::Connecting,
-        (_, Some(_)) => HeardStage::Refused,
-        (ConnectionState::Idle, None) => HeardStage::Connecting,
-        (ConnectionState::Connecting | ConnectionState::Down, None) if is_trying => HeardStage::Connecting,
-        (ConnectionState::Connecting | ConnectionState::Down, None) => HeardStage::NothingReceived,
+        (ConnectionState::Up, _) => return HeardStage::Up,
+        // The gateway calls, and only its log says whether the device does.
+        (_, Some(ConnectionFault::PeerDoesNotAnswer)) => {}
+        (_, Some(_)) => return HeardStage::Refused,
+        (ConnectionState::Idle, None) => return HeardStage::Connecting,
+        (ConnectionState::Connecting | ConnectionState::Down, None) => {}
+    }
+    match facts.packet_at {
+        Some(at) if facts.at.duration_since(at) <= TRYING => HeardStage::Connecting,
+        _ if facts.is_log_read => HeardStage::NothingReceived,
+        _ => HeardStage::Unknown,
     }
 }
 
@@ -129,8 +141,15 @@ fn words(stage: HeardStage, facts: &HeardFacts<'_>) -> Words {
             ),
             format!("Have your device send from {own}, or tell your provider that its address is {visitor}"),
         ),
+        (HeardStage::NothingReceived, _) if let Some(at) = facts.packet_at => Words::new(
+            format!("no IKE message from {own} has arrived at the gateway since {}", to_the_second(at)),
+            format!(
+                "Start the tunnel at your device again, and check its line: UDP 500 and 4500 must pass between {own} and \
+                 {gateway} in both directions"
+            ),
+        ),
         (HeardStage::NothingReceived, _) => Words::new(
-            format!("no IKE message from {own} arrives at the gateway, {gateway}"),
+            format!("no IKE message from {own} has arrived at the gateway, {gateway}"),
             format!(
                 "Load the configuration of this page into your device, start the tunnel, and let UDP 500 and 4500 pass to \
                  {gateway} and back. The device, or the NAT in front of it, must send from {own}"
@@ -148,6 +167,10 @@ fn words(stage: HeardStage, facts: &HeardFacts<'_>) -> Words {
             Words::new("your device and the gateway are negotiating", "Wait some seconds")
         }
     }
+}
+
+fn to_the_second(at: Timestamp) -> Timestamp {
+    at.round(Unit::Second).unwrap_or(at)
 }
 
 /// A failure of the connection, as the site's engineer sees and mends it.

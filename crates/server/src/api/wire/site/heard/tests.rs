@@ -39,6 +39,7 @@ pub(in crate::api) fn facts(tunnel: &TunnelRow) -> HeardFacts<'_> {
         gateway: Some([198, 51, 100, 7].into()),
         is_gateway_connected: true,
         packet_at: None,
+        is_log_read: true,
         visitor: None,
         at: tunnel.created_at,
     }
@@ -74,7 +75,17 @@ fn a_device_comes_from_silence_to_a_connection() {
         let connection = Connection { state, last_error, ..Connection::down(row.created_at) };
         let facts = HeardFacts { connection, packet_at, ..facts(&row) };
         assert_eq!(stage(&facts), expected, "{state} {fault:?} {packet_at:?}");
+        // A log that is late may have a message: that there is none is not claimed.
+        let late = HeardFacts { is_log_read: false, ..facts };
+        let told = if expected == HeardStage::NothingReceived { HeardStage::Unknown } else { expected };
+        assert_eq!(stage(&late), told, "{state} {fault:?} {packet_at:?}");
     }
+    let lost = HeardFacts { packet_at: at(3600), ..facts(&row) };
+    let told = Heard::of(&lost).words;
+    assert_eq!(
+        told.message,
+        "no IKE message from 203.0.113.1 has arrived at the gateway since 2029-12-31T23:00:00Z"
+    );
     let untold = HeardFacts { is_gateway_connected: false, ..facts(&row) };
     assert_eq!(stage(&untold), HeardStage::Unknown);
     let without = HeardFacts { gateway: None, ..facts(&row) };
