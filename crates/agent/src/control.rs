@@ -67,6 +67,16 @@ pub(crate) fn removed(server: &ServerAddress, state: &State) -> LastingRefusal {
     ))
 }
 
+/// The server does not know this agent. It may know it later: a database can be restored.
+pub(crate) fn unknown(server: &ServerAddress, state: &State) -> anyhow::Error {
+    let environment = state.environment();
+    let again = enrol_again(state.path(), environment);
+    anyhow!(
+        "refused by {server}: the server does not know this agent of environment {environment}, so its database was \
+         restored from a backup of before the enrolment. {again}"
+    )
+}
+
 /// The state of one connection.
 struct Conversation {
     control: Control,
@@ -209,6 +219,7 @@ impl Agent {
                 Err(Duplicate { address, name, state_dir }.into())
             }
             Ok(Ok(ToAgent::Removed)) => Err(self.removed().into()),
+            Ok(Ok(ToAgent::Unknown)) => Err(unknown(&self.route.server, &self.state)),
             Ok(Err(error)) => Err(rejected(error, &self.state, Timestamp::now())),
             _ => bail!("the gateway did not answer the hello message"),
         }
@@ -287,6 +298,7 @@ impl Agent {
         match message {
             ToAgent::Welcome { .. } | ToAgent::Duplicate { .. } => {}
             ToAgent::Removed => return Err(self.removed().into()),
+            ToAgent::Unknown => return Err(unknown(&self.route.server, &self.state)),
             ToAgent::ProbeDuty { on, off } => self.health.duty(&on, &off, Instant::now()),
             ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {

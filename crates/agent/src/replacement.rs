@@ -57,6 +57,7 @@ async fn refusal(state: &State, code: &EnrolmentCode, route: &Route) -> Option<&
     control.send(&FromAgent::Check).await.ok()?;
     match control.receive().await {
         Ok(ToAgent::Removed) => Some("the agent was removed"),
+        Ok(ToAgent::Unknown) => Some("the server does not know the agent"),
         Ok(_) => None,
         // With TLS 1.3, a certificate is rejected behind the handshake.
         Err(error) => match error.diagnosis() {

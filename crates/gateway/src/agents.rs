@@ -1,8 +1,9 @@
 //! The gateway's side of agents: the agent port, the roster of connected agents, and their carriers.
 //!
 //! The rest of the gateway assigns shares, asks for their readiness, and opens streams. Invariant: a stream goes
-//! through an agent of the share's environment that has acknowledged the share and is not barred.
+//! through an agent of the share's environment that has acknowledged the share and that the server names.
 
+mod admission;
 mod announce;
 mod balancer;
 mod carrier_pool;
@@ -15,7 +16,6 @@ mod handshake_limits;
 mod open;
 mod operator_check;
 mod pool_size;
-mod removal;
 mod roster;
 mod stream;
 
@@ -24,7 +24,7 @@ pub use roster::AgentStanding;
 pub use stream::Stream;
 
 use handshake_limits::{HandshakeLimits, Permit};
-use roster::Roster;
+use roster::{Admission, Roster};
 use std::{
     collections::BTreeSet,
     fmt, mem,
@@ -47,7 +47,6 @@ use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor};
 use wicketgate_transport::{
     abort::Abort,
-    identity::AgentIdentity,
     keepalive::keepalive,
     tls::{Accepted, GatewayIdentity},
 };
@@ -67,6 +66,10 @@ struct Inner {
     changed: Notify,
     /// An agent has connected or disconnected.
     moved: Notify,
+    /// The server has named agents.
+    named: Notify,
+    /// When the log was last told of an agent that it does not name.
+    warned: Mutex<Option<std::time::Instant>>,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
     requests: certificate_requests::CertificateRequests,
@@ -93,6 +96,8 @@ impl Agents {
             roster: Mutex::new(Roster::default()),
             changed: Notify::new(),
             moved: Notify::new(),
+            named: Notify::new(),
+            warned: Mutex::default(),
             identity,
             link,
             requests: certificate_requests::CertificateRequests::default(),
@@ -125,18 +130,9 @@ impl Agents {
         self.with(|roster| roster.withdraw(share));
     }
 
-    /// Ends all connections and streams of the agent, and refuses new ones.
-    pub fn bar(&self, agent: AgentId) {
-        self.with(|roster| roster.bar(agent));
-    }
-
     /// Has all streams read nothing more, and cuts each when what it has read is delivered.
     pub fn finish(&self) {
         self.0.finish.trigger();
-    }
-
-    pub fn unbar(&self, agent: AgentId) {
-        self.with(|roster| roster.barred.remove(&agent));
     }
 
     /// The readiness of the share, as its agents have reported it.
@@ -247,24 +243,23 @@ impl Agents {
                 self.enrol(control).await;
                 drop(permit);
             }
-            // The certificate of a barred agent is still valid.
-            Accepted::Carrier(AgentIdentity { agent, .. }, _) if self.is_barred(agent) => {
-                debug!(agent.id = %agent, "rejected a carrier of a barred agent");
+            // Its control connection was admitted before.
+            Accepted::Carrier(agent, _) if self.admits(&agent) != Admission::Admitted => {
+                debug!(agent.id = %agent.identity.agent, "rejected a carrier of an agent that is not admitted");
             }
             // The permit is kept until the agent's hello.
-            Accepted::Control(identity, control) if permit.authenticated(identity.agent) => {
-                if self.is_barred(identity.agent) {
-                    self.turn_away(identity.agent, control).await;
-                } else {
-                    self.control(identity, control, address.ip(), permit).await;
+            Accepted::Control(agent, control) if permit.authenticated(agent.identity.agent) => {
+                match self.admission(&agent).await {
+                    Admission::Admitted => self.control(agent, control, address.ip(), permit).await,
+                    why => self.turn_away(agent, why, control).await,
                 }
             }
-            Accepted::Control(AgentIdentity { agent, .. }, _) => {
-                debug!(agent.id = %agent, "rejected an agent with too many connections without a hello");
+            Accepted::Control(agent, _) => {
+                debug!(agent.id = %agent.identity.agent, "rejected an agent with too many connections without a hello");
             }
-            Accepted::Carrier(identity, carrier) => {
+            Accepted::Carrier(agent, carrier) => {
                 drop(permit);
-                self.park(identity.agent, carrier);
+                self.park(agent.identity.agent, carrier);
             }
         }
     }

@@ -130,20 +130,11 @@ impl DesiredApplier {
     fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
         let mut after = Desired::default();
         after.apply(reset);
-        let touched = Touched {
-            tunnels: self.desired.tunnels.keys().chain(after.tunnels.keys()).copied().collect(),
-            shares: self.desired.shares.keys().chain(after.shares.keys()).copied().collect(),
-        };
-        after.since(&self.desired, &touched)
+        after.since(&self.desired, &Touched::all([&self.desired, &after]))
     }
 
     fn apply(&mut self, steps: &DesiredDelta) {
-        for agent in &steps.barred {
-            self.parts.agents.bar(*agent);
-        }
-        for agent in &steps.unbarred {
-            self.parts.agents.unbar(*agent);
-        }
+        self.parts.agents.name(&steps.agents, &steps.forgotten_agents);
         let new: Vec<_> =
             steps.tunnels.iter().filter_map(|t| self.set_tunnel(t.id, Some(Arc::clone(t)))).collect();
         for share in &steps.shares {

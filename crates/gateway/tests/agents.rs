@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod agents {
+    mod admission;
     mod assignments;
     mod carriers;
     mod duplicates;

@@ -70,13 +70,23 @@ fn enabled() -> bool {
     true
 }
 
+/// What a gateway knows of an agent, by the id in its certificate. It serves no agent that it was not told of: that the
+/// authority once signed a certificate is not enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum AgentDesired {
+    /// It may connect, for this environment and with the key that it has enrolled with.
+    Enrolled { environment: EnvironmentId, key_sha256: [u8; 32] },
+    /// It was removed, and is told so.
+    Barred,
+}
+
 /// Everything that one gateway should serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
     pub tunnels: BTreeMap<TunnelId, Arc<TunnelDesired>>,
     pub shares: BTreeMap<ShareId, Arc<ShareDesired>>,
-    /// Agents that may not connect, although their certificates are still valid.
-    pub barred: BTreeSet<AgentId>,
+    pub agents: BTreeMap<AgentId, AgentDesired>,
 }
 
 /// The steps from one [`Desired`] to another. Applying a delta twice is the same as once.
@@ -89,8 +99,8 @@ pub struct DesiredDelta {
     pub shares: Vec<Arc<ShareDesired>>,
     pub removed_tunnels: Vec<TunnelId>,
     pub removed_shares: Vec<ShareId>,
-    pub barred: Vec<AgentId>,
-    pub unbarred: Vec<AgentId>,
+    pub agents: Vec<(AgentId, AgentDesired)>,
+    pub forgotten_agents: Vec<AgentId>,
 }
 
 impl DesiredDelta {
@@ -105,24 +115,21 @@ impl Desired {
     pub fn since(&self, sent: &Self, touched: &Touched) -> DesiredDelta {
         let (tunnels, removed_tunnels) = changes(&self.tunnels, &sent.tunnels, &touched.tunnels);
         let (shares, removed_shares) = changes(&self.shares, &sent.shares, &touched.shares);
+        let (agents, forgotten_agents) = changes(&self.agents, &sent.agents, &touched.agents);
         DesiredDelta {
             reset: false,
-            tunnels,
-            shares,
+            tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(),
+            shares: shares.into_iter().map(|(_, share)| share).collect(),
             removed_tunnels,
             removed_shares,
-            barred: self.barred.difference(&sent.barred).copied().collect(),
-            unbarred: sent.barred.difference(&self.barred).copied().collect(),
+            agents,
+            forgotten_agents,
         }
     }
 
     /// The complete state, for a new link.
     pub fn snapshot(&self) -> DesiredDelta {
-        let all = Touched {
-            tunnels: self.tunnels.keys().copied().collect(),
-            shares: self.shares.keys().copied().collect(),
-        };
-        DesiredDelta { reset: true, ..self.since(&Self::default(), &all) }
+        DesiredDelta { reset: true, ..self.since(&Self::default(), &Touched::all([self])) }
     }
 
     pub fn apply(&mut self, delta: &DesiredDelta) {
@@ -137,9 +144,9 @@ impl Desired {
         for id in &delta.removed_shares {
             self.shares.remove(id);
         }
-        self.barred.extend(&delta.barred);
-        for id in &delta.unbarred {
-            self.barred.remove(id);
+        self.agents.extend(delta.agents.iter().copied());
+        for id in &delta.forgotten_agents {
+            self.agents.remove(id);
         }
     }
 }
@@ -149,18 +156,30 @@ impl Desired {
 pub struct Touched {
     pub tunnels: BTreeSet<TunnelId>,
     pub shares: BTreeSet<ShareId>,
+    pub agents: BTreeSet<AgentId>,
+}
+
+impl Touched {
+    /// All rows of these states.
+    pub fn all<const N: usize>(states: [&Desired; N]) -> Self {
+        Self {
+            tunnels: states.iter().flat_map(|state| state.tunnels.keys()).copied().collect(),
+            shares: states.iter().flat_map(|state| state.shares.keys()).copied().collect(),
+            agents: states.iter().flat_map(|state| state.agents.keys()).copied().collect(),
+        }
+    }
 }
 
 /// Among `keys`: the values of `new` that are not the same in `old`, and the keys that only `old` has.
-fn changes<K: Ord + Copy, V: PartialEq>(
-    new: &BTreeMap<K, Arc<V>>,
-    old: &BTreeMap<K, Arc<V>>,
+fn changes<K: Ord + Copy, V: PartialEq + Clone>(
+    new: &BTreeMap<K, V>,
+    old: &BTreeMap<K, V>,
     keys: &BTreeSet<K>,
-) -> (Vec<Arc<V>>, Vec<K>) {
+) -> (Vec<(K, V)>, Vec<K>) {
     let (mut changed, mut removed) = (Vec::new(), Vec::new());
     for key in keys {
         match (new.get(key), old.get(key)) {
-            (Some(new), old) if old != Some(new) => changed.push(Arc::clone(new)),
+            (Some(new), old) if old != Some(new) => changed.push((*key, new.clone())),
             (None, Some(_)) => removed.push(*key),
             (Some(_) | None, _) => {}
         }
@@ -189,11 +208,20 @@ mod tests {
     }
 
     fn desired() -> impl Strategy<Value = Desired> {
-        (btree_map(0u8..6, 0u8..3, 0..6), proptest::collection::btree_set(0u8..4, 0..4)).prop_map(
-            |(shares, barred)| Desired {
+        let agent = |key: u8| match key {
+            0 => AgentDesired::Barred,
+            key => {
+                AgentDesired::Enrolled { environment: EnvironmentId::new(Uuid::nil()), key_sha256: [key; 32] }
+            }
+        };
+        (btree_map(0u8..6, 0u8..3, 0..6), btree_map(0u8..4, 0u8..3, 0..4)).prop_map(
+            move |(shares, agents)| Desired {
                 tunnels: BTreeMap::new(),
                 shares: shares.into_iter().map(|(n, g)| share(n, g)).map(|s| (s.id, Arc::new(s))).collect(),
-                barred: barred.into_iter().map(|n| AgentId::new(Uuid::from_u128(n.into()))).collect(),
+                agents: agents
+                    .into_iter()
+                    .map(|(n, key)| (AgentId::new(Uuid::from_u128(n.into())), agent(key)))
+                    .collect(),
             },
         )
     }
@@ -201,10 +229,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_delta_leads_from_one_to_the_other(old in desired(), new in desired()) {
-            let touched = Touched {
-                tunnels: BTreeSet::new(),
-                shares: old.shares.keys().chain(new.shares.keys()).copied().collect(),
-            };
+            let touched = Touched::all([&old, &new]);
             let delta = new.since(&old, &touched);
             let mut received = old.clone();
             received.apply(&delta);

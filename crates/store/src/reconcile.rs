@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use std::{collections::HashMap, fmt};
 use wicketgate_model::{
-    AgentId, Detail, EnvironmentId, FrontdoorId, Generation, Problem, Reason, ShareId, Standing, Status,
-    TunnelId,
+    AgentDesired, AgentId, Detail, EnvironmentId, FrontdoorId, Generation, Problem, Reason, ShareId,
+    Standing, Status, TunnelId,
 };
 
 /// A point in the sequence of writes. The default is before the first.
@@ -30,8 +30,7 @@ pub struct Revision(i64);
 pub enum Change {
     Tunnel(Box<TunnelRow>),
     Share(Box<ShareRow>),
-    Barred(AgentId),
-    Unbarred(AgentId),
+    Agent(AgentId, AgentDesired),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,8 +67,8 @@ const CHANGED_SHARES: &str = concat!(
     share::selected!(),
     " FROM ipsec_share WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
 );
-const CHANGED_AGENTS: &str = "SELECT id, barred_at FROM agent WHERE revision > $1 \
-    AND ($1 > 0 OR barred_at IS NOT NULL) ORDER BY revision";
+const CHANGED_AGENTS: &str = "SELECT a.id, a.environment, e.public_key_sha256, a.barred_at FROM agent a \
+    JOIN enrollment e ON e.agent = a.id WHERE a.revision > $1 ORDER BY a.revision";
 
 impl Store {
     /// Passes all rows that were written after `since` to `take`, tunnels first, and returns the revision for the next
@@ -86,10 +85,11 @@ impl Store {
         let (revision,) = tx.one(newest, &[]).await?;
         tx.each(CHANGED_TUNNELS, since.0, |row| take(Change::Tunnel(Box::new(row)))).await?;
         tx.each(CHANGED_SHARES, since.0, |row| take(Change::Share(Box::new(row)))).await?;
-        let agents: Vec<(_, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
+        let agents: Vec<(_, _, _, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
-        for (id, barred_at) in agents {
-            take(if barred_at.is_some() { Change::Barred(id) } else { Change::Unbarred(id) });
+        for (id, environment, key_sha256, barred_at) in agents {
+            let enrolled = AgentDesired::Enrolled { environment, key_sha256 };
+            take(Change::Agent(id, if barred_at.is_some() { AgentDesired::Barred } else { enrolled }));
         }
         Ok(Revision(revision))
     }

@@ -3,6 +3,7 @@
 //! `wicketgate://agent/<frontdoor>/<environment>/<agent>` or `wicketgate://gateway/<gateway>`, as a URI
 //! subjectAltName (RFC 5280 §4.2.1.6). A certificate with another name, or several, has no identity.
 
+use crate::trust::sha256;
 use std::{fmt, str::FromStr, time::Duration};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 
@@ -25,6 +26,21 @@ pub struct AgentIdentity {
     pub agent: AgentId,
 }
 
+/// An agent as its certificate presents it: whoever has the authority's key can make one with any names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedAgent {
+    pub identity: AgentIdentity,
+    /// The SHA-256 of its public key, an uncompressed point (SEC 1 §2.3.3).
+    pub key_sha256: [u8; 32],
+}
+
+/// What stands before the point in the SubjectPublicKeyInfo of a key on P-256 (RFC 5480 §2): the two identifiers, and the
+/// head of the bit string.
+const P256_KEY_INFO: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a Wicketgate identity")]
 pub struct NotAnIdentity;
@@ -36,6 +52,17 @@ impl Identity {
         let mut names = certificate.valid_uri_names();
         let identity = names.next().ok_or(NotAnIdentity)?.parse()?;
         if names.next().is_some() { Err(NotAnIdentity) } else { Ok(identity) }
+    }
+}
+
+impl PresentedAgent {
+    /// The agent of an end entity's certificate (DER). The caller has verified the certificate.
+    pub fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
+        let Identity::Agent(identity) = Identity::of_certificate(der)? else { return Err(NotAnIdentity) };
+        let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
+        let info = certificate.subject_public_key_info();
+        let point = info.strip_prefix(&P256_KEY_INFO[..]).ok_or(NotAnIdentity)?;
+        Ok(Self { identity, key_sha256: sha256(point) })
     }
 }
 

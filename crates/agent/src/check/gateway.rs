@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::{CURE, rounded, seconds_ahead},
-    control::{rejected, removed},
+    control::{rejected, removed, unknown},
     route::{NoHandshake, Route},
     state::State,
 };
@@ -83,6 +83,7 @@ async fn assigned(
                 answer.get_or_insert_default().1.extend(assignments);
             }
             Ok(ToAgent::Removed) => bail!(removed(&route.server, state)),
+            Ok(ToAgent::Unknown) => return Err(unknown(&route.server, state)),
             Ok(_) => {}
             Err(error) => match (error, answer) {
                 (ControlError::Closed, Some(answer)) => return Ok(answer),

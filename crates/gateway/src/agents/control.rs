@@ -1,12 +1,13 @@
 //! The gateway's end of an agent's control connection.
 
 use super::{
-    Agents,
+    Agents, admission,
     dial_failure::DialFailure,
     duplicate::refuse,
     enrol::plain,
     handshake_limits::Permit,
-    pool_size, removal,
+    pool_size,
+    roster::Admission,
     roster::{Hearing, Session},
 };
 use jiff::Timestamp;
@@ -27,7 +28,7 @@ use wicketgate_model::{Problem, Reason};
 use wicketgate_transport::{
     control::{Control, ControlError, FromAgent, PING_EVERY, SILENCE, TargetHealth, ToAgent},
     frame::StreamRefusal,
-    identity::AgentIdentity,
+    identity::PresentedAgent,
 };
 
 /// For the first message after the handshake.
@@ -85,11 +86,12 @@ impl Signs {
 impl Agents {
     pub(super) async fn control(
         &self,
-        identity: AgentIdentity,
+        presented: PresentedAgent,
         mut control: Control,
         address: IpAddr,
         permit: Permit,
     ) {
+        let identity = presented.identity;
         let agent = identity.agent;
         let hello = match timeout(HELLO_WITHIN, control.receive()).await {
             Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal })) => {
@@ -104,15 +106,16 @@ impl Agents {
             return refuse(control, takes_duties, older).await;
         }
         let now = std::time::Instant::now();
-        let connected = self.with(|roster| roster.connect(about.clone(), takes_duties, now));
-        let Some(session) = connected else {
-            return removal::tell(control, learns_removal).await;
+        let connected = self.with(|roster| roster.connect(&presented, about.clone(), takes_duties, now));
+        let session = match connected {
+            Ok(session) => session,
+            Err(why) => return admission::tell(control, learns_removal, why).await,
         };
         drop(permit);
         let ConnectedAgent { environment, version, name, .. } = about;
         info!(agent.id = %agent, environment.id = %environment, %version, agent.name = name, "agent connected");
         let end = tokio::select! {
-            // First: a barred agent gets no further assignment.
+            // First: a removed agent gets no further assignment.
             biased;
             () = session.end.cancelled() => None,
             () = self.0.drain.cancelled() => None,
@@ -130,8 +133,9 @@ impl Agents {
             }
             None => {
                 info!(agent.id = %agent, agent.name = name, "agent was disconnected");
-                if self.is_barred(agent) {
-                    return removal::tell(control, learns_removal).await;
+                let admission = self.admits(&presented);
+                if admission != Admission::Admitted {
+                    return admission::tell(control, learns_removal, admission).await;
                 }
                 if self.0.drain.is_cancelled() {
                     let _ = control.send(&ToAgent::Draining).await;

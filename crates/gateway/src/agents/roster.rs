@@ -4,6 +4,7 @@
 //! an agent are kept only for assigned shares, so no agent can make the roster grow.
 
 mod acknowledgement;
+mod admitted;
 mod duplicates;
 mod duty;
 mod election;
@@ -12,6 +13,7 @@ mod pick;
 mod readiness;
 mod reports;
 
+pub(super) use admitted::Admission;
 pub(super) use duty::ShareInUse;
 pub(super) use election::REST_EVERY;
 pub(super) use hearing::Hearing;
@@ -27,7 +29,7 @@ use acknowledgement::Acknowledgement;
 use duty::Duty;
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,10 +38,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
-    AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId, SignedAssignment,
-    Target,
+    AgentDesired, AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId,
+    SignedAssignment, Target,
 };
-use wicketgate_transport::control::{ASSIGNMENTS_PER_MESSAGE, ToAgent};
+use wicketgate_transport::{
+    control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
+    identity::PresentedAgent,
+};
 
 #[derive(Default)]
 pub(super) struct Roster {
@@ -47,7 +52,7 @@ pub(super) struct Roster {
     environments: HashMap<EnvironmentId, Environment>,
     connected: HashMap<AgentId, Connected>,
     streams: HashMap<AgentId, Arc<AgentStreams>>,
-    pub(super) barred: HashSet<AgentId>,
+    named: HashMap<AgentId, AgentDesired>,
     /// Shares whose readiness may have changed.
     pub(super) changed: BTreeSet<ShareId>,
     /// Shares whose prober may change.
@@ -117,7 +122,7 @@ pub(super) struct Session {
     /// As the agent reports it.
     pub(super) name: String,
     pub(super) number: u64,
-    /// Cancelled when the connection must end: the agent was barred, or has a newer one.
+    /// Cancelled when the connection must end: the agent was removed, or has a newer one.
     pub(super) end: CancellationToken,
     pub(super) outbox_filled: Notify,
     /// A task waits for a sign of life.
@@ -184,24 +189,18 @@ impl Roster {
         }
     }
 
-    pub(super) fn bar(&mut self, agent: AgentId) {
-        self.barred.insert(agent);
-        self.remove(agent);
-        if let Some(streams) = self.streams.remove(&agent) {
-            streams.abort.trigger();
-        }
-    }
-
-    /// Registers a control connection and ends an older one of the same agent. `None`: the agent is barred.
+    /// Registers a control connection and ends an older one of the same agent.
     pub(super) fn connect(
         &mut self,
+        presented: &PresentedAgent,
         about: ConnectedAgent,
         takes_duties: bool,
         now: Instant,
-    ) -> Option<Arc<Session>> {
+    ) -> Result<Arc<Session>, Admission> {
         let agent = about.agent;
-        if self.barred.contains(&agent) {
-            return None;
+        match self.admits(presented) {
+            Admission::Admitted => {}
+            why => return Err(why),
         }
         self.remove(agent);
         // Also a stream that is only about to begin refers to them: barring its agent must abort it.
@@ -244,7 +243,7 @@ impl Roster {
             duplicates: Vec::new(),
         };
         self.connected.insert(agent, connected);
-        Some(session)
+        Ok(session)
     }
 
     /// The agent of the control connection, unless it has ended or has a successor.
@@ -365,7 +364,8 @@ fn newest<'a>(
 mod tests {
     use super::*;
     use uuid::Uuid;
-    use wicketgate_model::{IngressPort, TunnelId};
+    use wicketgate_model::{FrontdoorId, IngressPort, TunnelId};
+    use wicketgate_transport::identity::AgentIdentity;
 
     pub(super) fn agent(n: u128) -> AgentId {
         AgentId::new(Uuid::from_u128(n))
@@ -420,6 +420,15 @@ mod tests {
     }
 
     pub(super) fn connect(roster: &mut Roster, n: u128) -> Arc<Session> {
+        let identity = AgentIdentity {
+            frontdoor: FrontdoorId::new(Uuid::nil()),
+            environment: share(1).environment,
+            agent: agent(n),
+        };
+        let presented = PresentedAgent { identity, key_sha256: [1; 32] };
+        let enrolled =
+            AgentDesired::Enrolled { environment: identity.environment, key_sha256: presented.key_sha256 };
+        roster.name(agent(n), Some(enrolled));
         let about = ConnectedAgent {
             agent: agent(n),
             environment: share(1).environment,
@@ -427,6 +436,6 @@ mod tests {
             name: String::new(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
-        roster.connect(about, true, Instant::now()).unwrap()
+        roster.connect(&presented, about, true, Instant::now()).unwrap()
     }
 }

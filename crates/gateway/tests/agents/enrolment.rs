@@ -1,6 +1,9 @@
 //! Codes, certificates, and restarts without a code.
 
-use super::lab::{Lab, SOON, echo, exchange, soon};
+use super::{
+    lab::{Lab, SOON, echo, enrolled, exchange, soon},
+    puppet::hello,
+};
 use jiff::Timestamp;
 use std::{fs, sync::atomic::Ordering};
 use tokio::io::AsyncWriteExt;
@@ -8,7 +11,7 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
 use wicketgate_transport::{
-    control::{FromAgent, ToAgent},
+    control::ToAgent,
     enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
@@ -92,29 +95,22 @@ async fn a_certificate_of_another_authority_is_refused() {
     let lab = Lab::new().await;
     let elsewhere = tempfile::tempdir().unwrap();
     let other = Ca::load_or_create(elsewhere.path(), Timestamp::now()).unwrap();
+    let agent = AgentId::new(Uuid::from_u128(5));
     let identity = Identity::Agent(AgentIdentity {
         frontdoor: FrontdoorId::new(Uuid::nil()),
         environment: lab.environment,
-        agent: AgentId::new(Uuid::from_u128(5)),
+        agent,
     });
     // Only a certificate of the gateway's own authority is welcomed.
     for (ca, right) in [(&*lab.ca, true), (&other, false)] {
         let key = PrivateKey::generate().unwrap();
         let certificate = ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
+        lab.agents.name(&[(agent, enrolled(&key.public_point()))], &[]);
         let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
         let tcp = tokio::net::TcpStream::connect(lab.address).await.unwrap();
         let answer = async {
             let mut control = tls.connect_control(tcp).await.ok()?;
-            control
-                .send(&FromAgent::Hello {
-                    version: "1".into(),
-                    name: "lab".into(),
-                    takes_duties: false,
-                    takes_over: false,
-                    learns_removal: false,
-                })
-                .await
-                .ok()?;
+            control.send(&hello(false)).await.ok()?;
             control.receive::<ToAgent>().await.ok()
         };
         let answer = tokio::time::timeout(SOON, answer).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::{
     lab::{Lab, soon},
-    puppet::Puppet,
+    puppet::{Puppet, hello},
 };
 use std::time::Duration;
 use tokio::{
@@ -10,7 +10,8 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
-use wicketgate_transport::control::{FromAgent, ToAgent};
+use wicketgate_model::AgentDesired;
+use wicketgate_transport::control::ToAgent;
 
 /// A connection without a handshake, from an address of the loopback network.
 async fn idle(lab: &Lab, from: [u8; 4]) -> TcpStream {
@@ -50,7 +51,7 @@ async fn five_hundred_stalled_handshakes_do_not_delay_a_valid_one() {
 async fn a_barred_agent_is_rejected_before_its_hello() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);
-    lab.agents.bar(puppet.id);
+    lab.agents.name(&[(puppet.id, AgentDesired::Barred)], &[]);
     // Well before the time for a hello is over.
     for _ in 0..10 {
         let Some(mut control) = puppet.control().await else { continue };
@@ -59,8 +60,7 @@ async fn a_barred_agent_is_rejected_before_its_hello() {
         // The agent detects it, and its error does not contain the TLS library's text.
         assert!(error.is_hang_up() && !error.to_string().contains("://"), "{error}");
     }
-    lab.agents.unbar(puppet.id);
-    assert!(puppet.connect().await.is_some());
+    assert!(Puppet::new(&lab, 6).connect().await.is_some());
 }
 
 #[tokio::test]
@@ -78,14 +78,7 @@ async fn an_agent_without_a_hello_has_few_connections() {
     }
     assert_eq!((held.len(), ended), (4, 6));
     // One sends its hello, which permits another connection.
-    let hello = FromAgent::Hello {
-        version: "1".into(),
-        name: "lab".into(),
-        takes_duties: false,
-        takes_over: false,
-        learns_removal: false,
-    };
-    held[0].send(&hello).await.unwrap();
+    held[0].send(&hello(false)).await.unwrap();
     let answer = soon("a welcome", held[0].receive::<ToAgent>()).await.unwrap();
     assert!(matches!(answer, ToAgent::Welcome { assigns_duties: true, .. }), "{answer:?}");
     assert!(puppet.connect().await.is_some());

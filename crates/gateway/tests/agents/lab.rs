@@ -24,8 +24,8 @@ use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
 use wicketgate_model::{
-    AgentId, AgentReport, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId,
-    GatewayId, Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+    AgentDesired, AgentId, AgentReport, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId,
+    FrontdoorId, GatewayId, Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
 };
 use wicketgate_transport::{
     abort::Abort,
@@ -235,6 +235,11 @@ pub(crate) fn desired(
     }
 }
 
+/// What the server says of an agent that has enrolled with this key.
+pub(crate) fn enrolled(public_point: &[u8]) -> AgentDesired {
+    AgentDesired::Enrolled { environment: environment(), key_sha256: secret_hash(public_point) }
+}
+
 async fn server(
     ca: Arc<Ca>,
     code: EnrolmentCode,
@@ -261,6 +266,7 @@ async fn server(
                     let agent = AgentId::new(Uuid::from_u128(100));
                     seen.enrolled.lock().unwrap().push(agent);
                     used = Some(ask.public_key.clone());
+                    agents.name(&[(agent, enrolled(&ask.public_key))], &[]);
                     CertificateAnswer::Granted(EnrolGrant {
                         agent,
                         environment: environment(),

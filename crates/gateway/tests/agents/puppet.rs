@@ -1,11 +1,11 @@
 //! An agent that a test controls.
 
-use super::lab::{Lab, soon};
+use super::lab::{Lab, enrolled, soon};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use tokio::{net::TcpStream, sync::mpsc};
 use uuid::Uuid;
-use wicketgate_model::{AgentId, FrontdoorId, Generation, ShareId};
+use wicketgate_model::{AgentDesired, AgentId, FrontdoorId, Generation, ShareId};
 use wicketgate_transport::{
     carrier::Carrier,
     control::{Control, FromAgent, ToAgent},
@@ -17,8 +17,20 @@ use wicketgate_transport::{
 /// An agent of the lab's environment, with a certificate.
 pub(crate) struct Puppet {
     pub(crate) id: AgentId,
+    named: AgentDesired,
     tls: AgentTls,
     address: SocketAddr,
+}
+
+/// `learns_removal`: it understands why it is refused.
+pub(crate) fn hello(learns_removal: bool) -> FromAgent {
+    FromAgent::Hello {
+        version: "1".into(),
+        name: "lab".into(),
+        takes_duties: false,
+        takes_over: false,
+        learns_removal,
+    }
 }
 
 impl Puppet {
@@ -28,8 +40,15 @@ impl Puppet {
         let identity = Identity::Agent(AgentIdentity { frontdoor, environment: lab.environment, agent: id });
         let key = PrivateKey::generate().unwrap();
         let certificate = lab.ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
+        let named = enrolled(&key.public_point());
+        lab.agents.name(&[(id, named)], &[]);
         let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
-        Self { id, tls, address: lab.address }
+        Self { id, named, tls, address: lab.address }
+    }
+
+    /// What the server says of it.
+    pub(crate) fn named(&self) -> AgentDesired {
+        self.named
     }
 
     /// The handshake of a control connection with the given address.
@@ -47,16 +66,7 @@ impl Puppet {
     /// A control connection that was welcomed.
     pub(crate) async fn connect(&self) -> Option<Control> {
         let mut control = self.control().await?;
-        control
-            .send(&FromAgent::Hello {
-                version: "1".into(),
-                name: "lab".into(),
-                takes_duties: false,
-                takes_over: false,
-                learns_removal: false,
-            })
-            .await
-            .ok()?;
+        control.send(&hello(false)).await.ok()?;
         match soon("a welcome", control.receive()).await.ok()? {
             ToAgent::Welcome { .. } => Some(control),
             other => panic!("expected a welcome, got {other:?}"),

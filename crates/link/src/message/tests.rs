@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentFinding, Connection, DialTimes, EnrollmentId, FailureReason, FindingResult, FrontdoorId,
-    PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions, SignedAssignment, TunnelDesired,
-    TunnelId, TunnelObserved, ZId,
+    AgentDesired, AgentFinding, Connection, DialTimes, EnrollmentId, FailureReason, FindingResult,
+    FrontdoorId, PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions, SignedAssignment,
+    TunnelDesired, TunnelId, TunnelObserved, ZId,
 };
 
 const KEY: &str = "a pre-shared key that nobody guesses";
@@ -67,8 +67,14 @@ fn desired() -> DesiredDelta {
         shares: vec![Arc::new(share)],
         removed_tunnels: vec![TunnelId::new(uuid(4))],
         removed_shares: vec![ShareId::new(uuid(5))],
-        barred: vec![AgentId::new(uuid(6))],
-        unbarred: vec![AgentId::new(uuid(7))],
+        agents: vec![
+            (AgentId::new(uuid(6)), AgentDesired::Barred),
+            (
+                AgentId::new(uuid(8)),
+                AgentDesired::Enrolled { environment: EnvironmentId::new(uuid(9)), key_sha256: [7; 32] },
+            ),
+        ],
+        forgotten_agents: vec![AgentId::new(uuid(7))],
     }
 }
 

@@ -21,6 +21,8 @@ use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
 use wicketgate_system::Mutex;
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
+use super::SharedView;
+
 /// Requests of each kind that are answered at the same time: more than the database can write at once.
 const AT_ONCE: usize = 16;
 
@@ -32,6 +34,7 @@ const INVENTED_LOGGED_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct CertificateDesk {
     issuer: Issuer,
     send: mpsc::Sender<ToGateway>,
+    view: Arc<SharedView>,
     /// Separate from renewals: anyone can request an enrolment, which must not delay them.
     enrolments: JoinSet<()>,
     renewals: JoinSet<()>,
@@ -46,14 +49,25 @@ struct Issuer {
 }
 
 impl CertificateDesk {
-    pub(super) fn new(store: Store, ca: Arc<Ca>, send: mpsc::Sender<ToGateway>) -> Self {
+    /// `view`: of the gateway, whose reconciler tells it of agents that have enrolled.
+    pub(super) fn new(
+        store: Store,
+        ca: Arc<Ca>,
+        view: Arc<SharedView>,
+        send: mpsc::Sender<ToGateway>,
+    ) -> Self {
         let issuer = Issuer { store, ca, invented_logged: Arc::default() };
-        Self { issuer, send, enrolments: JoinSet::new(), renewals: JoinSet::new() }
+        Self { issuer, send, view, enrolments: JoinSet::new(), renewals: JoinSet::new() }
     }
 
     pub(super) fn enrol(&mut self, request: RequestId, ask: EnrolRequest) {
-        let issuer = self.issuer.clone();
-        let work = async move { answer("could not enrol an agent", issuer.enrol(ask).await) };
+        let (issuer, view) = (self.issuer.clone(), Arc::clone(&self.view));
+        let work = async move {
+            let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
+            // The agent connects at once, and the gateway serves none that it was not told of.
+            view.wake();
+            answer
+        };
         let message = move |answer| ToGateway::Enrolled { request, answer };
         begin(&mut self.enrolments, &self.send, work, message);
     }
@@ -201,7 +215,12 @@ mod tests {
             };
             store.create_enrollment(frontdoor, &new, &act).await.unwrap();
             let (send, answers) = mpsc::channel(4);
-            Self { _dir: dir, desk: CertificateDesk::new(store, ca, send), answers, enrollment }
+            Self {
+                _dir: dir,
+                desk: CertificateDesk::new(store, ca, SharedView::new(Timestamp::now()), send),
+                answers,
+                enrollment,
+            }
         }
 
         async fn enrol(&mut self, key: &PrivateKey) -> CertificateAnswer<EnrolGrant> {

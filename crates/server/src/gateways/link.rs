@@ -62,7 +62,12 @@ impl GatewayLink {
     async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
         info!(gateway.id = %self.id, esp = hello.esp.as_str(), "gateway linked");
         self.gateway.view.linked(hello);
-        let mut desk = CertificateDesk::new(self.store.clone(), Arc::clone(&self.ca), self.send.clone());
+        let mut desk = CertificateDesk::new(
+            self.store.clone(),
+            Arc::clone(&self.ca),
+            Arc::clone(&self.gateway.view),
+            self.send.clone(),
+        );
         let (queue, mut records) = mpsc::channel(RECORDS);
         let receive = async move {
             while let Some(message) = messages.recv().await {

@@ -150,18 +150,20 @@ impl Reconciler {
 
     async fn read_all(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let store = self.parts.store.clone();
-        let (mut tunnels, mut shares, mut barred) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut tunnels, mut shares, mut agents) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let revision = store.changes(Revision::default(), |change| {
             match &change {
                 Change::Tunnel(row) => drop(tunnels.insert(row.id)),
                 Change::Share(row) => drop(shares.insert(row.id)),
-                Change::Barred(agent) => drop(barred.insert(*agent)),
-                Change::Unbarred(_) => {}
+                Change::Agent(id, _) => drop(agents.insert(*id)),
             }
             self.take(change, now);
         });
         self.revision = revision.await?;
-        self.outbox.desired.barred = barred;
+        let known: Vec<_> = self.outbox.desired.agents.keys().copied().collect();
+        for id in known.into_iter().filter(|id| !agents.contains(id)) {
+            self.outbox.set_agent(id, None);
+        }
         for id in self.tunnels.missing_in(&tunnels) {
             self.forget_tunnel(id);
         }

@@ -55,6 +55,7 @@ fn changes_are_all_rows_written_since_the_revision() {
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         let all = changes(&store, Revision::default()).await;
         assert_eq!((all.tunnels, all.shares.len(), all.barred.len()), (1, 1, 0));
+        assert_eq!(all.enrolled, [(site.enrolled.agent, [1; 32])]);
         let none = changes(&store, all.revision).await;
         assert_eq!((none.tunnels, none.shares.len(), none.revision), (0, 0, all.revision));
         store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();

@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, Detail, EnrollmentId, FrontdoorId, GatewayId, Generation, IngressPort, LoadBalancerPools,
-    PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
+    AgentDesired, AgentId, Detail, EnrollmentId, FrontdoorId, GatewayId, Generation, IngressPort,
+    LoadBalancerPools, PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
     AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest,
@@ -84,6 +84,8 @@ pub(crate) struct Changes {
     /// The statuses of the changed shares.
     pub(crate) shares: Vec<Status>,
     pub(crate) barred: Vec<AgentId>,
+    /// Agents that may connect, with their keys.
+    pub(crate) enrolled: Vec<(AgentId, [u8; 32])>,
 }
 
 pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
@@ -91,8 +93,10 @@ pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
     let take = |change| match change {
         Change::Tunnel(_) => seen.tunnels += 1,
         Change::Share(share) => seen.shares.push(share.standing.status),
-        Change::Barred(agent) => seen.barred.push(agent),
-        Change::Unbarred(_) => {}
+        Change::Agent(agent, AgentDesired::Barred) => seen.barred.push(agent),
+        Change::Agent(agent, AgentDesired::Enrolled { key_sha256, .. }) => {
+            seen.enrolled.push((agent, key_sha256));
+        }
     };
     let revision = store.changes(since, take).await.unwrap();
     Changes { revision, ..seen }

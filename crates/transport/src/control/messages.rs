@@ -119,6 +119,9 @@ pub enum ToAgent {
     },
     /// The agent was removed, or its environment was: this connection ends right after, and every later one will.
     Removed,
+    /// The answer to `Hello` of an agent that the server has not named to the gateway. Only to one that understands
+    /// [`ToAgent::Removed`].
+    Unknown,
     /// Of which shares the agent probes the targets while they are not in use, and of which it stops to.
     ProbeDuty {
         on: Vec<ShareId>,

@@ -8,11 +8,7 @@ use super::{
     purpose::Purpose,
 };
 use crate::{
-    carrier::Carrier,
-    control::Control,
-    identity::{AgentIdentity, Identity},
-    key::PrivateKey,
-    trust::CaCertificate,
+    carrier::Carrier, control::Control, identity::PresentedAgent, key::PrivateKey, trust::CaCertificate,
 };
 use bytes::BufMut as _;
 use rustls::{
@@ -47,8 +43,8 @@ pub struct GatewayIdentity {
 pub enum Accepted {
     /// The client has no identity yet.
     Enrol(Control),
-    Control(AgentIdentity, Control),
-    Carrier(AgentIdentity, Carrier),
+    Control(PresentedAgent, Control),
+    Carrier(PresentedAgent, Carrier),
 }
 
 impl GatewayIdentity {
@@ -89,10 +85,8 @@ impl GatewayIdentity {
             .map_err(|error| TlsError::Handshake(broken(error)))?;
         let done = handshake(end, hello, tcp).await.map_err(TlsError::Handshake)?;
         same(purpose, done.alpn.as_deref())?;
-        match (purpose, identity(done.leaf.as_ref())?) {
-            (Some(Purpose::Carrier), Some(Identity::Agent(agent))) => {
-                Ok(Accepted::Carrier(agent, Carrier::new(done.stream)))
-            }
+        match (purpose, agent(done.leaf.as_ref())?) {
+            (Some(Purpose::Carrier), Some(agent)) => Ok(Accepted::Carrier(agent, Carrier::new(done.stream))),
             (Some(_), _) => Err(TlsError::Peer),
             (None, _) => Err(TlsError::Protocol),
         }
@@ -110,11 +104,9 @@ impl GatewayIdentity {
         let stream = stream.map_err(TlsError::Handshake)?;
         same(Some(purpose), stream.get_ref().1.alpn_protocol())?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        match (purpose, identity(leaf)?) {
+        match (purpose, agent(leaf)?) {
             (Purpose::Enrol, None) => Ok(Accepted::Enrol(Control::of_agent(stream))),
-            (Purpose::Control, Some(Identity::Agent(agent))) => {
-                Ok(Accepted::Control(agent, Control::of_agent(stream)))
-            }
+            (Purpose::Control, Some(agent)) => Ok(Accepted::Control(agent, Control::of_agent(stream))),
             _ => Err(TlsError::Peer),
         }
     }
@@ -129,8 +121,8 @@ fn same(purpose: Option<Purpose>, alpn: Option<&[u8]>) -> Result<(), TlsError> {
     }
 }
 
-fn identity(leaf: Option<&CertificateDer<'_>>) -> Result<Option<Identity>, TlsError> {
-    leaf.map(Identity::of_certificate).transpose().map_err(|_| TlsError::Peer)
+fn agent(leaf: Option<&CertificateDer<'_>>) -> Result<Option<PresentedAgent>, TlsError> {
+    leaf.map(PresentedAgent::of_certificate).transpose().map_err(|_| TlsError::Peer)
 }
 
 /// Reads the ClientHello, which states the purpose. No purpose: it names none, or it is no ClientHello; the handshake

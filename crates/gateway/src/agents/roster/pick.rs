@@ -117,7 +117,7 @@ mod tests {
         *,
     };
     use std::time::Duration;
-    use wicketgate_model::{Problem, Reason};
+    use wicketgate_model::{AgentDesired, Problem, Reason};
 
     struct Scene {
         roster: Roster,
@@ -166,7 +166,7 @@ mod tests {
         let mut scene = scene();
         let pick = scene.pick(&[2]).unwrap();
         connect(&mut scene.roster, 1);
-        scene.roster.bar(agent(1));
+        scene.roster.name(agent(1), Some(AgentDesired::Barred));
         assert!(pick.session.carriers.streams.abort.token().is_cancelled());
     }
 

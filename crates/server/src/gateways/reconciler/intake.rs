@@ -18,12 +18,7 @@ impl Reconciler {
         match change {
             Change::Tunnel(row) => self.take_tunnel(*row, now),
             Change::Share(row) => self.take_share(*row),
-            Change::Barred(agent) => {
-                self.outbox.desired.barred.insert(agent);
-            }
-            Change::Unbarred(agent) => {
-                self.outbox.desired.barred.remove(&agent);
-            }
+            Change::Agent(id, agent) => self.outbox.set_agent(id, Some(agent)),
         }
     }
 

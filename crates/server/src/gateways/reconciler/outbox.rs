@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{Desired, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId};
+use wicketgate_model::{
+    AgentDesired, AgentId, Desired, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId,
+};
 
 /// Sends the difference between the two, as numbered deltas.
 #[derive(Debug)]
@@ -40,6 +42,14 @@ impl Outbox {
     pub(super) fn set_share(&mut self, id: ShareId, desired: Option<ShareDesired>) {
         self.unsent.shares.insert(id);
         set(&mut self.desired.shares, id, desired);
+    }
+
+    pub(super) fn set_agent(&mut self, id: AgentId, desired: Option<AgentDesired>) {
+        self.unsent.agents.insert(id);
+        match desired {
+            Some(agent) => drop(self.desired.agents.insert(id, agent)),
+            None => drop(self.desired.agents.remove(&id)),
+        }
     }
 
     pub(super) fn has_sent_tunnel(&self, id: TunnelId) -> bool {

@@ -8,8 +8,8 @@ use bench::Bench;
 use jiff::ToSpan as _;
 use wicketgate_link::{FromGateway, GatewayHello};
 use wicketgate_model::{
-    AgentId, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason, Problem, Reason,
-    Status, TrafficDelta,
+    AgentDesired, AgentId, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason,
+    Problem, Reason, Status, TrafficDelta,
 };
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_lost_change_is_repaired_by_the_next_full_read() {
     b.activate().await;
     let [delta] = &b.gateway.receive()[..] else { panic!("expected one delta") };
     assert_eq!((delta.shares.len(), delta.shares[0].id), (1, lost), "unchanged rows are not sent again");
-    assert_eq!((&delta.removed_shares[..], delta.barred.len()), (&[deleted][..], 1));
+    assert_eq!((&delta.removed_shares[..], delta.agents.len()), (&[deleted][..], 1));
     b.settle().await;
     assert_eq!(b.share(lost).await.standing.status, Status::Deployed);
     assert_eq!(b.share(deleted).await.standing.status, Status::Deleted);
@@ -254,12 +254,13 @@ async fn a_barred_agent_is_sent_to_the_gateway() {
     b.settle().await;
     let agents = b.store.agents(b.frontdoor, &wicketgate_store::ListRequest::default()).await.unwrap();
     let agent: AgentId = agents.rows[0].id;
+    assert!(matches!(b.gateway.desired.agents[&agent], AgentDesired::Enrolled { .. }));
     b.store.bar_agent(b.frontdoor, agent, &b.act()).await.unwrap();
     b.settle().await;
-    assert!(b.gateway.desired.barred.contains(&agent));
+    assert_eq!(b.gateway.desired.agents[&agent], AgentDesired::Barred);
     b.restart();
     b.settle().await;
-    assert!(b.gateway.desired.barred.contains(&agent));
+    assert_eq!(b.gateway.desired.agents[&agent], AgentDesired::Barred);
 }
 
 /// The reason and the message of a share that is `DEPLOYED`, and whether it serves.

@@ -1,0 +1,2 @@
+-- Finds the key that an agent has enrolled with.
+CREATE INDEX enrollment_agent ON enrollment (agent);
