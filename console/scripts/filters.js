@@ -12,6 +12,7 @@ const lists = {
   executions: '/frontdoor/v2/{frontdoorId}/executions',
   organizationExecutions: '/frontdoor/v2/executions',
   accounts: '/frontdoor/v2/api-accounts',
+  frontdoors: '/frontdoor/v2',
 };
 
 /** `choice` with its values, `boolean`, `number`, `time` or `text`. */

@@ -1,4 +1,5 @@
 // Lists: filters and order in the address, changes as they happen, and what a refused form says.
+import AxeBuilder from '@axe-core/playwright';
 import { expect } from '@playwright/test';
 import { call, frontdoor, signIn, test } from './session';
 
@@ -45,4 +46,44 @@ test('a refused tunnel says why at each field, and keeps what was typed', async 
   await expect(page.getByRole('button', { name: 'Create a tunnel' })).toBeFocused();
   await page.getByRole('button', { name: 'Create a tunnel' }).click();
   await expect(dialog.getByLabel('Name')).toHaveValue('branch');
+});
+
+test('a Frontdoor is created, and deleted once nothing is in it', async ({ page }) => {
+  const name = `customer-${Date.now()}`;
+  const clean = async (): Promise<void> => expect((await new AxeBuilder({ page }).analyze()).violations).toEqual([]);
+  await signIn(page, '#/frontdoors');
+  await page.getByRole('button', { name: 'Create a Frontdoor' }).click();
+  const creating = page.getByRole('dialog', { name: 'Create a Frontdoor' });
+  await creating.getByLabel('Name').fill('Not a name');
+  await creating.getByRole('button', { name: 'Create', exact: true }).click();
+  await expect(creating.getByLabel('Name')).toHaveAttribute('aria-invalid', 'true');
+  await creating.getByLabel('Name').fill(name);
+  await clean();
+  await creating.getByRole('button', { name: 'Create', exact: true }).click();
+  // The new one is on screen, with nothing in it.
+  await expect(page).toHaveURL(/#\/overview\?frontdoor=/);
+  await expect(page.getByText('This Frontdoor is empty')).toBeVisible();
+  const id = new URL(page.url()).hash.split('frontdoor=')[1]!;
+  const locations = await call<{ content: { id: string }[] }>(page, 'GET', `/${id}/locations`);
+  const tunnel = await call<{ id: string }>(page, 'POST', `/${id}/ipsec-tunnels`, { name: 'site', locationId: locations.content[0]!.id, peerPublicIp: '198.51.100.202', peerCidr: '10.79.0.0/16' });
+
+  await page.goto(`./#/frontdoors?frontdoor=${id}`);
+  await page.getByRole('button', { name: `Delete ${name}` }).click();
+  const full = page.getByRole('dialog', { name: `Frontdoor ${name} is not empty` });
+  await expect(full.getByRole('listitem')).toHaveText(['1 tunnel']);
+  await clean();
+  await full.getByRole('button', { name: 'Close', exact: true }).last().click();
+
+  await call(page, 'DELETE', `/${id}/ipsec-tunnels/${tunnel.id}`);
+  await expect.poll(async () => (await call<{ totalElements: number }>(page, 'GET', `/${id}/ipsec-tunnels`)).totalElements).toBe(0);
+  await page.getByRole('button', { name: `Delete ${name}` }).click();
+  const deleting = page.getByRole('dialog', { name: `Delete Frontdoor ${name}` });
+  await expect(deleting.getByRole('button', { name: 'Delete the Frontdoor' })).toBeDisabled();
+  await deleting.getByLabel(`Type ${name} to confirm`).fill(name);
+  await clean();
+  await deleting.getByRole('button', { name: 'Delete the Frontdoor' }).click();
+  await expect(page.getByRole('row', { name: new RegExp(name) })).toHaveCount(0);
+  // It was on screen: another one is now.
+  await expect(page).not.toHaveURL(new RegExp(id));
+  await expect(page.getByRole('row', { name: /on screen/ })).toBeVisible();
 });
