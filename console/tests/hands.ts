@@ -4,11 +4,14 @@ import { expect, type Locator, type Page } from '@playwright/test';
 export interface Hands {
   press(button: Locator): Promise<void>;
   fill(field: Locator, text: string): Promise<void>;
+  /** An option of a `<select>`, by its text. */
+  choose(select: Locator, option: string): Promise<void>;
 }
 
 export const mouse: Hands = {
   press: (button) => button.click(),
   fill: (field, text) => field.fill(text),
+  choose: async (select, option) => void (await select.selectOption({ label: option })),
 };
 
 /** More stations than any page of the guided start has. */
@@ -38,6 +41,11 @@ export function keyboard(page: Page): Hands {
       await page.keyboard.press('ControlOrMeta+A');
       await page.keyboard.type(text);
       await expect(field).toHaveValue(text);
+    },
+    choose: async (select, option) => {
+      await reach(select);
+      await page.keyboard.type(option);
+      await expect(select.locator('option:checked')).toHaveText(option);
     },
   };
 }

@@ -167,6 +167,15 @@ fn a_stranger_follows_a_handover_link() -> Result<()> {
 }
 
 #[test]
+fn the_site_page_by_keyboard_alone_in_a_hidden_tab_and_at_its_limit() -> Result<()> {
+    let world = World::with_sites(1).start()?;
+    let tunnel = world.tunnel(0)?;
+    let (_agent, _) = world.greeting(&tunnel)?;
+    browse(&world, "site-page.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
 fn sessions_of_two_people_stay_apart() -> Result<()> {
     let world = World::loopback().start()?;
     let (_agent, _) = world.agent("agent")?;

@@ -93,6 +93,11 @@ export function asError(error: unknown): SiteError {
   return error instanceof SiteError ? error : new SiteError('failed', 'The answer of the provider’s server is not readable. Reload the page.');
 }
 
+/** What a call was refused for, and when the reader may repeat it. */
+export function refusal(error: SiteError): string {
+  return sentence(error.message) + (error.after ? ` Try again in ${error.after} s.` : '');
+}
+
 /** A message as a sentence: with a capital and a full stop. */
 export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');

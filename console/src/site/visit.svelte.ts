@@ -14,16 +14,19 @@ export class Visit {
   problem = $state.raw<SiteError>();
   busy = $state(false);
   expiresAt = $state<string>();
+  /** When the tunnel is read again, in milliseconds since 1970. */
+  readAgainAt = $state(0);
   session = '';
   #token = '';
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #reading = false;
   /** Counts openings: an answer of an earlier one is dropped. */
   #turn = 0;
 
   /** Begins, and returns what ends it. */
   start(): () => void {
     const begin = () => this.#begin();
-    const look = () => (document.hidden ? clearTimeout(this.#timer) : this.#read());
+    const look = () => this.#schedule();
     addEventListener('hashchange', begin);
     document.addEventListener('visibilitychange', look);
     this.#begin();
@@ -51,6 +54,7 @@ export class Visit {
 
   #reset(): void {
     this.#turn += 1;
+    this.#reading = false;
     clearTimeout(this.#timer);
     forget();
     this.session = '';
@@ -94,9 +98,9 @@ export class Visit {
   }
 
   async #read(): Promise<void> {
-    clearTimeout(this.#timer);
     if (this.phase !== 'open') return;
     const turn = this.#turn;
+    this.#reading = true;
     let pause = EVERY_MS;
     try {
       const read = await tunnel(this.session);
@@ -110,8 +114,16 @@ export class Visit {
       this.problem = error;
       pause = Math.max(EVERY_MS, (error.after ?? 0) * 1000);
     }
+    this.#reading = false;
+    this.readAgainAt = Date.now() + pause;
+    this.#schedule();
+  }
+
+  /** Nothing is read while the tab is hidden; when it is shown again, at once, but no sooner than the server allows. */
+  #schedule(): void {
     clearTimeout(this.#timer);
-    if (!document.hidden) this.#timer = setTimeout(() => void this.#read(), pause);
+    if (this.phase !== 'open' || this.#reading || document.hidden) return;
+    this.#timer = setTimeout(() => void this.#read(), Math.max(0, this.readAgainAt - Date.now()));
   }
 }
 
