@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use wicketgate_lab::named;
 
-use crate::harness::{PATIENCE, World, agent_executable};
+use crate::harness::{
+    PATIENCE, World, agent_executable, door,
+    targets::{ask, greeting},
+};
 
 /// Of the agents' clocks, in seconds.
 const A_DAY: i64 = 86_400;
@@ -24,9 +27,11 @@ fn agent_at(world: &World, name: &str, seconds: i64) -> Result<std::path::PathBu
 }
 
 #[test]
-fn an_agent_whose_clock_is_behind_says_so_when_it_enrols() -> Result<()> {
+fn an_agent_whose_clock_is_before_every_certificate_says_so_when_it_enrols() -> Result<()> {
     let world = World::loopback().start()?;
-    let executable = agent_at(&world, "behind", -A_DAY)?;
+    // A host without a battery begins in 1970; certificates are valid since 2020.
+    let since = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?;
+    let executable = agent_at(&world, "behind", A_DAY - since)?;
     let made = world.gateway.enrollment_code()?;
     let mut command = world.private.command(&executable.display().to_string());
     command.args(["start", "--server", &format!("https://{}", world.agents_dial())]);
@@ -36,30 +41,63 @@ fn an_agent_whose_clock_is_behind_says_so_when_it_enrols() -> Result<()> {
     let out = command.output()?;
     let said = String::from_utf8_lossy(&out.stderr);
     ensure!(!out.status.success(), "{said}");
-    // The certificate is valid from an hour before it was issued.
-    ensure!(
-        said.contains("at least 22 h behind the server's")
-            || said.contains("at least 23 h behind the server's"),
-        "{said}"
-    );
+    ensure!(said.contains("at least 18261 days behind the server's"), "{said}");
     ensure!(said.contains("timedatectl"), "{said}");
     world.end()
 }
 
 #[test]
+fn an_agent_whose_clock_is_behind_serves_and_is_named_with_the_difference() -> Result<()> {
+    serves_and_is_named(-A_DAY, "24 h behind the server's")
+}
+
+#[test]
 fn an_agent_whose_clock_is_ahead_serves_and_is_named_with_the_difference() -> Result<()> {
+    serves_and_is_named(A_DAY, "24 h ahead of the server's")
+}
+
+/// With an agent whose clock is ahead by so many seconds, or behind.
+fn serves_and_is_named(seconds: i64, words: &str) -> Result<()> {
     let world = World::loopback().start()?;
     let begin = Instant::now();
-    let (agent, _zid) = world.agent_of("ahead", &agent_at(&world, "ahead.sh", A_DAY)?)?;
+    let (agent, _zid) = world.agent_of("agent", &agent_at(&world, "agent.sh", seconds)?)?;
     let seen = world.lab.until("the clock is told", PATIENCE, || {
         let agents = world.gateway.list("agents")?;
         Ok(agents.into_iter().find(|agent| agent["clockSecondsAhead"].is_number()))
     })?;
     named("none; clockSecondsAhead of the agent, and its log: \"the clock of this host\"", begin.elapsed());
     let ahead = seen["clockSecondsAhead"].as_i64().context("no number")?;
-    ensure!((A_DAY - 5..A_DAY + 5).contains(&ahead), "{seen}");
+    ensure!((seconds - 5..seconds + 5).contains(&ahead), "{seen}");
     ensure!(seen["status"] == json!("CONNECTED"), "{seen}");
     let said = agent.process.said();
-    ensure!(said.contains("24 h ahead of the server's") && said.contains("timedatectl"), "{said}");
+    ensure!(said.contains(words) && said.contains("timedatectl"), "{said}");
+    world.end()
+}
+
+#[test]
+fn a_gateway_that_started_two_days_ahead_is_joined_again_when_its_clock_is_set_right() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    greeting(&world.private, world.target(7001), "here")?;
+    let (_before, zid) = world.agent("before")?;
+    let clock = world.lab.path("clock");
+    std::fs::write(&clock, "+2d\n")?;
+    // Only the time of day is wrong, and read from the file each time.
+    let lines = format!(
+        "export FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DISABLE_SHM=1 FAKETIME_DONT_FAKE_MONOTONIC=1\n\
+         export LD_PRELOAD=$(ls /usr/lib/*/faketime/libfaketimeMT.so.1)",
+        clock.display()
+    );
+    ensure!(world.gateway.process.stop(PATIENCE)?.success());
+    world.restart_after(&lines)?;
+    // It enrols while the gateway's clock is wrong.
+    let (_meanwhile, other) = world.agent("meanwhile")?;
+    let right = world.lab.path("clock.right");
+    std::fs::write(&right, "+0\n")?;
+    std::fs::rename(&right, &clock)?;
+    let tunnel = world.tunnel(0)?;
+    for (port, zid) in [(9000, &zid), (9001, &other)] {
+        world.share(&format!("greeting-{port}"), &tunnel, zid, world.target(7001), port)?;
+        ensure!(ask(&world.private, door(&tunnel, port)?, PATIENCE)? == "here", "{port}");
+    }
     world.end()
 }

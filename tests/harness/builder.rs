@@ -31,8 +31,12 @@ pub(crate) struct Published<T> {
 impl World {
     /// Starts `wicketgate up` like [`World::restart`], with more flags.
     pub(crate) fn restart_with(&mut self, flags: &str) -> Result<()> {
-        let program = wicketgate_executable().display();
-        let lines = format!("[ \"$1\" = up ] && set -- \"$@\" {flags}\nexec {program} \"$@\"");
+        self.restart_after(&format!("[ \"$1\" = up ] && set -- \"$@\" {flags}"))
+    }
+
+    /// Starts `wicketgate up` like [`World::restart`], after these lines of a shell script.
+    pub(crate) fn restart_after(&mut self, lines: &str) -> Result<()> {
+        let lines = format!("{lines}\nexec {} \"$@\"", wicketgate_executable().display());
         let executable = &self.script("wicketgate", &lines)?;
         let options = gateway_options(&self.outside, self.ipsec, self.log);
         self.gateway = GatewayProcess::start(&self.lab, &GatewayOptions { executable, ..options })?;

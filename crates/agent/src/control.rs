@@ -12,7 +12,7 @@ use crate::{
     status::Phase,
 };
 use anyhow::{Context, anyhow, bail};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::{
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
@@ -41,7 +41,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// a row costs no longer pauses.
 const STABLE: Duration = Duration::from_secs(1);
 /// Between attempts to renew the certificate. Twenty days are left for it.
-const RENEW_AGAIN: SignedDuration = SignedDuration::from_mins(10);
+const RENEW_AGAIN: Duration = Duration::from_mins(10);
 
 /// Between attempts while another agent has this agent's identity: soon enough to follow it when it ends.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(5);
@@ -83,8 +83,8 @@ struct Conversation {
     /// The gateway understands [`FromAgent::Report`].
     takes_reports: bool,
     want: watch::Sender<u16>,
-    /// When the next certificate is requested.
-    renew_at: Timestamp,
+    /// When a new certificate was last requested.
+    asked_to_renew: Option<Instant>,
     end: CancellationToken,
 }
 
@@ -177,8 +177,7 @@ impl Agent {
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
         let probes = Arc::clone(self).probe_due_targets(end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(probes));
-        let renew_at = self.state.renew_at();
-        let talk = Conversation { control, takes_reports, want, renew_at, end: end.clone() };
+        let talk = Conversation { control, takes_reports, want, asked_to_renew: None, end: end.clone() };
         self.converse(talk, stop).await
     }
 
@@ -303,9 +302,9 @@ impl Agent {
             ToAgent::Draining => bail!("the gateway is stopping"),
             ToAgent::Ping => {
                 talk.control.send(&FromAgent::Pong).await?;
-                let now = Timestamp::now();
-                if now >= talk.renew_at {
-                    talk.renew_at = now.saturating_add(RENEW_AGAIN).unwrap_or(now);
+                let may_ask = talk.asked_to_renew.is_none_or(|at| at.elapsed() >= RENEW_AGAIN);
+                if may_ask && self.state.is_renewal_due(Timestamp::now()) {
+                    talk.asked_to_renew = Some(Instant::now());
                     let public_key = self.tls.certificate().public_point();
                     talk.control.send(&FromAgent::Renew { public_key }).await?;
                 }
@@ -367,7 +366,7 @@ impl Agent {
         let kept = used.and_then(|()| Ok(self.state.renewed(certificate, Timestamp::now())?));
         match kept {
             Ok(()) => {
-                talk.renew_at = self.state.renew_at();
+                talk.asked_to_renew = None;
                 self.status.certified(self.state.expires_at());
                 info!("certificate renewed");
             }

@@ -18,7 +18,10 @@ use wicketgate_system::{
     private_file,
 };
 use wicketgate_transport::{
-    enrolment_code::EnrolmentCode, identity::RENEW_AFTER, key::PrivateKey, tls::AgentTls,
+    enrolment_code::EnrolmentCode,
+    identity::{RENEW_AFTER, is_renewal_due},
+    key::PrivateKey,
+    tls::AgentTls,
     trust::CaCertificate,
 };
 
@@ -147,9 +150,9 @@ impl State {
         Ok(AgentTls::new(&self.ca()?, self.dir.key()?, self.enrolled.lock().grant.certificate.clone())?)
     }
 
-    /// When a new certificate should be requested.
-    pub(crate) fn renew_at(&self) -> Timestamp {
-        self.enrolled.lock().issued_at.saturating_add(RENEW_AFTER).unwrap_or(Timestamp::MAX)
+    /// Whether a new certificate should be requested.
+    pub(crate) fn is_renewal_due(&self, now: Timestamp) -> bool {
+        is_renewal_due(self.enrolled.lock().issued_at, now)
     }
 
     /// When the certificate expires, by the clock of this host.

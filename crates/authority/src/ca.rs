@@ -23,8 +23,9 @@ use wicketgate_transport::{
 /// The lifetime of an agent's or a gateway's certificate. It is renewed after a third, so an outage of twenty days is
 /// survived.
 pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// The most that the clock of another machine may be behind.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
+/// From when on every certificate is valid: 2020-01-01, whatever the clocks say. Which agents are served is the server's
+/// decision and not this date's; and one that was issued while a clock was ahead stays valid when the clock is set right.
+const VALID_SINCE: Timestamp = Timestamp::constant(1_577_836_800, 0);
 /// The CA is replaced by hand, if ever.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(20 * 366 * 24);
 
@@ -57,6 +58,8 @@ pub enum CaError {
     Sign(#[source] rcgen::Error),
     #[error("the system returned no random bytes")]
     Random,
+    #[error("the clock of this host says {0}: set it, for example with `timedatectl set-ntp true`")]
+    Clock(Timestamp),
     #[error("cannot encode the assignment as JSON")]
     Json(#[source] serde_json::Error),
 }
@@ -92,7 +95,7 @@ impl Ca {
         self.certificate.fingerprint()
     }
 
-    /// A certificate (DER) for the holder of the key, valid for [`LEAF_LIFETIME`]. `public_key` is an
+    /// A certificate (DER) for the holder of the key, valid until [`LEAF_LIFETIME`] from now. `public_key` is an
     /// uncompressed point (SEC 1 §2.3.3), 65 bytes.
     pub fn issue(&self, identity: &Identity, public_key: &[u8], now: Timestamp) -> Result<Vec<u8>, CaError> {
         let public_key = Point::parse(public_key)?;
@@ -143,11 +146,13 @@ fn validity(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDura
     // Positive and not zero (RFC 5280 §4.1.2.2).
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    let start = now - CLOCK_SKEW;
+    if now < VALID_SINCE {
+        return Err(CaError::Clock(now));
+    }
     let date = |t: Timestamp| {
         rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(t.as_second()).unwrap_or(0))
     };
-    params.not_before = date(start);
+    params.not_before = date(VALID_SINCE);
     params.not_after = date(now + lifetime);
     Ok(())
 }
@@ -247,10 +252,10 @@ mod tests {
             .is_ok()
         };
         let second = SignedDuration::from_secs(2);
-        assert!(
-            valid_at(now) && valid_at(now - CLOCK_SKEW + second) && valid_at(now + LEAF_LIFETIME - second)
-        );
-        assert!(!valid_at(now - CLOCK_SKEW - second) && !valid_at(now + LEAF_LIFETIME + second));
+        assert!(valid_at(now) && valid_at(VALID_SINCE + second) && valid_at(now + LEAF_LIFETIME - second));
+        assert!(!valid_at(VALID_SINCE - second) && !valid_at(now + LEAF_LIFETIME + second));
+        let early = ca.issue(&identity, &key.public_point(), VALID_SINCE - second).unwrap_err();
+        assert!(early.to_string().contains("set it"), "{early}");
     }
 
     #[test]

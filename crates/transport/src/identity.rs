@@ -4,11 +4,18 @@
 //! subjectAltName (RFC 5280 §4.2.1.6). A certificate with another name, or several, has no identity.
 
 use crate::trust::sha256;
+use jiff::Timestamp;
 use std::{fmt, str::FromStr, time::Duration};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 
 /// The age at which a certificate is renewed: a third of its lifetime.
 pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
+
+/// Whether a certificate that was issued at that time is to be replaced: it is old, or was issued in the future, so that
+/// the clock was wrong then and its end is, too.
+pub fn is_renewal_due(issued_at: Timestamp, now: Timestamp) -> bool {
+    now < issued_at || now.duration_since(issued_at).unsigned_abs() >= RENEW_AFTER
+}
 
 const SCHEME: &str = "wicketgate://";
 
@@ -100,6 +107,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use uuid::Uuid;
+
+    #[test]
+    fn a_certificate_is_renewed_when_it_is_old_and_when_the_clock_was_set_back() {
+        let issued_at = Timestamp::from_second(1_800_000_000).unwrap();
+        let due = |seconds: i64| {
+            is_renewal_due(issued_at, Timestamp::from_second(1_800_000_000 + seconds).unwrap())
+        };
+        let old = i64::try_from(RENEW_AFTER.as_secs()).unwrap();
+        assert_eq!(
+            [-172_800, -1, 0, old - 1, old, 100 * old].map(due),
+            [true, true, false, false, true, true]
+        );
+    }
 
     proptest! {
         #[test]

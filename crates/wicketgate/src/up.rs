@@ -37,7 +37,7 @@ use wicketgate_system::{
     service_manager::{self, ReloadSignals},
 };
 use wicketgate_transport::{
-    identity::{Identity, RENEW_AFTER},
+    identity::{Identity, is_renewal_due},
     key::PrivateKey,
     tls::GatewayIdentity,
 };
@@ -370,13 +370,13 @@ impl CertificateRenewal {
 
 impl BackgroundTask for CertificateRenewal {
     const NAME: &'static str = "gateway-certificate";
-    /// Far less than the rest of a certificate's validity when it is renewed.
-    const PERIOD: Duration = Duration::from_secs(3600);
+    /// A clock that is set right is noticed soon; a look costs nothing.
+    const PERIOD: Duration = Duration::from_secs(5);
     /// One signature.
     const WITHIN: Duration = Duration::from_secs(10);
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        if now.duration_since(self.issued_at).unsigned_abs() >= RENEW_AFTER {
+        if is_renewal_due(self.issued_at, now) {
             let certificate = self.identity.certificate();
             let identity = Identity::Gateway { gateway: self.gateway };
             certificate.replace(self.ca.issue(&identity, &certificate.public_point(), now)?)?;
