@@ -79,9 +79,15 @@ impl Failed {
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NotSignedIn(why) => Self::NotSignedIn(format!(
-                "not signed in: {why}\nSign in with: wicketgate login --server URL --token-file FILE"
-            )),
+            Failure::NotSignedIn { why, account } => {
+                let secret = match account {
+                    Some(_) => "--account CLIENT_ID --secret-file FILE",
+                    None => "--token-file FILE",
+                };
+                Self::NotSignedIn(format!(
+                    "not signed in: {why}\nSign in with: wicketgate login --server URL {secret}"
+                ))
+            }
             other => Self::Other(other.to_string()),
         }
     }
@@ -93,5 +99,20 @@ impl From<std::io::Error> for Failed {
             std::io::ErrorKind::BrokenPipe => Self::ReaderGone,
             _ => Self::Other(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_to_sign_in_fits_the_credentials() {
+        let advice = |account: Option<&str>| {
+            let account = account.map(str::to_owned);
+            Failed::from(Failure::NotSignedIn { why: "why".to_owned(), account }).to_string()
+        };
+        assert!(advice(None).ends_with(" --token-file FILE"));
+        assert!(advice(Some("acc-1")).ends_with(" --account CLIENT_ID --secret-file FILE"));
     }
 }

@@ -198,12 +198,13 @@ impl ApiClient {
         }
         let retry_after =
             answer.headers().get(header::RETRY_AFTER).and_then(|s| s.to_str().ok()?.parse().ok());
-        let url = answer.url().clone();
+        let (url, refusal) = (answer.url().clone(), challenged(answer.headers()));
         let body = body(answer).await.unwrap_or_default();
         let problem: Option<ApiProblem> = serde_json::from_slice(&body).ok();
         Err(match (status, problem) {
             (StatusCode::UNAUTHORIZED, problem) => {
-                Failure::NotSignedIn(problem.map(|problem| problem.message).unwrap_or_default())
+                let message = problem.map(|problem| problem.message);
+                self.not_signed_in(refusal.or(message).unwrap_or_default())
             }
             (_, Some(problem)) => Failure::Refused { status: status.as_u16(), problem, retry_after },
             (_, None) => Failure::NoApi { url, status: status.as_u16() },
@@ -225,12 +226,28 @@ impl ApiClient {
         let body: Value = serde_json::from_slice(&body(answer).await.unwrap_or_default()).unwrap_or_default();
         match (status.is_success(), body["access_token"].as_str(), body["error"].as_str()) {
             (true, Some(token), _) => Ok(token.into()),
-            (_, _, Some("invalid_client")) => Err(Failure::NotSignedIn(format!(
-                "the server does not know the API account {id}, or its secret is wrong"
-            ))),
+            (_, _, Some("invalid_client")) => {
+                let why = body["error_description"].as_str().unwrap_or("its id or its secret is wrong");
+                Err(self.not_signed_in(format!("API account {id}: {why}")))
+            }
             _ => Err(Failure::NoApi { url, status: status.as_u16() }),
         }
     }
+
+    fn not_signed_in(&self, why: String) -> Failure {
+        let account = match &self.credentials {
+            Some(Credentials::Account { id, .. }) => Some(id.clone()),
+            Some(Credentials::Token(_)) | None => None,
+        };
+        Failure::NotSignedIn { why, account }
+    }
+}
+
+/// What the challenge of a 401 says of the token, more closely than the body (RFC 6750 §3).
+fn challenged(headers: &header::HeaderMap) -> Option<String> {
+    let challenge = headers.get(header::WWW_AUTHENTICATE)?.to_str().ok()?;
+    let (_, description) = challenge.split_once("error_description=\"")?;
+    description.split_once('"').map(|(description, _)| description.to_owned())
 }
 
 async fn json(answer: Response) -> Result<Value, Failure> {
@@ -286,6 +303,16 @@ mod tests {
             tokio::time::timeout(CONNECT, client.get("b", &[])).await.unwrap().unwrap();
         };
         let (_kept, ()) = tokio::join!(serve, ask);
+    }
+
+    #[test]
+    fn a_challenge_says_more_than_the_body() {
+        let said = |challenge: &str| {
+            challenged(&[(header::WWW_AUTHENTICATE, challenge.parse().unwrap())].into_iter().collect())
+        };
+        let expired = "Bearer realm=\"a\", error=\"invalid_token\", error_description=\"It expired: ask\"";
+        assert_eq!(said(expired).as_deref(), Some("It expired: ask"));
+        assert_eq!(said("Bearer realm=\"a\", error=\"invalid_token\""), None);
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl EventStream<'_> {
                 },
             };
             self.connection = None;
-            let is_renewed = matches!(lost, Failure::NotSignedIn(_)) && self.client.can_renew().await;
+            let is_renewed = matches!(lost, Failure::NotSignedIn { .. }) && self.client.can_renew().await;
             let is_over = self.heard.is_none_or(|heard| heard.elapsed() >= GIVE_UP);
             if is_over || !(lost.is_temporary() || is_renewed) {
                 return Err(lost);

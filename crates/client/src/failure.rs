@@ -8,8 +8,9 @@ use serde::Deserialize;
 /// Why there is no success. The text is one or two sentences: what happened, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("not signed in: {0}")]
-    NotSignedIn(String),
+    /// `account` is the API account whose secret is exchanged for tokens, if it is one.
+    #[error("not signed in: {why}")]
+    NotSignedIn { why: String, account: Option<String> },
     #[error("{problem}")]
     Refused { status: u16, problem: ApiProblem, retry_after: Option<u64> },
     #[error(
@@ -84,7 +85,7 @@ impl Failure {
         match self {
             Self::Unreachable { .. } | Self::NoApi { .. } => true,
             Self::Refused { status, .. } => *status == 429 || *status >= 500,
-            Self::NotSignedIn(_)
+            Self::NotSignedIn { .. }
             | Self::Stranger { .. }
             | Self::TooLarge(_)
             | Self::Authority { .. }
@@ -98,7 +99,9 @@ impl Failure {
             // With 503, too, the server may not know whether its database has committed.
             Self::Refused { status, .. } => *status >= 500,
             Self::Unreachable { .. } | Self::NoApi { .. } | Self::TooLarge(_) => true,
-            Self::NotSignedIn(_) | Self::Stranger { .. } | Self::Authority { .. } | Self::Path(_) => false,
+            Self::NotSignedIn { .. } | Self::Stranger { .. } | Self::Authority { .. } | Self::Path(_) => {
+                false
+            }
         }
     }
 

@@ -110,7 +110,7 @@ async fn a_server_that_is_away_at_first_or_refuses_is_a_failure() {
     let mut events = client.follow("events", &[], None);
     let refuse = answer(&listener, "HTTP/1.1 401 No\r\nconnection: close\r\n\r\n");
     let (_, refused) = tokio::join!(refuse, events.next());
-    assert!(matches!(refused, Err(Failure::NotSignedIn(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Failure::NotSignedIn { .. })), "{refused:?}");
     drop(listener);
     assert!(matches!(events.next().await, Err(Failure::Unreachable { .. })));
 }

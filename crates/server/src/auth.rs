@@ -25,7 +25,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use wicketgate_store::{Reach, Store};
 
-pub(crate) use account::{has_expired, scopes};
+pub(crate) use account::{expired_at, scopes};
 pub(crate) use credentials::basic;
 pub use principal::{Principal, Refused};
 pub use scope::Scope;

@@ -17,6 +17,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
 use tracing::error;
@@ -155,6 +156,14 @@ impl ApiError {
 
     pub(crate) fn token_expired() -> Self {
         Self::unauthorized(CHALLENGE_EXPIRED)
+    }
+
+    /// The secret is right, so that its caller may know this. The message is that of every 401, by contract.
+    pub(crate) fn account_expired(end: Timestamp) -> Self {
+        let challenge = format!("{CHALLENGE_INVALID}, error_description=\"{}\"", account_expired(end));
+        let challenge = HeaderValue::try_from(challenge).ok();
+        let header = challenge.map(|challenge| Box::new((WWW_AUTHENTICATE, challenge)));
+        Self { header, ..Self::token_expired() }
     }
 
     pub(crate) fn session_expired() -> Self {
@@ -298,6 +307,19 @@ impl ApiError {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
         Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
     }
+}
+
+/// What the owner of an expired API account reads. It has no quotation mark, which would end it in a header.
+pub(crate) fn account_expired(end: Timestamp) -> String {
+    format!(
+        "The API account expired at {}: ask an admin for another one (wicketgate account create)",
+        in_seconds(end)
+    )
+}
+
+/// A time as in a sentence.
+pub(crate) fn in_seconds(time: Timestamp) -> impl Display {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ")
 }
 
 /// A sentence of the model, as an error message starts.

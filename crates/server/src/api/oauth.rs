@@ -8,7 +8,7 @@ use super::wire::{
 };
 use crate::{
     auth::{self, Scope, basic, client_secret, token_key::written},
-    error::{ApiError, OAuthErrorCode, SOON, capitalized},
+    error::{ApiError, OAuthErrorCode, SOON, account_expired, capitalized},
     external::LinkBase,
     reason_link,
     state::{AppState, now},
@@ -133,8 +133,8 @@ async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow
     if !is_right {
         return Err(OAuthError::client());
     }
-    if auth::has_expired(&account) {
-        return Err(OAuthError { description: "The account has expired".into(), ..OAuthError::client() });
+    if let Some(end) = auth::expired_at(&account) {
+        return Err(OAuthError { description: account_expired(end).into(), ..OAuthError::client() });
     }
     Ok(account)
 }

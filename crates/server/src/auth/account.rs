@@ -15,8 +15,8 @@ pub(super) async fn of(store: &Store, secret: &str) -> Result<Option<ApiAccountR
 
 /// The account with the scopes that both it and its token have: the account's may have been reduced since.
 pub(super) fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Principal, Refused> {
-    if has_expired(account) {
-        return Err(Refused::Expired);
+    if let Some(end) = expired_at(account) {
+        return Err(Refused::AccountExpired(end));
     }
     let mut scopes = scopes(account);
     scopes.retain(|scope| granted.is_none_or(|granted| granted.contains(scope)));
@@ -27,6 +27,7 @@ pub(crate) fn scopes(account: &ApiAccountRow) -> Vec<Scope> {
     Scope::among(account.spec.scopes.iter().map(String::as_str))
 }
 
-pub(crate) fn has_expired(account: &ApiAccountRow) -> bool {
-    account.spec.expires_at.is_some_and(|end| end <= Timestamp::now())
+/// When the account ended, if it has.
+pub(crate) fn expired_at(account: &ApiAccountRow) -> Option<Timestamp> {
+    account.spec.expires_at.filter(|end| *end <= Timestamp::now())
 }

@@ -1,7 +1,8 @@
 //! An authenticated caller, and the reasons for which a token is refused.
 
 use super::scope::Scope;
-use crate::error::ApiError;
+use crate::error::{ApiError, in_seconds};
+use jiff::Timestamp;
 use std::sync::Arc;
 use wicketgate_store::{Claim, FrontdoorRow, Reach};
 
@@ -55,6 +56,9 @@ pub enum Refused {
     Invalid,
     #[error("the token has expired")]
     Expired,
+    /// It is the secret of an API account that ended at this time.
+    #[error("the API account expired at {}", in_seconds(*.0))]
+    AccountExpired(Timestamp),
     /// It is genuine and has no organization.
     #[error("the token names no organization")]
     NoOrganization,
@@ -67,6 +71,7 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Invalid => Self::token_invalid(),
             Refused::Expired => Self::token_expired(),
+            Refused::AccountExpired(end) => Self::account_expired(end),
             Refused::NoOrganization => Self::not_authorized("The token names no organization"),
             Refused::ProviderDown => Self::unavailable("The identity provider does not answer"),
         }

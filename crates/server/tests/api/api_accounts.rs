@@ -1,5 +1,5 @@
-use crate::harness::TestApp;
-use axum::http::{Method, StatusCode};
+use crate::harness::{Answer, TestApp};
+use axum::http::{Method, Request, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -76,7 +76,21 @@ async fn an_expired_account_is_refused_as_expired() {
     assert_eq!(app.get_as(secret(&made), "ipsec-shares").await.status, StatusCode::OK);
     let left = end.duration_since(Timestamp::now()) + SignedDuration::from_millis(10);
     tokio::time::sleep(left.try_into().unwrap_or_default()).await;
-    assert_json_snapshot!("expired", app.shown(&app.get_as(secret(&made), "ipsec-shares").await));
+    let seconds = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let timeless = |answer: &Answer| -> Value {
+        serde_json::from_str(&app.shown(answer).to_string().replace(&seconds, "TIME")).unwrap()
+    };
+    assert_json_snapshot!("expired", timeless(&app.get_as(secret(&made), "ipsec-shares").await));
+    let exchange = |secret: &str| {
+        let client = format!("client_id={}&client_secret={secret}", made["clientId"].as_str().unwrap());
+        let request =
+            Request::post("/oauth/token").header("content-type", "application/x-www-form-urlencoded");
+        app.send(request.body(format!("grant_type=client_credentials&{client}").into()).unwrap())
+    };
+    assert_json_snapshot!("expired_exchange", timeless(&exchange(secret(&made)).await));
+    // Another secret learns nothing of the account.
+    let other = exchange("wgs_other").await;
+    assert!(other.status == StatusCode::UNAUTHORIZED && !other.text.contains("expired"), "{}", other.text);
 }
 
 #[tokio::test]
