@@ -33,7 +33,7 @@ use wicketgate_authority::Ca;
 use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
     Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta,
-    PreSharedKey, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
+    PreSharedKey, QuotaKind, QuotaSetting, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
@@ -104,6 +104,8 @@ async fn serve(home: &Path) -> Result<()> {
         admin_listener: None,
         provider: None,
         external: Default::default(),
+        // More than any customer has.
+        quotas: [QuotaKind::Tunnels, QuotaKind::Shares].into_iter().map(unlimited).collect::<Result<_>>()?,
         pools: LoadBalancerPools::loopback(),
         location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),
@@ -117,6 +119,10 @@ async fn serve(home: &Path) -> Result<()> {
     gateway.abort();
     server.stop().await;
     Ok(())
+}
+
+fn unlimited(kind: QuotaKind) -> Result<QuotaSetting> {
+    Ok(QuotaSetting { kind, limit: 1_000_000.try_into()? })
 }
 
 /// A gateway that reports everything as ready as soon as it receives it.

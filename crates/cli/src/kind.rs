@@ -73,6 +73,12 @@ pub(crate) const FRONTDOOR: Kind = Kind {
         column("ORGANIZATION", "/organizationId"),
         column("ID", "/id"),
         column("CREATED", "/createdAt"),
+        wide("TUNNELS", "/quotas/tunnels/used"),
+        wide("MOST", "/quotas/tunnels/limit"),
+        wide("SHARES", "/quotas/shares/used"),
+        wide("MOST", "/quotas/shares/limit"),
+        wide("AGENTS", "/quotas/agents/used"),
+        wide("MOST", "/quotas/agents/limit"),
     ],
     next: "wicketgate tunnel create --help",
     ..PLAIN

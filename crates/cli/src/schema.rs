@@ -19,6 +19,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("tags", "tag"),
     ("scopes", "scope"),
     ("frontdoorIds", "frontdoor-id"),
+    ("quotas", "quota"),
 ];
 
 /// How a property is written in a flag.
@@ -83,7 +84,9 @@ fn flattened(name: &str, about: &Value, is_required: bool) -> Vec<Property> {
     match about["properties"].as_object().filter(|inner| !inner.is_empty()) {
         Some(inner) => inner
             .iter()
-            .map(|(part, about)| property(&[name, part], format!("{flag}-{}", kebab(part)), about, false))
+            .map(|(part, about)| {
+                property(&[name, part], format!("{flag}-{}", kebab(part)), resolved(about), false)
+            })
             .collect(),
         None => vec![property(&[name], flag, about, is_required)],
     }
@@ -286,7 +289,7 @@ pub(crate) fn structured(file: &str) -> Result<Value, Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::{KINDS, SHARE};
+    use crate::kind::{FRONTDOOR, KINDS, SHARE};
 
     fn share(args: &[&str]) -> Result<Value, Failed> {
         let command = with_flags(Command::new("share"), "IpsecSharePatch", true);
@@ -311,6 +314,10 @@ mod tests {
         );
         assert_eq!(share(&more[..2]).unwrap(), json!({"healthCheck": {"type": "none"}}));
         assert_eq!(share(&more[2..]).unwrap(), json!({"description": null, "healthCheck": null}));
+        let command = with_flags(Command::new("frontdoor"), "FrontdoorPatch", true);
+        let matches = command.try_get_matches_from(["frontdoor", "--quota-shares", "5000"]).unwrap();
+        let raised = body(&FRONTDOOR, "FrontdoorPatch", &matches).unwrap();
+        assert_eq!(raised, json!({"quotas": {"shares": 5000}}));
         assert!(share(&["--unset", "colour"]).is_err() && share(&["--tag", "team"]).is_err());
     }
 

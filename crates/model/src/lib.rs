@@ -22,6 +22,7 @@ mod options;
 mod peer_id;
 mod problem;
 mod proposal;
+mod quota;
 mod reset;
 mod secret;
 mod status;
@@ -57,6 +58,7 @@ pub use options::{
 pub use peer_id::{IdentityType, PeerId};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
+pub use quota::{QuotaKind, QuotaLimit, QuotaSetting, Quotas};
 pub use reset::{ResetMode, ResetScope};
 pub use secret::PreSharedKey;
 pub use status::{Deadlines, Observation, Standing, Status, next};

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
 use tracing::error;
-use wicketgate_model::FrontdoorId;
+use wicketgate_model::{FrontdoorId, QuotaKind};
 use wicketgate_store::StoreError;
 
 /// For clients that can ask for a password or a token (RFC 7235 §4.1).
@@ -74,6 +74,8 @@ wicketgate_model::text_enum!(
         Timeout = "timeout",
         /// The request does not fit the present state of the resource, or of another one.
         Conflict = "conflict",
+        /// The Frontdoor has as many resources of a kind as it may have, or its organization as many Frontdoors.
+        QuotaExceeded = "quota_exceeded",
         /// The resource has changed: its ETag no longer matches If-Match.
         PreconditionFailed = "precondition_failed",
         /// The body has more bytes than the API reads.
@@ -233,6 +235,16 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, ErrorCode::Conflict, message)
     }
 
+    /// There is no room for another one.
+    fn quota_exceeded(frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64) -> Self {
+        let whose = frontdoor.map_or("the organization".to_owned(), |id| format!("the Frontdoor {id}"));
+        let message = format!(
+            "The quota {kind} of {whose} is used up: limit {limit}, in use {used}. Delete some that are not needed, or ask \
+             the operator to raise the quota"
+        );
+        Self::new(StatusCode::CONFLICT, ErrorCode::QuotaExceeded, message)
+    }
+
     pub(crate) fn precondition_failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, message)
     }
@@ -342,6 +354,9 @@ impl From<StoreError> for ApiError {
     fn from(e: StoreError) -> Self {
         match e {
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
+            StoreError::QuotaExceeded { frontdoor, kind, limit, used } => {
+                Self::quota_exceeded(frontdoor, kind, limit, used)
+            }
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::NoAddress => Self::conflict(
                 "No load balancer pool has a free address outside of peerCidr; add one with --load-balancer-pool",

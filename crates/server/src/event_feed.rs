@@ -11,11 +11,14 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use wicketgate_model::FrontdoorId;
+use wicketgate_model::{FrontdoorId, QuotaKind, QuotaLimit};
 use wicketgate_store::{EventRow, Store, StoreError};
 use wicketgate_system::Mutex;
 
-use crate::background::{BackgroundTask, Outcome};
+use crate::{
+    background::{BackgroundTask, Outcome},
+    error::ApiError,
+};
 
 /// Events of other servers on the same database arrive this late.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -29,8 +32,6 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Subscribers at one time: each is a connection and some kilobytes.
 const READERS: usize = 128;
-/// Of them, for one Frontdoor: no customer takes all the places.
-const READERS_EACH: usize = 32;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,16 +74,27 @@ impl EventFeed {
         Self { store, sender, readers, following: Arc::default(), begun: CancellationToken::new(), over }
     }
 
-    /// `None`: there are too many subscribers already, of this Frontdoor or altogether.
-    pub(crate) fn enter(&self, frontdoor: FrontdoorId) -> Option<Subscription> {
-        let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
+    /// How many follow the events of a Frontdoor.
+    pub(crate) fn followers(&self, frontdoor: FrontdoorId) -> u64 {
+        self.following.lock().get(&frontdoor).map_or(0, |count| *count as u64)
+    }
+
+    /// `most`: for this Frontdoor, so that no customer takes all the places.
+    pub(crate) fn enter(&self, frontdoor: FrontdoorId, most: QuotaLimit) -> Result<Subscription, ApiError> {
+        let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
+            ApiError::too_many_requests("Too many clients follow events and logs; try again later")
+        })?;
         let mut following = self.following.lock();
-        let count = following.entry(frontdoor).or_default();
-        if *count == READERS_EACH {
-            return None;
+        let count = following.get(&frontdoor).copied().unwrap_or_default();
+        if count >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
+            let kind = QuotaKind::EventStreams;
+            return Err(ApiError::too_many_requests(format!(
+                "The quota {kind} of the Frontdoor {frontdoor} is used up: limit {most}, in use {count}. End clients that \
+                 follow its events or logs, or ask the operator to raise the quota"
+            )));
         }
-        *count += 1;
-        Some(Subscription { following: Arc::clone(&self.following), frontdoor, _place: place })
+        following.insert(frontdoor, count + 1);
+        Ok(Subscription { following: Arc::clone(&self.following), frontdoor, _place: place })
     }
 
     /// `None`: the feed cannot begin, because the database does not answer.
@@ -148,15 +160,16 @@ mod tests {
         let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
         let feed = EventFeed::new(store, CancellationToken::new());
         let frontdoor = |n| FrontdoorId::new(Uuid::from_u128(n));
-        let mut places: Vec<_> = (0..READERS_EACH).map(|_| feed.enter(frontdoor(1)).unwrap()).collect();
-        assert!(feed.enter(frontdoor(1)).is_none());
-        places.push(feed.enter(frontdoor(2)).unwrap());
+        let most = QuotaKind::EventStreams.default_limit();
+        let mut places: Vec<_> = (0..most.get()).map(|_| feed.enter(frontdoor(1), most).unwrap()).collect();
+        assert!(feed.enter(frontdoor(1), most).is_err());
+        places.push(feed.enter(frontdoor(2), most).unwrap());
         places.remove(0);
-        places.push(feed.enter(frontdoor(1)).unwrap());
+        places.push(feed.enter(frontdoor(1), most).unwrap());
         for n in 3.. {
-            match feed.enter(frontdoor(n)) {
-                Some(place) => places.push(place),
-                None => break,
+            match feed.enter(frontdoor(n), most) {
+                Ok(place) => places.push(place),
+                Err(_) => break,
             }
         }
         assert_eq!(places.len(), READERS);

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{LoadBalancerPools, LocationId};
+use wicketgate_model::{LoadBalancerPools, LocationId, Quotas};
 use wicketgate_store::{DatabaseLock, Store};
 
 use crate::{
@@ -64,6 +64,8 @@ pub struct ServerConfig {
     pub pools: LoadBalancerPools,
     /// Where clients reach the API behind a reverse proxy.
     pub external: ExternalAddress,
+    /// The limits of each Frontdoor that are not the defaults.
+    pub quotas: Quotas,
     /// The gateway's.
     pub location: LocationId,
     /// How long a change may take before its status is `ERROR`.
@@ -176,6 +178,7 @@ impl Prepared {
             external: config.external,
             ca: ca.fingerprint(),
             agent_server: agent_url,
+            quotas: config.quotas,
         };
         let state = AppState::new(state_config, &mut registry, stop.clone());
         let reconciler = Reconciler::new(ReconcilerParts {

@@ -3,7 +3,8 @@
 use crate::{
     auth::{Auth, Principal},
     background::{Activator, BackgroundTasks},
-    event_feed::{EventFeed, EventReader},
+    error::ApiError,
+    event_feed::{EventFeed, EventReader, Subscription},
     external::ExternalAddress,
     gateways::Gateways,
     site_desk::SiteDesk,
@@ -14,7 +15,7 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wicketgate_model::{LoadBalancerPools, LocationId};
+use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
@@ -30,6 +31,8 @@ pub struct StateConfig {
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
+    /// The limits of the installation that are not the defaults.
+    pub quotas: Quotas,
 }
 
 /// Cheap to clone.
@@ -42,6 +45,7 @@ pub struct AppState {
     pub(crate) external: Arc<ExternalAddress>,
     pub(crate) ca: Fingerprint,
     pub(crate) agent_server: Option<String>,
+    pub(crate) quotas: Arc<Quotas>,
     /// The sites that have gateways.
     pub(crate) locations: Arc<[LocationId]>,
     pub(crate) metrics: Arc<ServerMetrics>,
@@ -53,7 +57,7 @@ pub struct AppState {
 impl AppState {
     /// `registry` is what `/metrics` shows; event streams end with `stop`.
     pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
-        let StateConfig { store, auth, gateways, pools, external, ca, agent_server } = config;
+        let StateConfig { store, auth, gateways, pools, external, ca, agent_server, quotas } = config;
         Self {
             locations: gateways.locations().into_iter().cloned().collect(),
             metrics: ServerMetrics::new(registry),
@@ -67,6 +71,7 @@ impl AppState {
             external: Arc::new(external),
             ca,
             agent_server,
+            quotas: Arc::new(quotas),
         }
     }
 
@@ -80,6 +85,12 @@ impl AppState {
         self.activator().run(EventReader { feed: self.feed.clone(), since: None }).await;
     }
 
+    /// A place for a client that follows events or logs of the Frontdoor.
+    pub(crate) fn follow(&self, frontdoor: &FrontdoorRow) -> Result<Subscription, ApiError> {
+        let most = frontdoor.spec.quotas.within(&self.quotas, QuotaKind::EventStreams);
+        self.feed.enter(frontdoor.id, most)
+    }
+
     pub(crate) fn activator(&self) -> Activator {
         Activator { tasks: self.tasks.clone(), stop: self.feed.over().clone() }
     }
@@ -88,6 +99,7 @@ impl AppState {
     pub(crate) fn write_context(&self, principal: &Principal) -> WriteContext {
         WriteContext {
             claim: principal.claim.clone(),
+            quotas: Arc::clone(&self.quotas),
             ..WriteContext::new(principal.actor.clone(), now(), Uuid::now_v7)
         }
     }
@@ -109,7 +121,11 @@ pub(crate) fn to_the_microsecond(at: Timestamp) -> Timestamp {
 /// The database.
 pub async fn ensure_first_frontdoor(store: &Store) -> Result<Option<FrontdoorRow>, StoreError> {
     let Ok(default_namespace) = "default".parse() else { return Ok(None) };
-    let spec =
-        FrontdoorSpec { organization: "default".to_owned(), default_namespace, ipsec_shares_enabled: true };
+    let spec = FrontdoorSpec {
+        organization: "default".to_owned(),
+        default_namespace,
+        ipsec_shares_enabled: true,
+        quotas: Quotas::default(),
+    };
     store.ensure_first_frontdoor(&spec, &WriteContext::new("server", now(), Uuid::now_v7)).await
 }

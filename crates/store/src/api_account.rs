@@ -5,13 +5,14 @@ use crate::{
     Action, ListRequest, NamedRow, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext, claim,
     execution::Execution,
     list::Listing,
+    quota,
     row::{rows, specs},
     statement::Assignments,
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{ApiAccountId, FrontdoorId};
+use wicketgate_model::{ApiAccountId, FrontdoorId, QuotaKind};
 
 rows! {
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl Store {
 
 impl Write {
     async fn create_api_account(&mut self, spec: ApiAccountSpec) -> Result<ApiAccountRow> {
+        self.need_room_for(&spec).await?;
         let id = ApiAccountId::new((self.context.fresh)());
         let set = Assignments::of(&spec).and(&[
             ("id", &id),
@@ -128,18 +130,33 @@ impl Write {
         let on = || Execution::of(ResourceType::ApiAccount, &account.id);
         let whole = Execution { organization: Some(organization.as_str()), ..on() };
         whole.insert(&mut self.tx, &self.context, None, action).await?;
-        let reached = match &account.spec.frontdoors {
-            Some(named) => named.clone(),
-            None => {
-                let select =
-                    "SELECT id FROM frontdoor WHERE organization = $1 AND deleted_at IS NULL ORDER BY id";
-                self.tx.all(select, &[organization]).await?.into_iter().map(|(id,)| id).collect()
-            }
-        };
-        for frontdoor in reached {
+        for frontdoor in self.reached(&account.spec).await? {
             self.record(frontdoor, action, on()).await?;
         }
         Ok(())
+    }
+
+    async fn reached(&mut self, spec: &ApiAccountSpec) -> Result<Vec<FrontdoorId>> {
+        if let Some(named) = &spec.frontdoors {
+            return Ok(named.clone());
+        }
+        let select = "SELECT id FROM frontdoor WHERE organization = $1 AND deleted_at IS NULL ORDER BY id";
+        Ok(self.tx.all(select, &[&spec.organization]).await?.into_iter().map(|(id,)| id).collect())
+    }
+
+    /// The account takes a place in each Frontdoor that it reaches; without one, in its organization.
+    async fn need_room_for(&mut self, spec: &ApiAccountSpec) -> Result<()> {
+        const KIND: QuotaKind = QuotaKind::ApiAccounts;
+        let reached = self.reached(spec).await?;
+        for frontdoor in &reached {
+            self.need_room(*frontdoor, KIND).await?;
+        }
+        if !reached.is_empty() {
+            return Ok(());
+        }
+        let count = "SELECT COUNT(*) FROM api_account WHERE organization = $1 AND revoked_at IS NULL";
+        let (used,): (u64,) = self.tx.one(count, &[&spec.organization]).await?;
+        quota::check(used, self.context.quotas.or_default(KIND), KIND, None)
     }
 }
 

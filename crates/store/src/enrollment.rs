@@ -1,7 +1,8 @@
 //! Enrolment codes, and the enrolment of agents.
 //!
 //! A code is valid for one agent, one hour and five tries. An agent that repeats its request, because the answer was
-//! lost, gets the same answer. Invariant: without a code, no request makes the database write.
+//! lost, gets the same answer. A code has the place of its agent, and of its environment, in the quotas of its Frontdoor.
+//! Invariant: without a code, no request makes the database write.
 
 use crate::{
     Action, ResourceType, Result, Store, StoreError, WriteContext, agent,
@@ -13,7 +14,9 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, ResourceName, ZId};
+use wicketgate_model::{
+    AgentId, EnrolRefusal, EnrollmentId, EnvironmentId, FrontdoorId, QuotaKind, ResourceName, ZId,
+};
 
 /// Wrong secrets that a code accepts: too few to guess it, and enough for mistakes in copying.
 const TRIES: u32 = 5;
@@ -95,7 +98,11 @@ impl Write {
         if let Some(environment) = new.environment {
             let found = self.environment_updated(frontdoor, environment).await?;
             found.ok_or(StoreError::Reference { column: &agent::columns::ENVIRONMENT })?;
+        } else {
+            self.need_room(frontdoor, QuotaKind::Environments).await?;
         }
+        self.need_room(frontdoor, QuotaKind::EnrollmentCodes).await?;
+        self.need_room(frontdoor, QuotaKind::Agents).await?;
         let set = Assignments::of(&new).and(&[
             ("frontdoor", &frontdoor),
             ("tries", &0_u32),

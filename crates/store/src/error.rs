@@ -2,7 +2,7 @@
 
 use crate::{Column, DatabaseFault, NamedRow};
 use std::{path::PathBuf, sync::Arc};
-use wicketgate_model::{FrontdoorId, PeerCidr, SourceCidr, Status};
+use wicketgate_model::{FrontdoorId, PeerCidr, QuotaKind, SourceCidr, Status};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -38,6 +38,9 @@ pub enum StoreError {
     /// The row was changed since it was read: read it again.
     #[error("the row has changed since it was read")]
     Stale,
+    /// There are as many as there may be, in the Frontdoor, or in the whole organization.
+    #[error("{used} of {limit} {kind}")]
+    QuotaExceeded { frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64 },
     /// All slots of the location are taken.
     #[error("the location has no free slot for another tunnel")]
     NoSlot,

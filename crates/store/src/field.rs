@@ -19,7 +19,7 @@ use wicketgate_model::{
     Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FailureReason, FrontdoorId,
     GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort,
     LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, PreSharedKey,
-    ProbeInterval, ProxyProtocol, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -152,7 +152,7 @@ text_fields!(
     Reason,
     Status
 );
-json_fields!(AllowedSources, Connection, EspProposals, IkeProposals, Tags, Vec<(String, String)>);
+json_fields!(AllowedSources, Connection, EspProposals, IkeProposals, Quotas, Tags, Vec<(String, String)>);
 number_fields!(IdleTimeout, IngressPort, MaxConnections, MaxUses, ProbeInterval);
 fields! {
     i64: i64, |n| Ok(*n), Some;

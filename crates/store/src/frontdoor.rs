@@ -4,13 +4,14 @@ use crate::{
     Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, WriteContext,
     execution::Execution,
     list::Listing,
+    quota,
     row::{rows, specs},
     statement::Assignments,
     write::Write,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{FrontdoorId, NamespaceName};
+use wicketgate_model::{FrontdoorId, NamespaceName, QuotaKind, Quotas};
 
 rows! {
     #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ specs! {
         pub organization: String,
         pub default_namespace: NamespaceName,
         pub ipsec_shares_enabled: bool,
+        /// The limits that differ from the installation's.
+        pub quotas: Quotas,
     }
 }
 
@@ -70,7 +73,14 @@ impl Store {
         context: &WriteContext,
     ) -> Result<FrontdoorRow> {
         let spec = spec.clone();
-        self.write(context, move |write| write.insert_frontdoor(spec).boxed()).await
+        self.write(context, move |write| {
+            async move {
+                write.need_room_in(&spec.organization).await?;
+                write.insert_frontdoor(spec).await
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Creates a Frontdoor if there has never been one.
@@ -146,6 +156,14 @@ impl Write {
         let row: Option<FrontdoorRow> = self.tx.find(LISTING.find("f.id = $1"), &[&id]).await?;
         let row = row.ok_or(StoreError::Missing)?;
         self.context.check(row.updated_at).map(|()| row)
+    }
+
+    /// Fails with [`StoreError::QuotaExceeded`] unless the organization may have another Frontdoor.
+    async fn need_room_in(&mut self, organization: &String) -> Result<()> {
+        const KIND: QuotaKind = QuotaKind::Frontdoors;
+        let count = "SELECT COUNT(*) FROM frontdoor WHERE organization = $1 AND deleted_at IS NULL";
+        let (used,): (u64,) = self.tx.one(count, &[organization]).await?;
+        quota::check(used, self.context.quotas.or_default(KIND), KIND, None)
     }
 
     async fn insert_frontdoor(&mut self, spec: FrontdoorSpec) -> Result<FrontdoorRow> {

@@ -15,7 +15,7 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{Description, FrontdoorId, HandoverLinkId, MaxUses, TunnelId, text_enum};
+use wicketgate_model::{Description, FrontdoorId, HandoverLinkId, MaxUses, QuotaKind, TunnelId, text_enum};
 
 /// Links of a tunnel that have not ended: more than engineers that a site has, and few enough to look through.
 pub const MOST_LINKS: u32 = 20;
@@ -122,6 +122,7 @@ impl Store {
             async move {
                 let _: TunnelRow = write.live(frontdoor, &tunnel).await?;
                 write.has_room_for_link(tunnel).await?;
+                write.need_room(frontdoor, QuotaKind::HandoverLinks).await?;
                 let id = HandoverLinkId::new((write.context.fresh)());
                 let set = Assignments::of(&spec).and(&[
                     ("id", &id),

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use wicketgate_model::{
     AllowedSources, Description, EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr,
-    ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Target, TunnelId, ZId,
+    QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Target, TunnelId, ZId,
 };
 
 rows! {
@@ -190,6 +190,7 @@ impl Store {
 
 impl Write {
     async fn create_share(&mut self, frontdoor: FrontdoorId, spec: ShareSpec) -> Result<ShareRow> {
+        self.need_room(frontdoor, QuotaKind::Shares).await?;
         if spec.options.allowed_sources.is_some() {
             self.check_references(frontdoor, &spec).await?;
         }

@@ -28,6 +28,12 @@ impl ShareCounts {
         }
     }
 
+    /// How the number of a Frontdoor's shares changes that are not `DELETED`.
+    pub(crate) fn of(&self, frontdoor: FrontdoorId) -> i64 {
+        let is_of = |counted: &Counted| counted.frontdoor == frontdoor && counted.status != Status::Deleted;
+        self.0.iter().filter(|(counted, _)| is_of(counted)).map(|(_, change)| change).sum()
+    }
+
     pub(crate) fn extend(&mut self, other: Self) {
         for (counted, change) in other.0 {
             *self.0.entry(counted).or_default() += change;

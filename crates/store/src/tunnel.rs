@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use std::{collections::HashMap, net::Ipv4Addr};
 use wicketgate_model::{
     Connection, Description, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
-    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, ResourceName, Standing, TunnelId,
+    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, QuotaKind, ResourceName, Standing, TunnelId,
 };
 
 rows! {
@@ -190,6 +190,7 @@ impl Store {
         let (new, pools) = (spec.clone(), pools.clone());
         let made = self.write(context, move |write| {
             async move {
+                write.need_room(frontdoor, QuotaKind::Tunnels).await?;
                 let slot = write.free_slot(&new.location).await?;
                 let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
                 let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;

@@ -19,6 +19,8 @@ pub(crate) struct Write {
     pub(crate) revision: i64,
     pub(crate) context: WriteContext,
     pub(crate) deferred: Deferred,
+    /// Of the units before in the same transaction.
+    pub(crate) kept: Deferred,
     database: Database,
 }
 
@@ -29,7 +31,8 @@ impl Write {
         let (revision,) =
             timeout(REVISION, tx.one(next, &[])).await.map_err(|_| StoreError::RolledBack)??;
         let context = context.clone();
-        Ok(Self { tx, revision, context, deferred: Deferred::default(), database: database.clone() })
+        let (deferred, kept) = (Deferred::default(), Deferred::default());
+        Ok(Self { tx, revision, context, deferred, kept, database: database.clone() })
     }
 
     /// See [`Database::locking`].

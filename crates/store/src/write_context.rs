@@ -4,7 +4,7 @@ use crate::{Claim, Result, StoreError};
 use jiff::Timestamp;
 use std::sync::Arc;
 use uuid::Uuid;
-use wicketgate_model::ExecutionId;
+use wicketgate_model::{ExecutionId, Quotas};
 
 /// The context of the writes of one request. Their executions share its process id.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct WriteContext {
     pub expected: Option<Timestamp>,
     /// The claim on the request's idempotency key, which the write's transaction marks.
     pub claim: Option<Arc<Claim>>,
+    /// The limits of the installation.
+    pub quotas: Arc<Quotas>,
 }
 
 impl WriteContext {
@@ -32,6 +34,7 @@ impl WriteContext {
             fresh,
             expected: None,
             claim: None,
+            quotas: Arc::default(),
         }
     }
 

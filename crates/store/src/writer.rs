@@ -195,8 +195,6 @@ async fn transact(
 struct Batch {
     write: Write,
     units: Vec<Box<dyn Unit>>,
-    /// Of all units that succeeded.
-    deferred: Deferred,
     /// One unit at least succeeded.
     is_kept: bool,
     has_savepoints: bool,
@@ -208,8 +206,7 @@ struct Batch {
 
 impl Batch {
     fn of(write: Write, has_savepoints: bool) -> Self {
-        let (units, deferred) = (Vec::new(), Deferred::default());
-        Self { write, units, deferred, is_kept: false, has_savepoints, has_savepoint: false, fault: None }
+        Self { write, units: Vec::new(), is_kept: false, has_savepoints, has_savepoint: false, fault: None }
     }
 
     async fn run(&mut self, mut unit: Box<dyn Unit>) {
@@ -232,7 +229,7 @@ impl Batch {
         let succeeded = timeout(UNIT, unit.run(&mut self.write)).await.map_err(|_| StoreError::RolledBack)?;
         let deferred = std::mem::take(&mut self.write.deferred);
         if succeeded {
-            self.deferred.extend(deferred);
+            self.write.kept.extend(deferred);
             self.is_kept = true;
         } else if self.has_savepoint {
             self.write.tx.carry_out("ROLLBACK TO SAVEPOINT unit").await?;
@@ -241,13 +238,13 @@ impl Batch {
     }
 
     async fn end(self, database: &Database) {
-        let Self { write, units, deferred, is_kept, has_savepoint, fault, .. } = self;
+        let Self { write: Write { tx, kept: deferred, .. }, units, is_kept, has_savepoint, fault, .. } = self;
         let (forgets, tells) = (deferred.forgets, !deferred.events.is_empty());
         let ended = match fault {
             // The end of the connection rolls back.
             Some(error) => Err(error),
-            None if is_kept => commit(write.tx, deferred, has_savepoint).await,
-            None => write.tx.rollback().await,
+            None if is_kept => commit(tx, deferred, has_savepoint).await,
+            None => tx.rollback().await,
         };
         match &ended {
             Ok(()) => {

@@ -24,7 +24,7 @@ use wicketgate_gateway::{
     host_check::{HostVerdict, public_address},
 };
 use wicketgate_link as link;
-use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId};
+use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId, QuotaSetting};
 use wicketgate_server::{
     ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
     auth::oidc::ProviderConfig,
@@ -123,6 +123,10 @@ pub(crate) struct Up {
     /// GatewayFull until there is room.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=16_000))]
     max_tunnels: Option<u32>,
+    /// The most that a Frontdoor may have of a kind, like shares=5000; repeatable. The operator can set others for one
+    /// Frontdoor.
+    #[arg(long, value_name = "KIND=NUMBER")]
+    quota: Vec<QuotaSetting>,
     /// Seconds that established connections may continue after a signal to stop, while new ones are refused. With 0
     /// they are cut at once, and a restart takes a second.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
@@ -176,6 +180,7 @@ impl Up {
             admin_listener,
             provider,
             pools,
+            quotas: self.quota.into_iter().collect(),
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
             location: self.location.clone(),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
@@ -207,9 +212,7 @@ impl Up {
         };
         let gateway = Gateway::start(config, gateway_end).await?;
 
-        if let Some(token) = &server.new_admin_token {
-            print_token(token, &Server::admin_token_file(data_dir.path()));
-        }
+        print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url =
             self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
@@ -393,9 +396,10 @@ fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
     Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
 }
 
-/// Shows the token once, on a terminal only: a service's output would keep it in a log.
+/// Shows a new token once, on a terminal only: a service's output would keep it in a log.
 #[expect(clippy::print_stdout, reason = "for the operator at the first start")]
-fn print_token(token: &SecretString, file: &Path) {
+fn print_token(token: Option<&SecretString>, file: &Path) {
+    let Some(token) = token else { return };
     if std::io::stdout().is_terminal() {
         println!("admin token, shown only once and stored in {}: {}", file.display(), token.expose_secret());
     } else {

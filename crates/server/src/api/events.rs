@@ -49,9 +49,7 @@ pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -
         return Err(ApiError::not_acceptable());
     }
     let after = last_event_id(&headers)?;
-    let place = at.state.feed.enter(at.id());
-    let place = place
-        .ok_or_else(|| ApiError::too_many_requests("Too many clients follow the events; try again later"))?;
+    let place = at.state.follow(&at.frontdoor)?;
     // The order matters: subscribe, read the newest event, answer. Every write after the answer is then delivered.
     let live = at
         .state

@@ -10,49 +10,65 @@ use super::{
         query::Query,
     },
 };
-use crate::{auth::Scope, error::ApiError};
+use crate::{
+    auth::Scope,
+    error::ApiError,
+    state::{AppState, now},
+};
 use axum::{
     http::{StatusCode, header::LOCATION},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
+use wicketgate_model::{QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, StoreError, WriteContext};
+
+/// What only the operator changes.
+const QUOTAS: &str = "quotas";
 
 pub(super) async fn list(caller: Caller, format: Format, query: Query) -> Answer {
     caller.principal.need(Scope::Read)?;
     let query = query.list(frontdoor::PROPERTIES)?;
     let page = caller.state.store.frontdoors(&caller.principal.reach, &query.request).await?;
-    let rows = page.rows.into_iter().map(Frontdoor::of);
+    let rows = with_quotas(&caller.state, page.rows).await?.into_iter();
     Ok(format.page("/frontdoor/v2", &query, page.total, rows))
 }
 
 pub(super) async fn get(Reads(at): Reads, format: Format) -> Answer {
-    Ok(answer(format, StatusCode::OK, at.frontdoor))
+    answer(&at.state, format, StatusCode::OK, at.frontdoor).await
 }
 
 pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer {
     caller.principal.need(Scope::Write)?;
-    let spec = frontdoor::spec(body.object()?, None)?;
+    let spec = frontdoor::spec(body.object()?, None, &caller.state.quotas)?;
     if spec.ipsec_shares_enabled {
         caller.principal.need(Scope::Admin)?;
+    }
+    if spec.quotas != Quotas::default() {
+        caller.principal.need_operator(QUOTAS)?;
     }
     caller.principal.need_organization(&spec.organization)?;
     let row = caller.state.store.create_frontdoor(&spec, &caller.write_context()).await?;
     let location = Frontdoor::path(row.id);
-    Ok(([(LOCATION, location)], answer(format, StatusCode::CREATED, row)).into_response())
+    let answer = answer(&caller.state, format, StatusCode::CREATED, row).await?;
+    Ok(([(LOCATION, location)], answer).into_response())
 }
 
 pub(super) async fn patch(Writes(at): Writes, format: Format, wanted: Preconditions, body: Body) -> Answer {
     let whole = frontdoor::merged(&at.frontdoor, body.object()?);
-    let spec = frontdoor::spec(whole, Some(&at.frontdoor))?;
+    let spec = frontdoor::spec(whole, Some(&at.frontdoor), &at.state.quotas)?;
     if spec.ipsec_shares_enabled != at.frontdoor.spec.ipsec_shares_enabled {
         at.principal.need(Scope::Admin)?;
     }
+    if spec.quotas != at.frontdoor.spec.quotas {
+        at.principal.need_operator(QUOTAS)?;
+    }
     let context = checked(&at, &wanted)?;
     if spec == at.frontdoor.spec {
-        return Ok(answer(format, StatusCode::OK, at.frontdoor));
+        return answer(&at.state, format, StatusCode::OK, at.frontdoor).await;
     }
     let row = at.state.store.replace_frontdoor(at.id(), &spec, &context).await;
-    Ok(answer(format, StatusCode::OK, row.map_err(|e| refused(&at, e))?))
+    let row = row.map_err(|e| refused(&at, e))?;
+    answer(&at.state, format, StatusCode::OK, row).await
 }
 
 pub(super) async fn delete(Writes(at): Writes, wanted: Preconditions) -> Result<StatusCode, ApiError> {
@@ -79,7 +95,19 @@ fn refused(at: &At, e: StoreError) -> ApiError {
     }
 }
 
-fn answer(format: Format, status: StatusCode, row: FrontdoorRow) -> Response {
-    let frontdoor = Frontdoor::of(row);
-    format.resource(status, &frontdoor)
+async fn answer(state: &AppState, format: Format, status: StatusCode, row: FrontdoorRow) -> Answer {
+    let shown = with_quotas(state, vec![row]).await?.pop().ok_or(StoreError::Missing)?;
+    Ok(format.resource(status, &shown))
+}
+
+/// With what each has of its quotas.
+async fn with_quotas(state: &AppState, rows: Vec<FrontdoorRow>) -> Result<Vec<Frontdoor>, ApiError> {
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let mut used = state.store.quota_use(&ids, now()).await?;
+    let shown = |row: FrontdoorRow| {
+        let mut used = used.remove(&row.id).unwrap_or_default();
+        used.insert(QuotaKind::EventStreams, state.feed.followers(row.id));
+        Frontdoor::with_quotas(row, &state.quotas, &used)
+    };
+    Ok(rows.into_iter().map(shown).collect())
 }

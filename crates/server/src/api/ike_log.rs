@@ -55,10 +55,7 @@ pub(super) async fn read(
     let silent = || ApiError::unavailable("The gateway does not answer: try again later");
     let written = reader.read().await.ok_or_else(silent)?;
     let body = if follows {
-        let place = at.state.feed.enter(at.id());
-        let place = place.ok_or_else(|| {
-            ApiError::too_many_requests("Too many clients follow events and logs; try again later")
-        })?;
+        let place = at.state.follow(&at.frontdoor)?;
         let (send, receive) = mpsc::channel(ON_THE_WAY);
         let over = at.state.feed.over().clone();
         tokio::spawn(async move {

@@ -38,6 +38,17 @@ impl Principal {
         }
     }
 
+    /// Checks that it may change a property that bounds what its customers take of the installation.
+    pub(crate) fn need_operator(&self, property: &str) -> Result<(), ApiError> {
+        self.need(Scope::Admin)?;
+        match &self.reach {
+            Reach::All => Ok(()),
+            Reach::Organization(_) | Reach::Named(_) => Err(ApiError::not_authorized(format!(
+                "Only the operator, with the admin token, changes {property}"
+            ))),
+        }
+    }
+
     /// Checks access to what belongs to an organization and to no single Frontdoor.
     pub(crate) fn need_organization(&self, organization: &str) -> Result<(), ApiError> {
         match &self.reach {

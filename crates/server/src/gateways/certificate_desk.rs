@@ -203,6 +203,7 @@ mod tests {
                 organization: "default".into(),
                 default_namespace: "default".parse().unwrap(),
                 ipsec_shares_enabled: true,
+                quotas: Default::default(),
             };
             let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
             let enrollment = EnrollmentId::new(Uuid::now_v7());

@@ -116,8 +116,12 @@ async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
         (one_more.status, &one_more.headers["retry-after"]),
         (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
     );
-    let message = "Too many clients follow the events; try again later";
-    assert_eq!(one_more.body, error("too_many_requests", message));
+    let message = format!(
+        "The quota event-streams of the Frontdoor {} is used up: limit 32, in use 32. End clients that follow its events or \
+         logs, or ask the operator to raise the quota",
+        app.frontdoor
+    );
+    assert_eq!(one_more.body, error("too_many_requests", &message));
     let body = json!({"organizationId": "acme", "defaultNamespaceName": "prod", "ipsecSharesEnabled": true});
     let other = app.post("/frontdoor/v2", body).await.body;
     let path = format!("/frontdoor/v2/{}/ipsec-tunnels", other["id"].as_str().unwrap());

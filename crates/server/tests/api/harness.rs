@@ -24,7 +24,7 @@ use wicketgate_lab::postgres;
 use wicketgate_link::{GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
     AgentId, Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, Generation, LoadBalancerPools,
-    Standing, Status, TunnelId, ZId,
+    Quotas, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_server::{
     AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, SharedView, StateConfig,
@@ -77,19 +77,30 @@ impl TestApp {
     /// Its gateway has not connected yet.
     pub(crate) async fn unlinked(provider: Option<Arc<Provider>>) -> Self {
         let dir = TempDir::new().unwrap();
-        let file = || dir.path().join("wicketgate.db").display().to_string();
-        let place = postgres::fresh().unwrap().unwrap_or_else(file);
-        Self::start(&place, dir, provider).await
+        Self::start(&Self::place(&dir), dir, provider, Quotas::default()).await
     }
 
     /// On a database of the test's own.
     pub(crate) async fn on(place: &str, dir: TempDir) -> Self {
-        let app = Self::start(place, dir, None).await;
+        let app = Self::start(place, dir, None, Quotas::default()).await;
         app.gateway.view.linked(hello(EspMode::Userland));
         app
     }
 
-    async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>) -> Self {
+    /// With these limits of the installation.
+    pub(crate) async fn with_quotas(quotas: Quotas) -> Self {
+        let dir = TempDir::new().unwrap();
+        let app = Self::start(&Self::place(&dir), dir, None, quotas).await;
+        app.gateway.view.linked(hello(EspMode::Userland));
+        app
+    }
+
+    fn place(dir: &TempDir) -> String {
+        let file = || dir.path().join("wicketgate.db").display().to_string();
+        postgres::fresh().unwrap().unwrap_or_else(file)
+    }
+
+    async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>, quotas: Quotas) -> Self {
         let store = Store::open(place).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
@@ -111,6 +122,7 @@ impl TestApp {
             external: Default::default(),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
+            quotas,
         };
         let state = AppState::new(config, &mut Registry::default(), CancellationToken::new());
         let (feeding, tasks) = (state.clone(), state.tasks().clone());

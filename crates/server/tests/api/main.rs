@@ -27,6 +27,7 @@ mod oidc;
 mod openapi_checker;
 mod outage;
 mod provider;
+mod quotas;
 mod reasons;
 mod redact;
 mod requests;

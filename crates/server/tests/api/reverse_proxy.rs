@@ -108,6 +108,7 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
         tls: None,
         admin_listener: None,
         provider: None,
+        quotas: Default::default(),
         pools: LoadBalancerPools::ipsec(),
         external: ExternalAddress { url: None, trusted_proxies: vec!["127.0.0.1".parse().unwrap()] },
         location: "local".parse().unwrap(),

@@ -54,6 +54,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         tls: None,
         admin_listener: None,
         provider: None,
+        quotas: Default::default(),
         pools: LoadBalancerPools::ipsec(),
         external: Default::default(),
         location: "local".parse().unwrap(),

@@ -200,6 +200,7 @@ async fn frontdoors_are_cached_again_after_a_failed_commit() {
         organization: "o".to_owned(),
         default_namespace: "d".parse().unwrap(),
         ipsec_shares_enabled: true,
+        quotas: Default::default(),
     };
     let frontdoor = store.create_frontdoor(&spec, &context()).await.unwrap();
     let context = context();
@@ -307,6 +308,7 @@ async fn units_of_a_transaction_share_its_revision_and_its_outcome() {
         organization: "o".to_owned(),
         default_namespace: "d".parse().unwrap(),
         ipsec_shares_enabled: true,
+        quotas: Default::default(),
     };
     let mut writes = JoinSet::new();
     for _ in 0..20 {

@@ -10,6 +10,7 @@ async fn frontdoor(store: &Store, organization: &str) -> FrontdoorId {
         organization: organization.to_owned(),
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
+        quotas: Default::default(),
     };
     store.create_frontdoor(&spec, &context()).await.unwrap().id
 }

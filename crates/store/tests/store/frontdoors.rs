@@ -13,6 +13,7 @@ fn the_first_frontdoor_is_created_once() {
             organization: "default".to_owned(),
             default_namespace: "default".parse().unwrap(),
             ipsec_shares_enabled: true,
+            quotas: Default::default(),
         };
         let first = store.ensure_first_frontdoor(&spec, &context()).await.unwrap().unwrap();
         assert!(store.ensure_first_frontdoor(&spec, &context()).await.unwrap().is_none());

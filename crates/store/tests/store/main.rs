@@ -13,6 +13,7 @@ mod handover_links;
 mod lists;
 mod migration;
 mod outage;
+mod quotas;
 mod reconcile;
 mod site;
 mod tls;

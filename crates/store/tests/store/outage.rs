@@ -25,6 +25,7 @@ fn spec(organization: &str) -> FrontdoorSpec {
         organization: organization.to_owned(),
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
+        quotas: Default::default(),
     }
 }
 

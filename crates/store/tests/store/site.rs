@@ -55,6 +55,7 @@ pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
         organization: "default".to_owned(),
         default_namespace: "default".parse().unwrap(),
         ipsec_shares_enabled: true,
+        quotas: Default::default(),
     };
     store.gateway_linked(gateway(), now()).await.unwrap();
     store.create_frontdoor(&spec, &context()).await.unwrap().id

@@ -8,6 +8,7 @@ use crate::api::{
     },
 };
 use serde_json::{Map, Value, json};
+use wicketgate_model::QuotaKind;
 
 /// The schemas of a page of resources, in plain JSON and in HAL.
 const PAGE: &str = include_str!("page.json");
@@ -61,6 +62,7 @@ pub(super) fn add_resources(all: &mut Value) {
         all[format!("{name}PageHal")] = page["hal"].clone();
         all[name] = resource(properties);
     }
+    add_quotas(all);
     let secret = json!({"type": "string", "description": "Returned only once"});
     all["NewApiAccount"] = all["ApiAccount"].clone();
     all["NewApiAccount"]["properties"]["clientSecret"] = secret;
@@ -71,6 +73,28 @@ pub(super) fn add_resources(all: &mut Value) {
             required.push(name.into());
         }
     }
+}
+
+/// What a Frontdoor shows of its quotas, and what a request sets.
+fn add_quotas(all: &mut Value) {
+    let parts = json!({"limit": schema::value("quotaLimit"), "used": schema::value("quotaUsed")});
+    let quota = |required: &[&str]| json!({"type": "object", "properties": parts, "required": required, "additionalProperties": false});
+    all["Quota"] = quota(&["limit", "used"]);
+    all["Quotas"] = by_kind(|_| schema::reference("Quota"));
+    all["Quotas"]["required"] = QuotaKind::of_frontdoor().map(frontdoor::quota_name).collect();
+    let (limit, shown) = (schema::value("quotaLimit").unwrap_or_default(), quota(&["limit"]));
+    all["QuotaLimits"] = by_kind(|kind| {
+        let mut limit = limit.clone();
+        limit["description"] = json!(kind.meaning().trim_end_matches('.'));
+        json!({"anyOf": [limit, shown, {"type": "null"}]})
+    });
+}
+
+/// An object with a property for each kind that a Frontdoor has a quota of.
+fn by_kind(schema: impl Fn(QuotaKind) -> Value) -> Value {
+    let of_kind = |kind| (frontdoor::quota_name(kind).to_owned(), schema(kind));
+    let all: Map<_, _> = QuotaKind::of_frontdoor().map(of_kind).collect();
+    json!({"type": "object", "properties": all, "additionalProperties": false})
 }
 
 fn listed<T: Representation>(

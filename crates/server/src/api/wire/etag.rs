@@ -12,9 +12,10 @@ use wicketgate_model::Reason;
 
 /// Bytes of a hash that are shown: a collision of two states of one resource in 16 bytes is infeasible.
 const SHOWN: usize = 16;
-/// The properties that are seen, not written: of a tunnel, of an agent, and of both a tunnel and a share.
-const REPORTED: [&str; 6] =
-    ["connection", "shares", "report", "unansweredSince", "clockSecondsAhead", "ready"];
+/// The properties that are seen, not written: of a tunnel, of an agent, of both a tunnel and a share, and of a Frontdoor, of
+/// which another limit is another `updatedAt`.
+const REPORTED: [&str; 7] =
+    ["connection", "shares", "report", "unansweredSince", "clockSecondsAhead", "ready", "quotas"];
 const HAL: &str = "-hal";
 /// What Apache and Caddy append to the tags of answers that they compress.
 const COMPRESSED: [&str; 3] = ["-gzip", "-br", "-zstd"];

@@ -92,6 +92,16 @@ impl Fields {
         T::try_from(n).map_err(|rule| self.fault(property, rule)).ok()
     }
 
+    /// As [`Self::integer`], also as this part of an object, which a representation has.
+    pub(super) fn integer_or_part<T: TryFrom<i64, Error = Invalid>>(
+        &mut self,
+        property: &str,
+        part: &str,
+    ) -> Option<T> {
+        let n = self.typed(property, "integer", |value| integer(value.get(part).unwrap_or(&value)))?;
+        T::try_from(n).map_err(|rule| self.fault(property, rule)).ok()
+    }
+
     /// A list of texts that have one rule each, and that of `make` together.
     pub(super) fn list<T: FromStr<Err = Invalid>, L>(
         &mut self,

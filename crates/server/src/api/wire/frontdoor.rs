@@ -5,26 +5,49 @@ use super::{
     fields::{Fields, patched},
     property::{
         LINKS, Property,
-        PropertyType::{Boolean, Id, Text, Time},
+        PropertyType::{Boolean, Id, Integer, Object, Text, Time},
     },
 };
 use crate::error::ApiError;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use wicketgate_model::{FrontdoorId, Invalid, NamespaceName};
-use wicketgate_store::{FrontdoorRow, FrontdoorSpec, column::frontdoor as column};
+use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
+use wicketgate_model::{FrontdoorId, Invalid, NamespaceName, QuotaKind, QuotaLimit, QuotaSetting, Quotas};
+use wicketgate_store::{FrontdoorRow, FrontdoorSpec, QuotaUse, column::frontdoor as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("id", Id("")).column(&column::ID),
     Property::new("organizationId", Text).column(&column::ORGANIZATION).required(),
     Property::new("defaultNamespaceName", Text).column(&column::DEFAULT_NAMESPACE).required(),
     Property::new("ipsecSharesEnabled", Boolean).column(&column::IPSEC_SHARES_ENABLED).writable(),
+    Property::new("quotas", Object),
+    Property::new("quotas", Object).write_only().described_as("quotaLimits"),
     Property::new("createdAt", Time).column(&column::CREATED_AT),
     Property::new("updatedAt", Time).column(&column::UPDATED_AT),
     Property::new("createdBy", Text).column(&column::CREATED_BY),
     LINKS,
 ];
+
+/// The property of `quotas`.
+pub(in crate::api) const fn quota_name(kind: QuotaKind) -> &'static str {
+    match kind {
+        QuotaKind::Tunnels => "tunnels",
+        QuotaKind::Shares => "shares",
+        QuotaKind::Environments => "environments",
+        QuotaKind::Agents => "agents",
+        QuotaKind::EnrollmentCodes => "enrollmentCodes",
+        QuotaKind::ApiAccounts => "apiAccounts",
+        QuotaKind::HandoverLinks => "handoverLinks",
+        QuotaKind::EventStreams => "eventStreams",
+        QuotaKind::Frontdoors => "frontdoors",
+    }
+}
+
+/// The parts of `quotas`.
+static LIMITS: LazyLock<Vec<Property>> = LazyLock::new(|| {
+    QuotaKind::of_frontdoor().map(|kind| Property::new(quota_name(kind), Integer).writable()).collect()
+});
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +56,9 @@ pub(in crate::api) struct Frontdoor {
     organization_id: String,
     default_namespace_name: NamespaceName,
     ipsec_shares_enabled: bool,
+    /// Not in what only its state is compared of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quotas: Option<Value>,
     created_at: Timestamp,
     updated_at: Timestamp,
     created_by: String,
@@ -45,10 +71,22 @@ impl Frontdoor {
             organization_id: row.spec.organization,
             default_namespace_name: row.spec.default_namespace,
             ipsec_shares_enabled: row.spec.ipsec_shares_enabled,
+            quotas: None,
             created_at: row.created_at,
             updated_at: row.updated_at,
             created_by: row.created_by,
         }
+    }
+
+    /// With its quotas in this installation, and what it has of each kind.
+    pub(in crate::api) fn with_quotas(row: FrontdoorRow, installation: &Quotas, used: &QuotaUse) -> Self {
+        let quota = |kind: QuotaKind| {
+            let limit = row.spec.quotas.within(installation, kind).get();
+            let used = used.get(&kind).copied().unwrap_or_default();
+            (quota_name(kind).to_owned(), json!({"limit": limit, "used": used}))
+        };
+        let quotas = QuotaKind::of_frontdoor().map(quota).collect();
+        Self { quotas: Some(Value::Object(quotas)), ..Self::of(row) }
     }
 
     pub(in crate::api) fn path(id: FrontdoorId) -> String {
@@ -70,15 +108,18 @@ impl Representation for Frontdoor {
     }
 }
 
-/// The Frontdoor that a body describes; `old` is the one to be replaced.
+/// The Frontdoor that a body describes; `old` is the one to be replaced. `installation` has the limits that it need not set.
 pub(in crate::api) fn spec(
     body: Map<String, Value>,
     old: Option<&FrontdoorRow>,
+    installation: &Quotas,
 ) -> Result<FrontdoorSpec, ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
     let organization = fields.parsed("organizationId", organization_name);
     let default_namespace = fields.text::<NamespaceName>("defaultNamespaceName");
     let ipsec_shares_enabled = fields.boolean("ipsecSharesEnabled").unwrap_or(false);
+    let before = old.map(|old| old.spec.quotas.clone()).unwrap_or_default();
+    let quotas = fields.nested("quotas", &LIMITS, |limits| Some(read_quotas(limits, &before, installation)));
     if let (Some(organization), Some(old)) = (&organization, old)
         && *organization != old.spec.organization
     {
@@ -89,13 +130,29 @@ pub(in crate::api) fn spec(
             organization: organization?,
             default_namespace: default_namespace?,
             ipsec_shares_enabled,
+            quotas: quotas.unwrap_or_default(),
         })
     })
 }
 
+/// A limit that is in force already is not set: a client may send back what it read.
+fn read_quotas(limits: &mut Fields, before: &Quotas, installation: &Quotas) -> Quotas {
+    let set = |kind: QuotaKind| {
+        let limit: QuotaLimit = limits.integer_or_part(quota_name(kind), "limit")?;
+        let is_new = limit != before.within(installation, kind);
+        let limit = if is_new { Some(limit) } else { before.get(kind) };
+        limit.map(|limit| QuotaSetting { kind, limit })
+    };
+    QuotaKind::of_frontdoor().filter_map(set).collect()
+}
+
 /// The body of PUT that a merge patch of the Frontdoor stands for.
 pub(in crate::api) fn merged(row: &FrontdoorRow, patch: Map<String, Value>) -> Map<String, Value> {
-    patched(&Frontdoor::of(row.clone()), PROPERTIES, patch)
+    let own = QuotaKind::of_frontdoor().filter_map(|kind| {
+        row.spec.quotas.get(kind).map(|limit| (quota_name(kind).to_owned(), json!(limit.get())))
+    });
+    let own = Value::Object(own.collect());
+    patched(&Frontdoor { quotas: Some(own), ..Frontdoor::of(row.clone()) }, PROPERTIES, patch)
 }
 
 /// The name of an organization, chosen by the operator or its identity provider.

@@ -56,6 +56,7 @@ impl Bench {
             organization: "default".into(),
             default_namespace: "default".parse().unwrap(),
             ipsec_shares_enabled: true,
+            quotas: Default::default(),
         };
         store.gateway_linked(gateway_id(), now).await.unwrap();
         let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
