@@ -7,6 +7,7 @@
 use crate::{
     Result,
     bulk::{parts, places},
+    event_retention,
     field::{shown, text_fields},
     statement::bind,
     transaction::Transaction,
@@ -78,5 +79,5 @@ pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<
         }
         tx.run(query).await?;
     }
-    Ok(())
+    event_retention::bound(tx, newest, count).await
 }

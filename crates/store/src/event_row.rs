@@ -1,13 +1,8 @@
-//! Reading events, and deleting old ones.
+//! Reading events.
 
-use crate::{EventKind, Result, Store, row::rows, transaction::Transaction};
+use crate::{EventKind, Result, Store, row::rows};
 use jiff::Timestamp;
 use wicketgate_model::FrontdoorId;
-
-/// Events that are kept: a day of a large site.
-pub(crate) const MOST: i64 = 100_000;
-/// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
-pub(crate) const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
 
 rows! {
     /// One change.
@@ -28,12 +23,12 @@ rows! {
         pub message: Option<String>,
     }
 
-    /// The state of the sequence of events.
+    /// The state of the sequence of events, as the readers of one Frontdoor see it, or of all.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct EventSpan {
         /// The newest event; 0 before the first.
         pub newest: u64,
-        /// The newest event that was deleted.
+        /// The newest event that was deleted, of those that the readers would see.
         pub forgotten: u64,
     }
 }
@@ -68,17 +63,15 @@ impl Store {
         Ok(span.unwrap_or_default())
     }
 
+    /// As [`Store::event_span`], for a reader of one Frontdoor.
+    pub async fn event_span_of(&self, frontdoor: FrontdoorId) -> Result<EventSpan> {
+        let select = "SELECT s.newest, CASE WHEN f.newest > s.forgotten THEN f.newest ELSE s.forgotten END AS forgotten \
+                      FROM event_sequence s LEFT JOIN event_forgotten f ON f.frontdoor = $1";
+        Ok(self.find(select, &[&frontdoor]).await?.unwrap_or_default())
+    }
+
     /// Waits until this process has written events since the last call; other processes may have written more.
     pub async fn events_written(&self) {
         self.database.events_committed.notified().await;
     }
-}
-
-/// Deletes events that are too many or too old.
-pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
-    let forget = "UPDATE event_sequence SET forgotten = COALESCE((SELECT MAX(id) FROM event \
-                  WHERE at < $1 OR id <= event_sequence.newest - $2), forgotten)";
-    tx.execute(forget, &[&(now.as_microsecond() - KEPT), &MOST]).await?;
-    tx.execute("DELETE FROM event WHERE id <= (SELECT forgotten FROM event_sequence)", &[]).await?;
-    Ok(())
 }

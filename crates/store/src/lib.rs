@@ -26,6 +26,7 @@ mod enrollment;
 mod environment;
 mod error;
 mod event;
+mod event_retention;
 mod event_row;
 mod execution;
 mod execution_row;

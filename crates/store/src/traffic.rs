@@ -4,7 +4,7 @@
 use crate::{
     MetricsWindow, Result, Store,
     bulk::{parts, places},
-    console_session, event_row,
+    console_session, event_retention,
     field::Argument,
     handover_link, idempotency,
     metrics_window::{RESOLUTIONS, Resolution},
@@ -207,7 +207,7 @@ impl Store {
         let oldest_record = now.as_microsecond() - RECORDS;
         tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
         idempotency::prune(&mut tx, now).await?;
-        event_row::prune(&mut tx, now).await?;
+        event_retention::prune(&mut tx, now).await?;
         console_session::prune(&mut tx, now).await?;
         tx.commit().await
     }

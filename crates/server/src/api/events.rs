@@ -57,7 +57,7 @@ pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -
         .subscribe()
         .await
         .ok_or_else(|| ApiError::unavailable("The events can't be read now; try again"))?;
-    let span = at.state.store.event_span().await?;
+    let span = at.state.store.event_span_of(at.id()).await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
     let reader = Reader { frontdoor: at.id(), state: at.state, send };
     tokio::spawn(async move {
@@ -130,6 +130,12 @@ impl Reader {
         };
         loop {
             let rows = store.events(Some(self.frontdoor), seen, READ).await.map_err(|_| Over)?;
+            // Some of them may have been deleted meanwhile.
+            let span = store.event_span_of(self.frontdoor).await.map_err(|_| Over)?;
+            if span.forgotten > seen {
+                self.say(reset(span.newest)).await?;
+                return Ok(span.newest);
+            }
             for row in &rows {
                 self.say(event(row)).await?;
                 seen = row.id;

@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, Site, after, context, gateway, link, now, settled, tunnel_spec},
+    site::{ALL, Site, after, context, enrolled, frontdoor, gateway, link, now, settled, tunnel_spec},
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -265,5 +265,42 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
         store.prune(after(31 * 86_400)).await.unwrap();
         assert_eq!(history(other.id).await.total, 0);
         assert_eq!(history(site.tunnel).await.total, 100);
+    });
+}
+
+#[test]
+fn a_flood_of_events_deletes_those_of_its_own_frontdoor() {
+    const ROUNDS: usize = 200;
+    on_each(|store| async move {
+        let (quiet, flooding) = (frontdoor(&store).await, Site::new(&store).await);
+        let enrolled = enrolled(&store, quiet, 9).await;
+        let events = async |of| store.events(Some(of), 0, u32::MAX).await.unwrap();
+        let of_quiet = events(quiet).await;
+        assert!(of_quiet.iter().any(|event| event.resource == enrolled.environment.to_string()));
+        let mut shares = Vec::new();
+        for port in 1..=64 {
+            let share = flooding.share(&format!("s{port}"), port);
+            shares.push(store.create_share(flooding.frontdoor, &share, &context()).await.unwrap().id);
+        }
+        let mut most = 0;
+        for status in [Status::Deployed, Status::Error].into_iter().cycle().take(ROUNDS) {
+            let updates: Vec<_> = shares.iter().map(|id| settled(*id, 1, status)).collect();
+            store.update_statuses(&updates).await.unwrap();
+            let newest = store.event_span().await.unwrap().newest;
+            let forgotten = store.event_span_of(flooding.frontdoor).await.unwrap().forgotten;
+            most = most.max(newest - forgotten);
+        }
+        assert!(most <= 11_200, "{most} events were kept at a time");
+        let (kept, span) =
+            (events(flooding.frontdoor).await, store.event_span_of(flooding.frontdoor).await.unwrap());
+        assert!((10_000..=11_200).contains(&kept.len()), "{}", kept.len());
+        assert_eq!((kept.last().unwrap().id, span.newest), (span.newest, span.newest));
+        assert_eq!(kept[0].id, span.forgotten + 1, "what a reader has to know was deleted");
+        store.prune(after(1)).await.unwrap();
+        assert_eq!(events(quiet).await, of_quiet);
+        assert_eq!(store.event_span_of(quiet).await.unwrap().forgotten, 0);
+        // A week later, nothing is left of it.
+        store.prune(after(9 * 86_400)).await.unwrap();
+        assert_eq!(store.event_span_of(flooding.frontdoor).await.unwrap(), store.event_span().await.unwrap());
     });
 }

@@ -1,0 +1,45 @@
+//! Which events are kept: those of a week, and of each Frontdoor the newest.
+//!
+//! Invariant: a flood of events of one Frontdoor deletes events of that Frontdoor only, and takes no more room than the
+//! bound and a step. It is bounded as it is written, not an hour later.
+
+use crate::{Result, transaction::Transaction};
+use jiff::Timestamp;
+use wicketgate_model::FrontdoorId;
+
+/// Events of a Frontdoor that are kept: a day of a large site.
+const MOST: i64 = 10_000;
+/// Events, of whichever Frontdoors, after which the surplus is deleted. So many are deleted at once.
+const STEP: i64 = 1000;
+/// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
+const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
+
+/// Deletes what Frontdoors have too many of, each time that the numbers pass a step. `newest` events have been written, the last
+/// `count` of them by this transaction.
+pub(crate) async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Result<()> {
+    if newest / STEP == (newest - count) / STEP {
+        return Ok(());
+    }
+    // Whoever has more than at the last step has an event since then.
+    let recent = "SELECT DISTINCT frontdoor FROM event WHERE id > $1";
+    let recent: Vec<(FrontdoorId,)> = tx.all(recent, &[&(newest - count - STEP)]).await?;
+    for (frontdoor,) in recent {
+        let last = "SELECT id FROM event WHERE frontdoor = $1 ORDER BY id DESC LIMIT 1 OFFSET $2";
+        let Some((last,)) = tx.find::<(i64,)>(last, &[&frontdoor, &MOST]).await? else { continue };
+        tx.execute("DELETE FROM event WHERE frontdoor = $1 AND id <= $2", &[&frontdoor, &last]).await?;
+        let note = "INSERT INTO event_forgotten (frontdoor, newest) VALUES ($1, $2) \
+                    ON CONFLICT (frontdoor) DO UPDATE SET newest = excluded.newest";
+        tx.execute(note, &[&frontdoor, &last]).await?;
+    }
+    Ok(())
+}
+
+/// Deletes events that are too old.
+pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
+    let forget = "UPDATE event_sequence SET forgotten = \
+                  COALESCE((SELECT MAX(id) FROM event WHERE at < $1), forgotten)";
+    tx.execute(forget, &[&(now.as_microsecond() - KEPT)]).await?;
+    tx.execute("DELETE FROM event WHERE id <= (SELECT forgotten FROM event_sequence)", &[]).await?;
+    let known = "DELETE FROM event_forgotten WHERE newest <= (SELECT forgotten FROM event_sequence)";
+    tx.execute(known, &[]).await.map(drop)
+}
