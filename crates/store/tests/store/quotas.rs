@@ -55,12 +55,15 @@ async fn used(store: &Store, site: &Site, kind: QuotaKind) -> u64 {
 fn shares_that_are_created_at_once_end_at_the_limit() {
     on_each(|store| async move {
         let site = Arc::new(Site::new(&store).await);
-        let create = |store: Store, n: u8, context| {
+        let from = |first: u16| {
             let site = Arc::clone(&site);
-            let spec = site.share(&format!("s{n}"), 9000 + u16::from(n));
-            async move { store.create_share(site.frontdoor, &spec, &context).await }
+            move |store: Store, n: u8, context| {
+                let (site, port) = (Arc::clone(&site), first + u16::from(n));
+                let spec = site.share(&format!("s{port}"), port);
+                async move { store.create_share(site.frontdoor, &spec, &context).await }
+            }
         };
-        let made = race(&store, QuotaKind::Shares, create).await;
+        let made = race(&store, QuotaKind::Shares, from(9000)).await;
         assert_eq!(made.len(), LIMIT as usize);
         assert_eq!(used(&store, &site, QuotaKind::Shares).await, u64::from(LIMIT));
         // Of another Frontdoor, none counts.
@@ -75,7 +78,7 @@ fn shares_that_are_created_at_once_end_at_the_limit() {
         let gone = settled(deleted.id, generation.next().get(), Status::Deleted);
         store.update_statuses(&[gone]).await.unwrap();
         assert_eq!(used(&store, &site, QuotaKind::Shares).await, u64::from(LIMIT) - 1);
-        assert_eq!(race(&store, QuotaKind::Shares, create).await.len(), 1);
+        assert_eq!(race(&store, QuotaKind::Shares, from(9100)).await.len(), 1);
     });
 }
 
