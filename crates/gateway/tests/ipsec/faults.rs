@@ -136,7 +136,7 @@ fn each_fault_at_the_site_is_reported_with_its_cure() {
     });
 }
 
-const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key from the tunnel's vpn-config (`wicketgate tunnel config`) into the site's device, or give the tunnel the device's key (POST …/psk, `wicketgate tunnel rotate-key --pre-shared-key-file`)";
+const KEYS_DIFFER: &str = "the pre-shared keys differ: put the key from the tunnel's vpn-config (`wicketgate tunnel config`) into the site's device, or give the tunnel the device's key (`wicketgate tunnel rotate-key --pre-shared-key-file`, or POST …/psk)";
 const OTHER_PEER: &str = "the peer identifies itself as site-9.example, but the tunnel's peerId is site-0.example: change the device's local identity or peerId";
 const OTHER_GATEWAY: &str = "the peer asks for the identity gw.example, but the gateway's is 198.51.100.1: set 198.51.100.1 as the remote identity on the site's device";
 const NO_IKE: &str = "the peer offered AES_CBC_128/HMAC_SHA1_96/PRF_HMAC_SHA1/MODP_2048 for the IKE SA, which is none of the tunnel's IKE proposals: set a proposal from the tunnel's vpn-config on the site's device, or add the device's proposal to the tunnel unless it is weak";

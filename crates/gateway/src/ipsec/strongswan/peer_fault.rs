@@ -19,7 +19,7 @@ impl PeerFault {
         let cure = match reason {
             ConnectionFault::PreSharedKeysDiffer => {
                 "put the key from the tunnel's vpn-config (`wicketgate tunnel config`) into the site's device, or give the \
-                 tunnel the device's key (POST …/psk, `wicketgate tunnel rotate-key --pre-shared-key-file`)"
+                 tunnel the device's key (`wicketgate tunnel rotate-key --pre-shared-key-file`, or POST …/psk)"
             }
             ConnectionFault::PeerIdentityDiffers => "change the device's local identity or peerId",
             ConnectionFault::TrafficSelectorsDiffer => {
