@@ -43,6 +43,7 @@ mod line_faults;
 mod load_balancer;
 mod local_token;
 mod lost_hosts;
+mod lost_log;
 mod mtu;
 mod names;
 mod narrowed;

@@ -44,7 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 use wicketgate_link::{AGENT_REPORTS, AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
-use wicketgate_system::{Mutex, accept::Acceptor};
+use wicketgate_system::{Mutex, accept::Acceptor, essential};
 use wicketgate_transport::{
     abort::Abort,
     keepalive::keepalive,
@@ -108,11 +108,16 @@ impl Agents {
             handshakes: AtomicU64::new(0),
             forwards_reports: AtomicBool::new(false),
         }));
-        agents.0.tasks.spawn(agents.clone().accept(listener));
+        agents.0.tasks.spawn(essential("accepts agents", agents.clone().accept(listener)));
         let drain = agents.0.drain.clone();
-        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().announce()));
-        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(agents.clone().close_unreachable()));
-        agents.0.tasks.spawn(drain.run_until_cancelled_owned(agents.clone().rest()));
+        let announce = essential("announces agents", agents.clone().announce());
+        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(announce));
+        let close = essential("closes ports", agents.clone().close_unreachable());
+        agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(close));
+        agents
+            .0
+            .tasks
+            .spawn(drain.run_until_cancelled_owned(essential("looks at agents", agents.clone().rest())));
         agents
     }
 

@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, VERSIONS};
+use wicketgate_system::essential;
 use wicketgate_transport::abort::Abort;
 
 use crate::{
@@ -124,12 +125,10 @@ impl Gateway {
             connections: connections.clone(),
             abort: abort.clone(),
         };
-        spawn_reports(&parts, &send);
-        let host = Arc::clone(&backend);
-        let watch_host = async move { host.watch_host().await };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(watch_host));
+        spawn_watches(&parts, &send);
         let applier = DesiredApplier::new(parts, send.clone());
-        tasks.spawn(stop.clone().run_until_cancelled_owned(applier.run(handshake, left_over)));
+        let apply = essential("applies the desired state", applier.run(handshake, left_over));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(apply));
         let drain = config.drain;
         Ok(Self { agent_address, backend, link: send, tasks, stop, connections, agents, abort, drain })
     }
@@ -187,9 +186,12 @@ impl Gateway {
     }
 }
 
-/// Starts the tasks that report to the server.
-fn spawn_reports(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
+/// Starts the tasks that watch the host and report to the server.
+fn spawn_watches(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     let GatewayParts { observations, agents, tasks, stop, .. } = parts;
+    let host = Arc::clone(&parts.backend);
+    let watch_host = async move { host.watch_host().await };
+    tasks.spawn(stop.clone().run_until_cancelled_owned(essential("watches the host", watch_host)));
     let expect_agents = {
         let observations = Arc::clone(observations);
         async move {
@@ -199,11 +201,12 @@ fn spawn_reports(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     };
     tasks.spawn(stop.clone().run_until_cancelled_owned(expect_agents));
     let report = report(Arc::clone(observations), agents.clone(), link.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(report));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(essential("reports what is observed", report)));
     let unknown_peers = report_unknown_peers(Arc::clone(&parts.backend), link.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
     let (counters, end) = (Arc::clone(&parts.counters), parts.abort.token().clone());
-    tasks.spawn(report_traffic(counters, agents.clone(), link.clone(), end));
+    let report_traffic = report_traffic(counters, agents.clone(), link.clone(), end);
+    tasks.spawn(essential("reports the traffic", report_traffic));
 }
 
 /// Reports who sends IKE and is no tunnel's peer.

@@ -17,6 +17,7 @@ use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::{LoadBalancerPools, LocationId, Quotas};
 use wicketgate_store::{DatabaseLock, Store};
+use wicketgate_system::essential;
 
 use crate::{
     api,
@@ -194,7 +195,7 @@ impl Prepared {
         let link_task = GatewayLink { store: store.clone(), ca, id: gateway_id, gateway, metrics, send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
-        tasks.spawn(link_task.run(handshake));
+        tasks.spawn(essential("serves the gateway's link", link_task.run(handshake)));
         let superseded = CancellationToken::new();
         let activator = state.activator();
         let lock = lock.map(|lock| Arc::new(Mutex::new(lock)));
@@ -209,7 +210,7 @@ impl Prepared {
         server.run_in_background(LostActions(server.store.clone()));
         server.tasks.spawn({
             let state = state.clone();
-            async move { state.run_event_feed().await }
+            async move { essential("feeds events to their readers", state.run_event_feed()).await }
         });
         if let Some(provider) = provider {
             let activator = server.activator.clone();
@@ -231,8 +232,9 @@ impl Prepared {
         }
         let is_tls = tls.is_some();
         let api = Http { listener: config.listener, tls, router: api::router(state) };
-        server.tasks.spawn(api.run(stop));
-        info!(api = %address, tls = is_tls, "server started");
+        server.tasks.spawn(essential("serves the API", api.run(stop)));
+        let scheme = if is_tls { "https" } else { "http" };
+        info!(api = %address, tls = is_tls, console = format!("{scheme}://{address}/"), "server started");
         Ok(server)
     }
 }
@@ -240,7 +242,9 @@ impl Prepared {
 impl Server {
     /// Runs a task until the server stops; it is shown with the server's own.
     pub fn run_in_background<T: BackgroundTask>(&self, task: T) {
-        self.tasks.spawn(self.activator.clone().run(task));
+        let name = format!("is called {} in /readyz", T::NAME);
+        let run = self.activator.clone().run(task);
+        self.tasks.spawn(async move { essential(&name, run).await });
     }
 
     /// Waits until another server has taken the database: this one has to stop.

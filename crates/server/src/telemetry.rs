@@ -6,7 +6,7 @@
 mod share_traffic;
 mod tunnels;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
@@ -19,8 +19,16 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+        histogram::Histogram,
+        info::Info,
+    },
     registry::{Registry, Unit},
 };
 use tokio::time::Duration;
@@ -28,7 +36,7 @@ use tracing::warn;
 
 use wicketgate_model::{Connection, EspMode, ShareId, Status, TrafficDelta, TunnelId};
 use wicketgate_store::Store;
-use wicketgate_system::metrics_text::negotiated;
+use wicketgate_system::{log, metrics_text::negotiated};
 
 use crate::{
     gateways::Gateways,
@@ -42,6 +50,18 @@ use tunnels::TunnelSeries;
 const BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 type Histograms = Family<Labels<2>, Histogram, fn() -> Histogram>;
+
+/// What the log has lost.
+#[derive(Debug)]
+struct LostLog;
+
+impl Collector for LostLog {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Lines of the log that could not be written: its disk is full, or its reader is gone";
+        let lost = encoder.encode_descriptor("log_lines_lost", help, None, MetricType::Counter)?;
+        ConstCounter::new(log::lost_lines()).encode(lost)
+    }
+}
 
 /// Counters that the server's parts share.
 #[derive(Debug)]
@@ -72,6 +92,7 @@ impl ServerMetrics {
         );
         let series = TunnelSeries::default();
         shown.register_collector(Box::new(series.clone()));
+        shown.register_collector(Box::new(LostLog));
         Arc::new(Self {
             series,
             requests,

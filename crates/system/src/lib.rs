@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod backoff;
 pub mod directory_lock;
+mod essential;
 mod if_exists;
 mod latest;
 pub mod log;
@@ -18,6 +19,7 @@ pub mod socket_buffers;
 pub mod sockets;
 mod tcp_info;
 
+pub use essential::essential;
 pub use if_exists::if_exists;
 pub use latest::Latest;
 pub use outage::Outage;

@@ -2,19 +2,22 @@
 
 use std::{
     fmt, io,
-    io::IsTerminal as _,
+    io::{IsTerminal as _, Write as _},
     os::linux::fs::MetadataExt as _,
     path::Path,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Registry,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
-        format::{Format, Full, Writer},
+        FmtContext, FormatEvent, FormatFields, Layer,
+        format::{DefaultFields, Format, Full, Writer},
     },
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -59,12 +62,14 @@ pub(crate) fn start() {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     *FILTER.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let is_journal = is_journal();
-    let journal = is_journal.then(|| layer.with_ansi(false).event_format(JournalFormat::default()));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let people = (!is_journal).then(|| layer.with_ansi(io::stderr().is_terminal()));
+    let journal = is_journal().then(|| layer().with_ansi(false).event_format(JournalFormat::default()));
+    let people = journal.is_none().then(|| layer().with_ansi(io::stderr().is_terminal()));
     tracing_subscriber::registry().with(filter).with(journal).with(people).init();
+}
+
+/// Events as lines on standard error. Errors of writing are not printed, which would panic: they are of the same output.
+fn layer<S>() -> Layer<S, DefaultFields, Format, fn() -> LossyStderr> {
+    Layer::default().with_writer(LossyStderr::default as fn() -> _).log_internal_errors(false)
 }
 
 /// Writes why the program ends, in one line.
@@ -72,9 +77,41 @@ pub fn last_words(text: &str) {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let line = lines.collect::<Vec<_>>().join(" ");
     let priority = if is_journal() { "<3>" } else { "" };
-    #[expect(clippy::print_stderr, reason = "the error message of the program")]
-    {
-        eprintln!("{priority}{line}");
+    // Unlike `eprintln`, it does not panic where there is no reader.
+    let _ = writeln!(io::stderr(), "{priority}{line}");
+}
+
+/// Lines of the log that could not be written since the start.
+pub fn lost_lines() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// See [`lost_lines`].
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Standard error, or another writer. What cannot be written is counted and dropped: a full disk behind the log, or a
+/// reader that is gone, stops no service.
+#[derive(Debug)]
+struct LossyWriter<W>(W);
+
+type LossyStderr = LossyWriter<io::Stderr>;
+
+impl Default for LossyStderr {
+    fn default() -> Self {
+        Self(io::stderr())
+    }
+}
+
+impl<W: io::Write> io::Write for LossyWriter<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.write_all(line).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -123,6 +160,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_counted_and_is_no_error() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let before = lost_lines();
+        LossyWriter(full).write_all(b"a line\n").unwrap();
+        assert_eq!(lost_lines(), before + 1);
+    }
 
     #[test]
     fn a_wrong_filter_is_refused_with_an_example() {

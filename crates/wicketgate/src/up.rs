@@ -3,7 +3,7 @@
 mod oidc;
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -397,14 +397,15 @@ fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
 }
 
 /// Shows a new token once, on a terminal only: a service's output would keep it in a log.
-#[expect(clippy::print_stdout, reason = "for the operator at the first start")]
 fn print_token(token: Option<&SecretString>, file: &Path) {
     let Some(token) = token else { return };
-    if std::io::stdout().is_terminal() {
-        println!("admin token, shown only once and stored in {}: {}", file.display(), token.expose_secret());
+    let (mut out, file) = (std::io::stdout(), file.display());
+    // The file has it: an output without a reader is no reason to stop.
+    let _ = if out.is_terminal() {
+        writeln!(out, "admin token, shown only once and stored in {file}: {}", token.expose_secret())
     } else {
-        println!("the admin token is in {}", file.display());
-    }
+        writeln!(out, "the admin token is in {file}")
+    };
 }
 
 #[cfg(test)]
