@@ -252,7 +252,7 @@ mod tests {
             ),
             ("server = true", "FILE:1: `server` is not true or false: it has a value"),
             ("[server]\nurl = 1", "FILE:1: `server` is not a section: settings are outside of sections"),
-            ("server = 'a'\nserver = 'b'", "FILE:2: duplicate key"),
+            ("server = 'a'\nserver = 'b'", "FILE:2: duplicate key `server`: it may be set once"),
             ("server = ", "FILE:1: string values must be quoted, expected literal string"),
         ] {
             assert_eq!(with(text, &[]).unwrap_err(), error, "{text}");

@@ -43,7 +43,11 @@ impl SettingsFile {
         let line_of = |offset: usize| text[..offset].lines().count().max(1);
         let table = DeTable::parse(&text).map_err(|e| {
             let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            wrong(line, e.message().lines().collect::<Vec<_>>().join(", "))
+            let what = e.message().lines().collect::<Vec<_>>().join(", ");
+            // The parser does not say which.
+            let key = e.span().and_then(|span| text.get(span)).filter(|_| what == "duplicate key");
+            let key = key.map(|key| format!(" `{}`: it may be set once", key.trim())).unwrap_or_default();
+            wrong(line, what + &key)
         })?;
         let mut settings = BTreeMap::new();
         for (key, value) in table.get_ref().iter() {
