@@ -4,7 +4,7 @@ pub(in crate::api) mod for_site;
 
 use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
 use crate::{
-    error::{ApiError, capitalized},
+    error::{ApiError, capitalized, in_seconds},
     reason_link::ReasonLinks,
 };
 use jiff::Timestamp;
@@ -202,7 +202,7 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
             Hop::failed(HOP, Reason::PeerDown, but("the IKE SA is being negotiated"))
         }
         ConnectionState::Down if walked.was_up => {
-            let lost = format!("the peer was connected, and is down since {}", connection.since);
+            let lost = format!("the peer was connected, and is down since {}", in_seconds(connection.since));
             Hop::failed(HOP, Reason::PeerDown, but(&lost))
         }
         ConnectionState::Down => Hop::failed(HOP, Reason::PeerDown, but("the peer has not connected")),
@@ -213,7 +213,7 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
 /// Since when the connection is up, and for what part of the site's network if the peer agreed to less.
 fn up(walked: &Walked<'_>, connection: &Connection) -> String {
     let peer_cidr = walked.tunnel.spec.peer_cidr;
-    let since = format!("up since {}", connection.since);
+    let since = format!("up since {}", in_seconds(connection.since));
     let children = &connection.child_sas;
     if children.is_empty() || children.iter().any(|child| !child.selectors.is_narrower(peer_cidr)) {
         return since;
@@ -350,10 +350,7 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
             "Choose another ingressPort than {}, or end the program that holds it at the gateway",
             share.spec.ingress_port
         ),
-        (_, Some(Reason::AgentOffline)) => format!(
-            "Start a hosting agent of the environment {}, and see to it that it reaches the gateway",
-            walked.environment.as_ref().map_or_else(|| share.z_id.to_string(), ToString::to_string)
-        ),
+        (_, Some(Reason::AgentOffline)) => start_agent(walked),
         (_, Some(Reason::AgentSilent)) => {
             "Check that the agent's host runs and is not overloaded, and the line between it and the gateway".to_owned()
         }
@@ -387,6 +384,15 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         }
         _ => "See the log of the gateway".to_owned(),
     }
+}
+
+fn start_agent(walked: &Walked<'_>) -> String {
+    let z_id = &walked.share.z_id;
+    format!(
+        "Start a hosting agent of the environment {}, and see to it that it reaches the gateway. A new or removed agent needs \
+         a code of `wicketgate agent enroll --env {z_id}`",
+        walked.environment.as_ref().map_or_else(|| z_id.to_string(), ToString::to_string)
+    )
 }
 
 fn enable(walked: &Walked<'_>) -> String {
