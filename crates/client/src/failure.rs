@@ -15,7 +15,7 @@ pub enum Failure {
     Refused { status: u16, problem: ApiProblem, retry_after: Option<u64> },
     #[error(
         "{url} is served by user {user}, who is neither root nor the owner of the secret, so that it was not sent: start \
-         `wicketgate up`, or use the server's https:// address"
+         the server (`systemctl start wicketgate`, or `wicketgate up` where the package is not installed), or use the server's https:// address"
     )]
     Stranger { url: Url, user: u32 },
     #[error("{url} cannot be reached: {why}")]

@@ -42,7 +42,7 @@ pub(crate) fn check(base: &Url, owner: u32) -> Result<(), Failure> {
     }
     match is_served {
         true => Ok(()),
-        false => Err(unreachable("nothing listens there: start `wicketgate up`".to_owned())),
+        false => Err(unreachable("nothing listens there: run `systemctl start wicketgate`, or `wicketgate up` where the package is not installed".to_owned())),
     }
 }
 

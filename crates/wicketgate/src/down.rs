@@ -40,7 +40,7 @@ impl Down {
             IpsecConfig { mode: IpsecMode::Auto, state_dir, public_address: Some(Ipv4Addr::LOCALHOST) };
         let purged = Backend::start(config).await?.purge().await;
         purged.context("could not remove everything: run `wicketgate down` again")?;
-        info!("all tunnels are removed; data is kept");
+        info!("all tunnels are removed; this removes no data");
         Ok(())
     }
 }
