@@ -105,7 +105,7 @@ fn a_barred_agent_is_disconnected_at_once() -> Result<()> {
         let said = agent.process.said();
         let is_told = said.contains("this agent was removed from environment ")
             && said.contains("start it with a new code");
-        ensure!(status.code() == Some(3) && is_told, "{status}: {}", agent.process.tail());
+        ensure!(status.code() == Some(4) && is_told, "{status}: {}", agent.process.tail());
         Ok(())
     };
     is_told(&mut published.agent)?;
@@ -137,22 +137,26 @@ fn a_new_code_replaces_an_identity_only_once_it_is_refused_and_the_service_manag
     manager.until("STATUS=connected to https://")?;
     agent.process.kill()?;
 
-    // An identity that works is kept.
+    // An identity that works is kept, and is then newer than the code that it makes superfluous.
     let second = world.gateway.enrollment_code()?;
+    let identity = agent.state.join("identity.json");
+    let before = std::fs::metadata(&identity)?.modified()?;
     let mut agent = start(&world, Some(&second))?;
     manager.until("STATUS=connected to https://")?;
     let agents = world.gateway.list("agents")?;
     ensure!(agents.len() == 1, "{agents:?}");
+    ensure!(std::fs::metadata(&identity)?.modified()? > before, "{}", agent.process.tail());
 
     let id = text(&agents[0], "id")?;
     world.gateway.api.delete(&world.gateway.at(&format!("agents/{id}")))?;
     let refused = format!("STATUS=refused by https://{}: this agent was removed", world.agents_dial());
     let told = manager.until(&refused)?;
     ensure!(told.contains(&agent.state.display().to_string()), "{told}");
-    ensure!(agent.process.wait(PATIENCE)?.code() == Some(3));
+    ensure!(agent.process.wait(PATIENCE)?.code() == Some(4));
     // The code that the identity was made with is no new one; it is refused as the identity is.
     let mut agent = start(&world, Some(&first))?;
-    manager.until(&refused)?;
+    let told = manager.until(&refused)?;
+    ensure!(told.contains(", and its enrolment code is used up. "), "{told}");
     agent.process.wait(PATIENCE)?;
 
     let agent = start(&world, Some(&second))?;

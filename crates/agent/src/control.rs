@@ -62,8 +62,9 @@ struct Duplicate {
 pub(crate) fn removed(server: &ServerAddress, state: &State) -> LastingRefusal {
     let environment = state.environment();
     let again = enrol_again(state.path(), environment);
+    let code = if state.has_used_code() { ", and its enrolment code is used up" } else { "" };
     LastingRefusal(format!(
-        "refused by {server}: this agent was removed from environment {environment}. {again}"
+        "refused by {server}: this agent was removed from environment {environment}{code}. {again}"
     ))
 }
 

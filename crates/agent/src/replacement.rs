@@ -6,9 +6,11 @@
 //! that the code names.
 
 use crate::{
+    package::is_of_service,
     route::Route,
     state::{State, StateDir},
 };
+use anyhow::Context as _;
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,27 +24,51 @@ use wicketgate_transport::{
 /// For two connections. A gateway that does not answer in time refuses nothing: the identity is kept.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
 
+/// What the gateway says of an identity.
+enum Verdict {
+    Works,
+    /// For good.
+    Refused(&'static str),
+    /// It does not say, or was not reached.
+    Unknown,
+}
+
 /// The state, or its directory without an identity if the gateway refuses that for good.
 pub(crate) async fn unless_refused(
     state: State,
     code: &EnrolmentCode,
     route: &Route,
 ) -> anyhow::Result<Result<State, StateDir>> {
-    let asked = async { if state.is_of(code) { None } else { refusal(&state, code, route).await } };
-    match timeout(ASKED_WITHIN, asked).await.ok().flatten() {
-        Some(why) => {
-            warn!(server = %route.server, agent.id = %state.agent(), why, "the identity is refused: the new enrolment code replaces it");
-            state.forget().map(Err)
+    let agent = state.agent();
+    if state.is_of(code) {
+        info!(agent.id = %agent, "the identity in the state directory was made with the enrolment code, which is used up");
+        return Ok(Ok(state.with_used_code()));
+    }
+    match timeout(ASKED_WITHIN, verdict(&state, code, route)).await.unwrap_or(Verdict::Unknown) {
+        Verdict::Refused(why) => {
+            warn!(server = %route.server, agent.id = %agent, why, "the identity is refused: the new enrolment code replaces it");
+            return state.forget().map(Err);
         }
-        None => {
-            info!(agent.id = %state.agent(), "the identity in the state directory is used, and the enrolment code is not");
-            Ok(Ok(state))
+        Verdict::Works => {
+            state.supersede_code().context("cannot save the identity")?;
+            let then = match is_of_service(state.path()) {
+                true => "the service removes its file",
+                false => "remove it from the settings",
+            };
+            info!(agent.id = %agent, then, "the identity in the state directory works, so that the new enrolment code is not used");
+        }
+        Verdict::Unknown => {
+            info!(agent.id = %agent, "the identity in the state directory is used, and the enrolment code is not, unless the gateway refuses the identity at a later start");
         }
     }
+    Ok(Ok(state))
 }
 
-/// Why the identity is refused for good; `None`: it is not, or this is not known.
-async fn refusal(state: &State, code: &EnrolmentCode, route: &Route) -> Option<&'static str> {
+async fn verdict(state: &State, code: &EnrolmentCode, route: &Route) -> Verdict {
+    asked(state, code, route).await.unwrap_or(Verdict::Unknown)
+}
+
+async fn asked(state: &State, code: &EnrolmentCode, route: &Route) -> Option<Verdict> {
     let tls = state.tls().ok()?;
     let mut control = match route.handshake(tls.connect_control(route.connect().await.ok()?)).await {
         Ok(control) => control,
@@ -50,20 +76,20 @@ async fn refusal(state: &State, code: &EnrolmentCode, route: &Route) -> Option<&
         Err(failed) if matches!(failed.diagnosis, Some(Diagnosis::Stranger)) => {
             let tcp = route.connect().await.ok()?;
             let proved = route.handshake(connect_enrol(code.ca(), tcp)).await.is_ok();
-            return proved.then_some("it is of another server than the code");
+            return proved.then_some(Verdict::Refused("it is of another server than the code"));
         }
         Err(_) => return None,
     };
     control.send(&FromAgent::Check).await.ok()?;
     match control.receive().await {
-        Ok(ToAgent::Removed) => Some("the agent was removed"),
-        Ok(ToAgent::Unknown) => Some("the server does not know the agent"),
-        Ok(_) => None,
+        Ok(ToAgent::Removed) => Some(Verdict::Refused("the agent was removed")),
+        Ok(ToAgent::Unknown) => Some(Verdict::Refused("the server does not know the agent")),
+        Ok(_) => Some(Verdict::Works),
         // With TLS 1.3, a certificate is rejected behind the handshake.
         Err(error) => match error.diagnosis() {
-            Some(Diagnosis::Refused) => Some("the gateway rejects its certificate"),
+            Some(Diagnosis::Refused) => Some(Verdict::Refused("the gateway rejects its certificate")),
             Some(Diagnosis::Expired) if Timestamp::now() >= state.expires_at() => {
-                Some("its certificate has expired")
+                Some(Verdict::Refused("its certificate has expired"))
             }
             _ => None,
         },

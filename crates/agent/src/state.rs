@@ -59,6 +59,8 @@ pub(crate) struct Enrolled {
 pub(crate) struct State {
     dir: StateDir,
     enrolled: Mutex<Enrolled>,
+    /// The agent was started with the code that this identity was given for.
+    has_used_code: bool,
 }
 
 impl StateDir {
@@ -87,7 +89,7 @@ impl StateDir {
     pub(crate) fn load(self) -> anyhow::Result<Result<State, Self>> {
         let enrolled = self.read(IDENTITY_FILE, "remove the state directory and enrol again")?;
         Ok(match enrolled {
-            Some(enrolled) => Ok(State { dir: self, enrolled: Mutex::new(enrolled) }),
+            Some(enrolled) => Ok(State { dir: self, enrolled: Mutex::new(enrolled), has_used_code: false }),
             None => Err(self),
         })
     }
@@ -95,7 +97,7 @@ impl StateDir {
     /// Saves the identity of an enrolment.
     pub(crate) fn enrolled(self, enrolled: Enrolled) -> anyhow::Result<State> {
         self.write(IDENTITY_FILE, &enrolled).context("cannot save the identity")?;
-        Ok(State { dir: self, enrolled: Mutex::new(enrolled) })
+        Ok(State { dir: self, enrolled: Mutex::new(enrolled), has_used_code: false })
     }
 
     /// The content of a file; `None` if it does not exist. `advice`: what to do if it is damaged.
@@ -123,6 +125,21 @@ impl State {
     /// Whether the identity was given for this code.
     pub(crate) fn is_of(&self, code: &EnrolmentCode) -> bool {
         self.enrolled.lock().enrollment == Some(code.enrollment())
+    }
+
+    /// Notes that the agent was started with the code that the identity was given for.
+    pub(crate) fn with_used_code(self) -> Self {
+        Self { has_used_code: true, ..self }
+    }
+
+    pub(crate) fn has_used_code(&self) -> bool {
+        self.has_used_code
+    }
+
+    /// Makes the identity newer than a code that it makes superfluous: the package's service then removes the code's file.
+    pub(crate) fn supersede_code(&self) -> io::Result<()> {
+        let enrolled = self.enrolled.lock().clone();
+        self.dir.write(IDENTITY_FILE, &enrolled)
     }
 
     /// Removes the identity, and replaces its key. The newest generations remain: ids of shares are never used again.

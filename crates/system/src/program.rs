@@ -19,7 +19,7 @@ impl fmt::Display for WrongUsage {
 
 impl std::error::Error for WrongUsage {}
 
-/// Another service has refused this program, and would refuse another start of it. The exit status is 3, after which a service
+/// Another service has refused this program, and would refuse another start of it. The exit status is 4 (to systemd `NOPERMISSION`), after which a service
 /// manager does not start it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastingRefusal(pub String);
@@ -57,7 +57,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<WrongUsage>() {
         ExitCode::from(2)
     } else if error.is::<LastingRefusal>() {
-        ExitCode::from(3)
+        ExitCode::from(4)
     } else {
         ExitCode::FAILURE
     }

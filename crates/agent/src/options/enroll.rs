@@ -44,7 +44,7 @@ impl Enroll {
         self.save(&code).with_context(|| format!("cannot write {shown}: run as root, or choose --file"))?;
         let next = if self.file.as_os_str() == CODE_FILE {
             "`systemctl restart wicketgate-agent` enrols this host with it, unless its present identity works, and removes \
-             a used code"
+             the code in both cases"
                 .to_owned()
         } else {
             format!(
