@@ -80,6 +80,7 @@ fn an_environment_with_shares_is_deleted_only_on_request() -> Result<()> {
         "share create web --tunnel site-a --env {zid} --target {} --ingress-port 9000",
         world.target(7001)
     ))?;
+    let environment = user.says("env list -o name")?.trim().to_owned();
     let (status, words) = user.fails(&format!("env delete {zid}"))?;
     ensure!(
         status == 1 && words.contains("deleted with it: web. ") && words.contains("--with-shares"),
@@ -88,7 +89,7 @@ fn an_environment_with_shares_is_deleted_only_on_request() -> Result<()> {
     assert_eq!(user.says("share list -o name")?, "web\n");
     let deleted = user.run(&["env", "delete", &zid, "--with-shares"], "")?;
     let words = String::from_utf8(deleted.stderr)?;
-    ensure!(words.contains(&format!("Deleted env {zid}, its shares web, its agents ")), "{words}");
+    ensure!(words.contains(&format!("Deleted env {environment}, its shares web, its agents ")), "{words}");
     world.lab.until("the share is gone", PATIENCE, || {
         Ok(user.says("share list -o name")?.is_empty().then_some(()))
     })?;

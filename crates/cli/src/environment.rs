@@ -15,9 +15,10 @@ use crate::{
 };
 
 pub(crate) async fn delete(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
-    let said = which_one(matches);
-    let (_, path) = session.resolve(&ENVIRONMENT, said).await?;
+    let (_, path) = session.resolve(&ENVIRONMENT, which_one(matches)).await?;
     let environment = session.client.get(&path, &[]).await?;
+    // It may have been said by its id.
+    let said = text(&environment, ENVIRONMENT.label);
     let shares = names_in(session, &SHARE, &environment).await?;
     if !shares.is_empty() && !matches.get_flag("with-shares") {
         return Err(Failed::other(format!(

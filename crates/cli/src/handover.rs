@@ -15,6 +15,7 @@ use crate::{
     say::say,
     schema,
     session::text,
+    table::cell,
 };
 
 /// Prints the address to send to the site's engineer.
@@ -35,7 +36,7 @@ pub(crate) async fn create(session: &Session, matches: &ArgMatches) -> Result<()
             "The link gives access to the tunnel's key: send it on a channel that is safe for passwords."
         }
     };
-    say(&format!("It works until {}, {} times. {protected}", text(&made, "expiresAt"), made["maxUses"]));
+    say(&format!("It works until {}, {} times. {protected}", cell(&made["expiresAt"]), made["maxUses"]));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The kinds of resources: where each is in the API, and what a table shows of it.
 
+use serde_json::Value;
+
 /// A kind of resource.
 #[derive(Debug)]
 pub(crate) struct Kind {
@@ -31,17 +33,25 @@ pub(crate) struct Column {
     /// A JSON pointer (RFC 6901).
     pub(crate) pointer: &'static str,
     /// What is shown if the first has nothing.
-    pub(crate) or: &'static str,
+    pub(crate) or: fn(&Value) -> String,
     /// Only with `-o wide`.
     pub(crate) is_wide: bool,
 }
 
+fn said<'a>(resource: &'a Value, property: &str) -> &'a str {
+    resource[property].as_str().unwrap_or_default()
+}
+
+fn nothing(_: &Value) -> String {
+    String::new()
+}
+
 pub(crate) const fn column(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, or: pointer, is_wide: false }
+    Column { title, pointer, or: nothing, is_wide: false }
 }
 
 const fn wide(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, or: pointer, is_wide: true }
+    Column { title, pointer, or: nothing, is_wide: true }
 }
 
 /// What most kinds have in common.
@@ -99,7 +109,7 @@ pub(crate) const TUNNEL: Kind = Kind {
         column("PEER", "/peerPublicIp"),
         column("NETWORK", "/peerCidr"),
         column("LOAD BALANCER", "/loadBalancerIp"),
-        Column { or: "/connection/lastError/message", ..column("WHY", "/statusDetail/message") },
+        Column { or: why_not_connected, ..column("WHY", "/statusDetail/message") },
         wide("LOCATION", "/locationId"),
         wide("GATEWAY", "/gatewayPublicIp"),
         wide("NAMESPACE", "/namespace"),
@@ -109,6 +119,22 @@ pub(crate) const TUNNEL: Kind = Kind {
     next: "(umask 077; wicketgate tunnel config {name} --format strongswan >{name}.conf)",
     ..PLAIN
 };
+
+/// Why a tunnel's connection does not carry traffic, as far as the connection tells. A device that has ended it, or that was
+/// never heard, leaves no error.
+pub(crate) fn why_not_connected(tunnel: &Value) -> String {
+    let connection = &tunnel["connection"];
+    let error = said(&connection["lastError"], "message");
+    match connection["state"] == "DOWN" && tunnel["ready"] == false {
+        true if error.is_empty() => {
+            format!(
+                "nothing arrives from {}: the device has not connected yet, has ended its connection, or has another address",
+                said(tunnel, "peerPublicIp")
+            )
+        }
+        _ => error.to_owned(),
+    }
+}
 
 /// Of a tunnel, which has the commands.
 pub(crate) const HANDOVER_LINK: Kind = Kind {
@@ -143,8 +169,8 @@ pub(crate) const SHARE: Kind = Kind {
         column("PORT", "/ingressPort"),
         column("TARGET", "/target"),
         column("WHY", "/statusDetail/message"),
-        wide("TUNNEL", "/ipsecTunnelId"),
-        wide("ENVIRONMENT", "/envZId"),
+        Column { or: |share| said(share, "ipsecTunnelId").to_owned(), ..wide("TUNNEL", "/tunnel") },
+        Column { or: |share| said(share, "envZId").to_owned(), ..wide("ENVIRONMENT", "/environment") },
         wide("ID", "/id"),
         wide("CREATED", "/createdAt"),
     ],
@@ -177,7 +203,7 @@ pub(crate) const AGENT: Kind = Kind {
     columns: &[
         column("NAME", "/name"),
         column("STATUS", "/status"),
-        column("ENVIRONMENT", "/envZId"),
+        Column { or: |agent| said(agent, "envZId").to_owned(), ..column("ENVIRONMENT", "/environment") },
         column("ADDRESS", "/address"),
         column("VERSION", "/version"),
         column("SINCE", "/connectedSince"),

@@ -49,7 +49,7 @@ pub async fn run(name: &str, matches: &ArgMatches) -> ExitCode {
             let command = format!("{name} {verb}");
             // A list of resources has suggested it, by what it found.
             if verb != "list" || name == "context" {
-                next::after(command.trim_end(), which.map(String::as_str).unwrap_or_default());
+                next::after(matches, command.trim_end(), which.map(String::as_str).unwrap_or_default());
             }
             ExitCode::SUCCESS
         }

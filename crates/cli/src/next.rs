@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use clap::ArgMatches;
 use serde_json::Value;
 
 use crate::say::{filled, say};
@@ -62,24 +63,32 @@ const FIRST: &[(&str, &str)] = &[
 ];
 
 /// Suggests a command whose properties, such as `{name}`, are those of the resource.
-pub(crate) fn suggest(command: &str, resource: &Value) {
-    if io::stderr().is_terminal() && io::stdout().is_terminal() && !command.is_empty() {
+pub(crate) fn suggest(matches: &ArgMatches, command: &str, resource: &Value) {
+    let is_seen = io::stderr().is_terminal() && io::stdout().is_terminal();
+    if is_seen && is_for_people(matches) && !command.is_empty() {
         say(&format!("Next: {}", filled(command, resource)));
     }
 }
 
 /// Suggests what follows this command.
-pub(crate) fn after(command: &str, which: &str) {
+pub(crate) fn after(matches: &ArgMatches, command: &str, which: &str) {
     let next = NEXT.iter().find(|(done, _)| *done == command).map(|(_, next)| *next);
-    suggest(next.unwrap_or_default(), &serde_json::json!({ "which": which }));
+    suggest(matches, next.unwrap_or_default(), &serde_json::json!({ "which": which }));
 }
 
 /// Suggests what follows a list of resources.
-pub(crate) fn after_list(kind: &str, is_empty: bool) {
+pub(crate) fn after_list(matches: &ArgMatches, kind: &str, is_empty: bool) {
     match FIRST.iter().find(|(of, _)| is_empty && *of == kind) {
-        Some((_, first)) => suggest(first, &serde_json::Value::Null),
-        None => after(&format!("{kind} list"), ""),
+        Some((_, first)) => suggest(matches, first, &Value::Null),
+        None => after(matches, &format!("{kind} list"), ""),
     }
+}
+
+/// Whether the output is the form for people. A command without a choice of the form has only that.
+fn is_for_people(matches: &ArgMatches) -> bool {
+    let chosen = |name: &str| matches.try_get_one::<String>(name).ok().flatten();
+    let is_table = chosen("output").is_none_or(|form| form == "table" || form == "wide");
+    is_table && chosen("json").is_none() && chosen("jq").is_none()
 }
 
 #[cfg(test)]
@@ -93,6 +102,21 @@ mod tests {
 
     /// What is followed ends by an interruption.
     const ENDLESS: &[&str] = &["events", "tunnel watch"];
+
+    #[test]
+    fn a_machine_gets_no_suggestion() {
+        let is = |words: &str| {
+            let command = commands().into_iter().find(|command| command.get_name() == "share").unwrap();
+            let matches = command.try_get_matches_from(words.split(' ')).unwrap();
+            is_for_people(matches.subcommand().unwrap().1)
+        };
+        assert!(is("share list") && is("share list -o wide"));
+        for machine in ["--json name", "--jq .", "-o json", "-o yaml", "-o name"] {
+            assert!(!is(&format!("share list {machine}")), "{machine}");
+        }
+        let logout = commands().into_iter().find(|command| command.get_name() == "logout").unwrap();
+        assert!(is_for_people(&logout.try_get_matches_from(["logout"]).unwrap()));
+    }
 
     #[test]
     fn each_command_has_a_next_one_that_exists() {

@@ -43,6 +43,14 @@ impl Output {
         Self { form, jq, screen: Screen::of_standard_output() }
     }
 
+    /// For people, whether all columns are wanted; `None` for a program.
+    pub(crate) fn is_wide(&self) -> Option<bool> {
+        match self.form {
+            Form::Table { is_wide } if self.jq.is_none() => Some(is_wide),
+            _ => None,
+        }
+    }
+
     /// Prints a list as it arrives. Returns how many resources there were.
     pub(crate) async fn list(
         &self,
@@ -147,7 +155,8 @@ fn columns(kind: &Kind, is_wide: bool) -> Vec<&'static Column> {
     kind.columns.iter().filter(|column| is_wide || !column.is_wide).collect()
 }
 
-fn name(kind: &Kind, resource: &Value) -> String {
+/// As people call it.
+pub(crate) fn name(kind: &Kind, resource: &Value) -> String {
     let name = Some(&resource[kind.label]).filter(|name| name.is_string());
     cell(name.unwrap_or(&resource[kind.id]))
 }

@@ -17,6 +17,7 @@ use crate::{
     say::say,
     session::text,
     summary::UNKNOWN_PEERS,
+    table::cell,
 };
 
 /// A change of a connection, as `tunnel history` lists it.
@@ -136,7 +137,7 @@ pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(),
     )?;
     say(&format!(
         "Run it once in the private network, before {}. --allow CIDR:PORTS limits what the agent may reach.",
-        text(&made, "expiresAt")
+        cell(&made["expiresAt"])
     ));
     Ok(())
 }

@@ -10,16 +10,16 @@ use clap::ArgMatches;
 use futures_util::TryStreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
-use wicketgate_client::{ApiClient, Credentials};
+use wicketgate_client::{ApiClient, Credentials, Failure};
 use wicketgate_system::{if_exists, private_file};
 
 use crate::{
     arguments::choice,
     context::{Context, Contexts, Session, must_be_private, secret},
     failed::Failed,
-    kind::FRONTDOOR,
+    kind::{ACCOUNT, FRONTDOOR},
     say::say,
-    session::text,
+    session::{is_id, text},
 };
 
 /// Asks the server whether it takes the secret, and remembers both.
@@ -51,7 +51,8 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     let ca = matches.get_one::<PathBuf>("ca").cloned();
     let client = ApiClient::new(server.clone(), Some(credentials), ca.clone())?;
     let mut session = Session::new(client, one("frontdoor-choice"));
-    let all: Vec<_> = session.client.list("frontdoor/v2", &[], Some(20)).try_collect().await?;
+    let all: Result<Vec<_>, _> = session.client.list("frontdoor/v2", &[], Some(20)).try_collect().await;
+    let all = all.map_err(|failure| refused(failure, account.as_deref()))?;
     let frontdoor = match (&session.frontdoor, &all[..]) {
         (Some(said), _) => Some(session.resolve(&FRONTDOOR, &said.clone()).await?.0),
         (None, [only]) => Some(text(only, "id").to_owned()),
@@ -82,6 +83,17 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// An account is known by its client id alone: whoever signs in cannot ask for the id of a name.
+fn refused(failure: Failure, account: Option<&str>) -> Failed {
+    match account.filter(|said| !is_id(&ACCOUNT, said)) {
+        Some(said) if matches!(failure, Failure::NotSignedIn { .. }) => Failed::from(failure).with(&format!(
+            "{said} is no client id: give the one that `wicketgate account create` printed, and that an admin sees in \
+             `wicketgate account list`"
+        )),
+        _ => failure.into(),
+    }
 }
 
 /// Stores a context as the current one. Its secret is in a file of its own before the context names it, and an older one goes
@@ -177,6 +189,16 @@ pub(crate) async fn context(folder: &Path, matches: &ArgMatches) -> Result<(), F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_that_is_called_by_its_name_is_told_where_its_id_is() {
+        let said = |account: &str| {
+            let failure = Failure::NotSignedIn { why: "why".to_owned(), account: Some(account.to_owned()) };
+            refused(failure, Some(account)).to_string()
+        };
+        assert!(said("terraform").contains("terraform is no client id: "));
+        assert!(!said("acc-0190f3a4c0de7000800000000000abcd").contains("no client id"));
+    }
 
     #[test]
     fn a_secret_that_a_context_names_is_not_removed() {

@@ -13,7 +13,7 @@ use crate::{
     arguments::output,
     context::Session,
     failed::Failed,
-    kind::{AGENT, Kind, SHARE, TUNNEL},
+    kind::{AGENT, Kind, SHARE, TUNNEL, why_not_connected},
     output::Form,
     session::text,
     table::cell,
@@ -92,23 +92,13 @@ fn why(kind: &Kind, resource: &Value) -> String {
     let detail = text(&resource["statusDetail"], "message");
     match kind.name {
         "tunnel" => {
-            let connection = &resource["connection"];
-            let (state, error) = (text(connection, "state"), text(&connection["lastError"], "message"));
-            let unknown = match (state, detail, error) {
-                ("DOWN", "", "") => no_reason(resource),
-                _ => String::new(),
-            };
-            let parts = [detail, state, error, &unknown];
+            let (state, why) = (text(&resource["connection"], "state"), why_not_connected(resource));
+            let parts = [detail, state, &why];
             parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
         }
-        "agent" => format!("not connected since {}", text(resource, "lastSeen")),
+        "agent" => format!("not connected since {}", cell(&resource["lastSeen"])),
         _ => detail.to_owned(),
     }
-}
-
-/// A device that ends its connection leaves no error, and one from which nothing arrives has none.
-fn no_reason(tunnel: &Value) -> String {
-    format!("(the device has ended its connection, or nothing arrives from {})", text(tunnel, "peerPublicIp"))
 }
 
 /// Nothing arrives from the tunnel's peer. The commonest cause is that the site's address is another one than was said.
@@ -181,7 +171,7 @@ mod tests {
             all: 3.into(),
             not_ready: 2.into(),
             failing: vec![
-                json!({"name": "a", "peerPublicIp": "203.0.113.2", "connection": {"state": "DOWN"}}),
+                json!({"name": "a", "peerPublicIp": "203.0.113.2", "ready": false, "connection": {"state": "DOWN"}}),
                 json!({"name": "b", "connection": {"state": "DOWN", "lastError": {"message": "the keys differ"}}}),
             ],
             doubtful: vec![
@@ -190,7 +180,8 @@ mod tests {
         };
         let mut out = Vec::new();
         standing.write(&mut out).unwrap();
-        let expected = "✗ tunnel a: DOWN (the device has ended its connection, or nothing arrives from 203.0.113.2)\n\
+        let expected = "✗ tunnel a: DOWN nothing arrives from 203.0.113.2: the device has not connected yet, has ended its \
+                        connection, or has another address\n\
                         ✗ tunnel b: DOWN the keys differ\n\
                         ! tunnel c: no packet has come\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -29,8 +29,9 @@ impl<'a> Table<'a> {
     }
 
     pub(crate) fn row(&mut self, resource: &Value, out: &mut impl Write) -> io::Result<()> {
-        let said = |pointer| resource.pointer(pointer).map(cell).filter(|cell| !cell.is_empty());
-        let cells = self.columns.iter().map(|c| said(c.pointer).or_else(|| said(c.or)).unwrap_or_default());
+        let said = |c: &Column| resource.pointer(c.pointer).map(cell).filter(|cell| !cell.is_empty());
+        let or = |c: &Column| cell(&(c.or)(resource).into());
+        let cells = self.columns.iter().map(|c| said(c).unwrap_or_else(|| or(c)));
         let cells: Vec<_> = cells.collect();
         if !self.screen.is_terminal {
             return writeln!(out, "{}", cells.join("\t"));
@@ -103,11 +104,24 @@ pub(crate) fn style(word: &str) -> Style {
     Style::new().fg_color(Some(colour.into()))
 }
 
+/// A time of the API, in seconds: people need no more. Other texts are as they are.
+fn in_seconds(text: &str) -> Option<String> {
+    let (seconds, fraction) = text.strip_suffix('Z')?.split_once('.')?;
+    let is_time = seconds.len() == "2026-01-31T23:59:59".len()
+        && seconds.bytes().enumerate().all(|(n, b)| match n {
+            4 | 7 => b == b'-',
+            10 => b == b'T',
+            13 | 16 => b == b':',
+            _ => b.is_ascii_digit(),
+        });
+    (is_time && fraction.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{seconds}Z"))
+}
+
 /// A value in one line. Control characters, which could drive the terminal, are shown as U+FFFD.
 pub(crate) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => in_seconds(text).unwrap_or_else(|| text.clone()),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(", "),
@@ -122,7 +136,7 @@ pub(crate) fn cell(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::SHARE;
+    use crate::kind::{SHARE, TUNNEL};
     use serde_json::json;
 
     fn shown(rows: &[Value], is_terminal: bool, width: usize) -> String {
@@ -152,11 +166,37 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_that_is_down_without_an_error_says_what_that_means() {
+        let screen = Screen { is_terminal: false, has_colours: false, width: usize::MAX };
+        let why = |ready: bool, connection: Value| {
+            let mut table = Table::new(TUNNEL.columns.iter().filter(|c| c.title == "WHY").collect(), &screen);
+            let mut out = Vec::new();
+            let tunnel = json!({"peerPublicIp": "203.0.113.2", "ready": ready, "connection": connection});
+            table.row(&tunnel, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(why(false, json!({"state": "DOWN"})).starts_with("nothing arrives from 203.0.113.2: "));
+        let error = json!({"state": "DOWN", "lastError": {"message": "the keys differ"}});
+        assert_eq!(why(false, error), "the keys differ\n");
+        assert_eq!(why(true, json!({"state": "UP"})), "\n");
+        // Without IPsec, a tunnel is ready and not connected.
+        assert_eq!(why(true, json!({"state": "DOWN"})), "\n");
+    }
+
+    #[test]
     fn a_long_list_is_printed_while_it_arrives() {
         let rows: Vec<_> = (0..250).map(|n| json!({"name": format!("share-{n}")})).collect();
         let text = shown(&rows, true, 80);
         assert_eq!(text.lines().count(), 251);
         assert!(text.ends_with("share-249\n"));
+    }
+
+    #[test]
+    fn a_time_is_shown_in_seconds() {
+        assert_eq!(cell(&json!("2026-11-29T17:10:40.123456789Z")), "2026-11-29T17:10:40Z");
+        for other in ["2026-11-29T17:10:40Z", "a.Z", "10.0.0.1Z", "2026-11-29T17:10:40.12a4Z", "1.2.3"] {
+            assert_eq!(cell(&json!(other)), other);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::ArgMatches;
+use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use wicketgate_client::Method;
@@ -13,27 +14,32 @@ use crate::{
     failed::Failed,
     kind::{ACCOUNT, Kind},
     next::{self, suggest},
-    output::{Form, Output},
+    output::{Form, Output, name},
     say::say,
     schema,
     secret_out::SecretOut,
-    session::text,
+    session::{ReferenceNames, is_id, text},
 };
 
 pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let (path, query, output) = (session.list_path(kind).await?, filters(matches)?, output(matches));
     let limit = matches.get_one::<usize>("limit").copied();
-    let count = output.list(kind, session.client.list(&path, &query, limit)).await?;
+    let resources = session.client.list(&path, &query, limit);
+    let references = ReferenceNames::of(session, kind, output.is_wide()).await?;
+    let named = async |resource| Ok(references.named(resource).await);
+    let count = output.list(kind, resources.and_then(named)).await?;
     if count == 0 && output.screen.is_terminal {
         say(&format!("There are no {}{}.", kind.plural, if query.is_empty() { "" } else { " like that" }));
     }
-    next::after_list(kind.name, count == 0 && query.is_empty());
+    next::after_list(matches, kind.name, count == 0 && query.is_empty());
     Ok(())
 }
 
 pub(crate) async fn get(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let (_, path) = session.resolve(kind, which_one(matches)).await?;
-    output(matches).one(kind, &session.client.get(&path, &[]).await?)
+    let (output, resource) = (output(matches), session.client.get(&path, &[]).await?);
+    let references = ReferenceNames::of(session, kind, output.is_wide().map(|_| true)).await?;
+    output.one(kind, &references.named(resource).await)
 }
 
 pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
@@ -81,7 +87,7 @@ async fn create_account(
         made.as_object_mut().map(|account| account.remove("clientSecret"));
         shown(&ACCOUNT, &made, &output)?;
     }
-    suggest(ACCOUNT.next, &made);
+    suggest(matches, ACCOUNT.next, &made);
     Ok(())
 }
 
@@ -103,6 +109,10 @@ pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches)
 pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let said = which_one(matches);
     let (_, path) = session.resolve(kind, said).await?;
+    let said = match is_id(kind, said) {
+        true => name(kind, &session.client.get(&path, &[]).await?),
+        false => said.to_owned(),
+    };
     session.client.write(Method::DELETE, &path, None, None).await?;
     let patience = patience(matches);
     if kind.settles && patience.waits {
@@ -129,7 +139,7 @@ pub(crate) async fn written(
         false => resource,
     };
     shown(kind, &resource, &output)?;
-    suggest(kind.next, &resource);
+    suggest(matches, kind.next, &resource);
     Ok(())
 }
 
