@@ -100,6 +100,7 @@ async fn serve(home: &Path) -> Result<()> {
         data_dir: home.to_owned(),
         database: None,
         listener,
+        connections: 512,
         tls: None,
         admin_listener: None,
         provider: None,

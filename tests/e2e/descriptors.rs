@@ -1,17 +1,23 @@
-//! A gateway that runs out of file descriptors stops accepting, logs this once, and recovers.
+//! A gateway that runs out of file descriptors stops accepting, logs this once, and recovers; and one with more shares than
+//! its descriptors permit serves as many as they do, and its API.
 
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+use serde_json::Value;
+use wicketgate_lab::{GatewayOptions, GatewayProcess};
+
 use crate::harness::{
-    PATIENCE, World,
+    PATIENCE, World, door, gateway_options, share_body,
     targets::{connect, echo, exchange},
+    text, wicketgate_executable,
 };
 
 const CLIENTS: usize = 20;
@@ -61,6 +67,75 @@ fn a_descriptor_shortage_is_logged_once_and_ends_when_descriptors_are_free() -> 
         Ok((said("connections from the clients of a share are accepted again") > 0).then_some(()))
     })?;
     world.end()
+}
+
+/// Shares, more than there is room for in a gateway with few open files.
+const FILES: u32 = 400;
+const SHARES: u16 = 140;
+const ALL: Duration = Duration::from_secs(90);
+
+#[test]
+fn shares_beyond_the_gateways_descriptors_say_so_and_the_rest_works() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let limited = format!("exec prlimit --nofile={FILES} {} \"$@\"", wicketgate_executable().display());
+    let start = |world: &mut World| -> Result<()> {
+        world.gateway.process.stop(PATIENCE)?;
+        let executable = &world.script("limited", &limited)?;
+        let options = GatewayOptions { executable, ..gateway_options(&world.outside, "off", "info") };
+        world.gateway = GatewayProcess::start(&world.lab, &options)?;
+        Ok(())
+    };
+    start(&mut world)?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let tunnel = world.tunnel(0)?;
+    let path = world.gateway.at("ipsec-shares");
+    for port in 9000..9000 + SHARES {
+        let body = share_body(&format!("s{port}"), &tunnel, &zid, world.target(7001), port);
+        world.gateway.api.post(&path, &body)?;
+    }
+    let served = settled(&world)?;
+    ensure!(served.len() > 60 && served.len() < usize::from(SHARES), "{} shares are served", served.len());
+    exchange(&mut connect(&world.outside, door_of(&tunnel, &served[0])?, PATIENCE)?, b"served")?;
+
+    // The place of one that is deleted goes to another.
+    world.gateway.api.delete(&world.gateway.at(&format!("ipsec-shares/{}", text(&served[0], "id")?)))?;
+    world.lab.until("another share has the place", ALL, || {
+        let now = deployed(&world)?;
+        let has_gone = now.iter().all(|share| share["id"] != served[0]["id"]);
+        Ok((has_gone && now.len() == served.len()).then_some(()))
+    })?;
+    // A restart begins with all of them.
+    start(&mut world)?;
+    let again = settled(&world)?;
+    ensure!(again.len() == served.len(), "{} were served, and {} are now", served.len(), again.len());
+    let pid = world.gateway.process.pid();
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    ensure!(open < usize::try_from(FILES)?, "{open} descriptors are open");
+    ensure!(!world.gateway.process.said().contains("cannot accept"), "{}", world.gateway.process.tail());
+    world.end()
+}
+
+fn deployed(world: &World) -> Result<Vec<Value>> {
+    let all = world.gateway.list("ipsec-shares")?;
+    Ok(all.into_iter().filter(|share| share["status"] == "DEPLOYED").collect())
+}
+
+/// Waits until each share is served, or says that the gateway is full. Returns those that are served.
+fn settled(world: &World) -> Result<Vec<Value>> {
+    world.lab.until("every share is served or has no room", ALL, || {
+        let all = world.gateway.list("ipsec-shares")?;
+        let is_full =
+            |share: &Value| share["status"] == "ERROR" && share["statusDetail"]["reason"] == "GatewayFull";
+        let (full, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_full);
+        let is_settled = !full.is_empty() && others.iter().all(|share| share["status"] == "DEPLOYED");
+        Ok(is_settled.then_some(others))
+    })
+}
+
+fn door_of(tunnel: &Value, share: &Value) -> Result<SocketAddr> {
+    let port = share["ingressPort"].as_u64().context("no port")?;
+    door(tunnel, u16::try_from(port)?)
 }
 
 /// Sets the process's limit of open files and returns the previous one, or returns the current one if `to` is `None`.

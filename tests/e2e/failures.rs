@@ -19,7 +19,7 @@ use crate::harness::{
     text, wicketgate_executable,
 };
 
-/// Limits of open files: the gateway keeps 512 for itself.
+/// Limits of open files.
 const MANY: u32 = 4096;
 const FEW: u32 = 800;
 /// Where the gateway serves its metrics.
@@ -211,6 +211,32 @@ fn a_full_tunnel_and_a_full_gateway_are_counted_as_such() -> Result<()> {
     let share = world.share("no-place", &tunnels[2], &zid, world.target(7001), 9000)?;
     open.extend(fill(&world, &tunnels[2], 9000, 1000)?);
     failed(&world, &share, "gateway-full", Instant::now())?;
+    drop(open);
+    world.end()
+}
+
+#[test]
+fn two_tunnels_of_one_frontdoor_have_half_beside_another() -> Result<()> {
+    let world = world(FEW)?;
+    echo(&world.private, world.target(7001))?;
+    let (_agent, zid) = world.agent("agent")?;
+    let body = json!({"organizationId": "other", "defaultNamespaceName": "b", "ipsecSharesEnabled": true});
+    let other = world.gateway.api.post("/frontdoor/v2", &body)?;
+    let body = json!({"name": "theirs", "locationId": "local", "peerPublicIp": "203.0.113.99",
+        "peerCidr": "10.0.0.0/16"});
+    let path = format!("/frontdoor/v2/{}/ipsec-tunnels", text(&other, "id")?);
+    world.gateway.api.post(&path, &body)?;
+    let tunnels = [world.tunnel(0)?, world.tunnel(1)?];
+    let mut open = Vec::new();
+    for port in [9000, 9001] {
+        world.share(&format!("first-{port}"), &tunnels[0], &zid, world.target(7001), port)?;
+        open.extend(fill(&world, &tunnels[0], port, 1000)?);
+    }
+    let second = world.share("second", &tunnels[1], &zid, world.target(7001), 9000)?;
+    let begin = Instant::now();
+    let more = fill(&world, &tunnels[1], 9000, 1000)?;
+    anyhow::ensure!(more.is_empty(), "{} beside {} of one Frontdoor", more.len(), open.len());
+    failed(&world, &second, "frontdoor-full", begin)?;
     drop(open);
     world.end()
 }

@@ -51,10 +51,29 @@ use wicketgate_transport::{
     tls::{Accepted, GatewayIdentity},
 };
 
+use crate::traffic_room::TrafficRoom;
+
 /// For a handshake: a round trip and a half, and a loaded agent.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// An idle connection to a vanished host is detected within three times this.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Where agents connect, and what they may take there.
+#[derive(Debug)]
+pub struct AgentPort {
+    pub(crate) listener: TcpListener,
+    pub(crate) identity: GatewayIdentity,
+    pub(crate) room: Arc<TrafficRoom>,
+    /// Connections without an identity at one time.
+    pub(crate) handshakes: usize,
+}
+
+impl AgentPort {
+    /// With room for any number of carriers.
+    pub fn new(listener: TcpListener, identity: GatewayIdentity) -> Self {
+        Self { listener, identity, room: TrafficRoom::new(usize::MAX), handshakes: handshake_limits::MOST }
+    }
+}
 
 /// The connected agents. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +81,7 @@ pub struct Agents(Arc<Inner>);
 
 struct Inner {
     roster: Mutex<Roster>,
+    room: Arc<TrafficRoom>,
     /// The readiness of a share may have changed.
     changed: Notify,
     /// An agent has connected or disconnected.
@@ -86,14 +106,15 @@ struct Inner {
 impl Agents {
     /// Accepts agents until `drain` is cancelled, in tasks of `tasks`.
     pub fn start(
-        listener: TcpListener,
-        identity: GatewayIdentity,
+        port: AgentPort,
         link: mpsc::Sender<FromGateway>,
         drain: CancellationToken,
         tasks: TaskTracker,
     ) -> Self {
+        let AgentPort { listener, identity, room, handshakes } = port;
         let agents = Self(Arc::new(Inner {
             roster: Mutex::new(Roster::default()),
+            room,
             changed: Notify::new(),
             moved: Notify::new(),
             named: Notify::new(),
@@ -101,7 +122,7 @@ impl Agents {
             identity,
             link,
             requests: certificate_requests::CertificateRequests::default(),
-            handshake_limits: HandshakeLimits::default(),
+            handshake_limits: HandshakeLimits::new(handshakes),
             drain,
             tasks,
             finish: Abort::default(),

@@ -114,7 +114,7 @@ impl DesiredApplier {
         let place = || {
             let desired = self.desired.shares.get(&share)?;
             let tunnel = Arc::clone(self.desired.tunnels.get(&desired.tunnel)?);
-            let connections = Arc::clone(&self.tunnels.get(&desired.tunnel)?.connections);
+            let connections = Arc::clone(&self.tunnels.get(&desired.tunnel)?.places);
             Some((Arc::clone(self.share_states.get(&share)?), tunnel, connections))
         };
         let checked = CheckedShare { share, place: place() };
@@ -175,7 +175,8 @@ impl DesiredApplier {
         let place =
             tunnel.as_ref().and_then(|_| Arc::clone(&self.parts.tunnel_permits).try_acquire_owned().ok());
         // The inbox is filled before the task starts: an empty one means that the tunnel is being removed.
-        let inbox = Arc::new(TunnelInbox::default());
+        let frontdoor = tunnel.as_ref().and_then(|tunnel| tunnel.frontdoor);
+        let inbox = Arc::new(TunnelInbox::new(self.parts.room.tunnel(frontdoor)));
         inbox.set_tunnel(tunnel);
         let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);
         self.tunnels.insert(id, inbox);

@@ -16,12 +16,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, VERSIONS};
-use wicketgate_system::essential;
+use wicketgate_system::{descriptor_budget::DescriptorBudget, essential};
 use wicketgate_transport::abort::Abort;
 
 use crate::{
-    agents::Agents, capacity::Capacity, counters::Counters, desired_applier::DesiredApplier, ipsec::Backend,
-    listener::Limits, observations::Observations, tunnel::GatewayParts,
+    agents::{AgentPort, Agents},
+    capacity::Capacity,
+    counters::Counters,
+    desired_applier::DesiredApplier,
+    ipsec::Backend,
+    observations::Observations,
+    traffic_room::TrafficRoom,
+    tunnel::GatewayParts,
 };
 
 /// How often traffic is reported. A crash loses at most this much.
@@ -44,6 +50,8 @@ pub struct GatewayConfig {
     pub agent_listener: TcpListener,
     /// The gateway's certificate and the CA that agents' certificates come from.
     pub identity: wicketgate_transport::tls::GatewayIdentity,
+    /// What this process's descriptors are for.
+    pub budget: DescriptorBudget,
     /// The maximum of tunnels; `None`: as many as the machine has memory and file descriptors for.
     pub max_tunnels: Option<u32>,
     /// How long established connections may continue after a stop.
@@ -78,7 +86,7 @@ impl Gateway {
         let backend = Arc::new(config.backend);
         let agent_address =
             config.agent_listener.local_addr().context("cannot read the address of the agents' listener")?;
-        let capacity = Capacity::find(backend.public_address().is_some(), config.max_tunnels);
+        let capacity = Capacity::find(&config.budget, backend.public_address().is_some(), config.max_tunnels);
         let hello = GatewayHello {
             versions: VERSIONS,
             esp: backend.esp(),
@@ -98,28 +106,23 @@ impl Gateway {
             }
         };
         let (send, handshake) = link.open(hello);
-        let agents =
-            Agents::start(config.agent_listener, config.identity, send.clone(), stop.clone(), tasks.clone());
-        let limits = Limits::of(capacity.connections);
-        info!(
-            connections = limits.gateway,
-            tunnel = limits.tunnel,
-            share = limits.share,
-            "limits of connections, from the limit of open files"
-        );
-        if let Some(tunnels) = capacity.tunnels {
-            info!(tunnels, "maximum of tunnels");
-        }
+        let room = TrafficRoom::new(capacity.traffic);
+        let port = AgentPort {
+            room: Arc::clone(&room),
+            handshakes: usize::try_from(config.budget.handshakes)?,
+            ..AgentPort::new(config.agent_listener, config.identity)
+        };
+        let agents = Agents::start(port, send.clone(), stop.clone(), tasks.clone());
+        log_limits(&room, capacity.tunnels);
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let parts = GatewayParts {
             backend: Arc::clone(&backend),
             agents: agents.clone(),
             observations: Arc::default(),
             counters: Arc::default(),
-            quota: Arc::default(),
+            room,
             tunnel_permits: Arc::new(Semaphore::new(most)),
             max_tunnels: most,
-            limits,
             tasks: tasks.clone(),
             stop: stop.clone(),
             connections: connections.clone(),
@@ -183,6 +186,20 @@ impl Gateway {
             Ok(tunnels) => info!(tunnels, "gateway stopped; its tunnels stay until `wicketgate down`"),
             Err(error) => warn!(%error, "gateway stopped; its firewall rules could not be removed"),
         }
+    }
+}
+
+fn log_limits(room: &TrafficRoom, tunnels: Option<u32>) {
+    let limits = room.limits();
+    info!(
+        connections = limits.gateway,
+        tunnel = limits.tunnel,
+        share = limits.share,
+        ports = room.most_listeners(),
+        "limits of connections and of ports of shares, from the limit of open files"
+    );
+    if let Some(tunnels) = tunnels {
+        info!(tunnels, "maximum of tunnels");
     }
 }
 

@@ -12,11 +12,14 @@ pub use public_address::public_address;
 
 use std::net::Ipv4Addr;
 
+use wicketgate_system::descriptor_budget::DescriptorBudget;
+
 use crate::{
     Backend, GroundError, IpsecMode,
     capacity::Capacity,
     ground::drops_by_default,
     ipsec::strongswan::{EspSupport, esp_support, small_receive_buffer},
+    traffic_room::TrafficRoom,
 };
 
 /// With fewer tunnels or connections than these, a host is smaller than any that the product is meant for.
@@ -108,14 +111,13 @@ async fn firewall() -> HostFinding {
 }
 
 fn limits(is_ipsec: bool) -> HostFinding {
-    let capacity = Capacity::find(is_ipsec, None);
+    let capacity = Capacity::find(&DescriptorBudget::find(), is_ipsec, None);
+    let connections = TrafficRoom::new(capacity.traffic).limits().gateway;
     let tunnels = capacity.tunnels.map_or_else(|| "any number of".to_owned(), |tunnels| tunnels.to_string());
-    let found = format!(
-        "room for {tunnels} tunnels and {} connections, with this user's limits",
-        capacity.connections
-    );
-    let is_little = capacity.tunnels.is_some_and(|tunnels| tunnels < FEW_TUNNELS)
-        || capacity.connections < FEW_CONNECTIONS;
+    let found =
+        format!("room for {tunnels} tunnels and {} connections, with this user's limits", connections);
+    let is_little =
+        capacity.tunnels.is_some_and(|tunnels| tunnels < FEW_TUNNELS) || connections < FEW_CONNECTIONS;
     match is_little {
         true => HostFinding::warn(
             "limits",

@@ -17,6 +17,7 @@ mod parts;
 mod proxy_protocol;
 mod quota;
 mod share_check;
+mod traffic_room;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};

@@ -30,9 +30,8 @@ use crate::{
     parts::GatewayParts,
     proxy_protocol,
     quota::{ConnectionPermit, ConnectionQuota},
+    traffic_room::TunnelPlaces,
 };
-
-pub(crate) use crate::quota::Limits;
 
 /// What the connections of one share have in common, across its updates and tunnels.
 #[derive(Debug)]
@@ -64,22 +63,20 @@ impl ShareState {
 pub(crate) struct ConnectionContext {
     pub(crate) state: Arc<ShareState>,
     pub(crate) counters: Arc<ShareCounters>,
-    /// Of the connections of the tunnel.
-    pub(crate) tunnel: Arc<ConnectionQuota>,
+    pub(crate) tunnel: Arc<TunnelPlaces>,
     pub(crate) latest_client: Arc<LatestClient>,
     pub(crate) parts: GatewayParts,
 }
 
 /// What an admitted connection holds until it ends.
-pub(crate) type Admitted = (Arc<ShareOptions>, [ConnectionPermit; 3]);
+pub(crate) type Admitted = (Arc<ShareOptions>, ConnectionPermit, [ConnectionPermit; 3]);
 
 impl ShareState {
-    /// Admits or refuses a connection from `address`, without waiting; `None`: from an allowed one. `tunnel` counts the
-    /// connections of the share's tunnel.
+    /// Admits or refuses a connection from `address`, without waiting; `None`: from an allowed one. `tunnel` is the share's.
     pub(crate) fn admit(
         &self,
         address: Option<SocketAddr>,
-        tunnel: &Arc<ConnectionQuota>,
+        tunnel: &TunnelPlaces,
         parts: &GatewayParts,
     ) -> Result<Admitted, FailureReason> {
         let options = self.options.get();
@@ -93,12 +90,11 @@ impl ShareState {
             }
         }
         let most = options.max_connections.and_then(|most| usize::try_from(most.get()).ok());
-        let GatewayParts { limits, quota, .. } = parts;
+        let limits = parts.room.limits();
         let share = self.connections.enter(most.unwrap_or(limits.share));
         let share = share.ok_or(FailureReason::ShareFull)?;
-        let tunnel = tunnel.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
-        let gateway = quota.enter(limits.gateway).ok_or(FailureReason::GatewayFull)?;
-        Ok((options, [share, tunnel, gateway]))
+        let others = parts.room.connect(tunnel, &limits)?;
+        Ok((options, share, others))
     }
 }
 
@@ -108,6 +104,7 @@ pub(crate) struct Listener {
     pub(crate) port: IngressPort,
     pub(crate) generation: Generation,
     accepting: CancellationToken,
+    _places: [ConnectionPermit; 2],
     task: JoinHandle<Option<()>>,
 }
 
@@ -117,6 +114,7 @@ impl Listener {
         socket: std::net::TcpListener,
         port: IngressPort,
         generation: Generation,
+        places: [ConnectionPermit; 2],
         context: ConnectionContext,
     ) -> io::Result<Self> {
         let socket = Acceptor::new(TcpListener::from_std(socket)?, "the clients of a share");
@@ -125,7 +123,7 @@ impl Listener {
         let tasks = context.parts.tasks.clone();
         let accept = listen(socket, Arc::new(context)).instrument(span);
         let task = tasks.spawn(accepting.clone().run_until_cancelled_owned(accept));
-        Ok(Self { port, generation, accepting, task })
+        Ok(Self { port, generation, accepting, _places: places, task })
     }
 
     /// Stops accepting, and returns when the port is free.
@@ -200,7 +198,7 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
 async fn connection(
     mut client: ResetOnDrop,
     address: SocketAddr,
-    (options, _permits): Admitted,
+    (options, _share, _others): Admitted,
     context: Arc<ConnectionContext>,
 ) {
     let ConnectionContext { state, counters, parts, .. } = &*context;

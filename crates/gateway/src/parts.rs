@@ -7,11 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wicketgate_transport::abort::Abort;
 
 use crate::{
-    agents::Agents,
-    counters::Counters,
-    ipsec::Backend,
-    observations::Observations,
-    quota::{ConnectionQuota, Limits},
+    agents::Agents, counters::Counters, ipsec::Backend, observations::Observations, traffic_room::TrafficRoom,
 };
 
 /// See the module.
@@ -21,12 +17,10 @@ pub(crate) struct GatewayParts {
     pub(crate) agents: Agents,
     pub(crate) observations: Arc<Observations>,
     pub(crate) counters: Arc<Counters>,
-    /// Of the connections of all tunnels.
-    pub(crate) quota: Arc<ConnectionQuota>,
+    pub(crate) room: Arc<TrafficRoom>,
     /// One permit for each tunnel that the gateway may hold, of `max_tunnels`.
     pub(crate) tunnel_permits: Arc<Semaphore>,
     pub(crate) max_tunnels: usize,
-    pub(crate) limits: Limits,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the gateway stops: tasks end, tunnels stay.
     pub(crate) stop: CancellationToken,

@@ -1,27 +1,10 @@
-//! Permits for connections: granted or refused, never waited for. A queued client would learn nothing, and delay those
-//! behind it.
+//! Permits for connections and listeners: granted or refused, never waited for. A queued client would learn nothing, and
+//! delay those behind it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
-
-/// Limits of simultaneous connections: of the gateway by its file descriptors, of each tunnel and share so that one
-/// cannot take all.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) gateway: usize,
-    pub(crate) tunnel: usize,
-    /// Of a share without `maxConnections`.
-    pub(crate) share: usize,
-}
-
-impl Limits {
-    pub(crate) fn of(gateway: usize) -> Self {
-        let tunnel = gateway.div_ceil(2);
-        Self { gateway, tunnel, share: tunnel - tunnel / 4 }
-    }
-}
 
 /// The number of permits in use. The caller gives the limit, because a share's limit may change.
 #[derive(Debug, Default)]
@@ -35,6 +18,11 @@ impl ConnectionQuota {
     /// Whether no permit is in use.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.load(Relaxed) == 0
+    }
+
+    /// Permits in use.
+    pub(crate) fn used(&self) -> usize {
+        self.0.load(Relaxed)
     }
 
     /// A permit, if fewer than `most` are in use.

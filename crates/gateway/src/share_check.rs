@@ -9,14 +9,15 @@ use wicketgate_link::{ShareCheck, TunnelCheck};
 use wicketgate_model::{FailureReason, Problem, ProxyProtocol, Reason, ShareId, TunnelDesired};
 
 use crate::{
-    agents::AgentStanding, listener::ShareState, parts::GatewayParts, proxy_protocol, quota::ConnectionQuota,
+    agents::AgentStanding, listener::ShareState, parts::GatewayParts, proxy_protocol,
+    traffic_room::TunnelPlaces,
 };
 
 /// What is checked.
 pub(crate) struct CheckedShare {
     pub(crate) share: ShareId,
     /// `None`: the gateway does not have the share.
-    pub(crate) place: Option<(Arc<ShareState>, Arc<TunnelDesired>, Arc<ConnectionQuota>)>,
+    pub(crate) place: Option<(Arc<ShareState>, Arc<TunnelDesired>, Arc<TunnelPlaces>)>,
 }
 
 impl CheckedShare {
@@ -63,13 +64,16 @@ impl CheckedShare {
     fn refused(&self, parts: &GatewayParts) -> Option<Problem> {
         let (state, _, tunnel) = self.place.as_ref()?;
         let reason = state.admit(None, tunnel, parts).map(drop).err()?;
-        let limits = &parts.limits;
+        let limits = parts.room.limits();
         let (whose, most) = match reason {
             FailureReason::ShareFull => {
                 let own = state.options.get().max_connections;
                 ("the share", own.map_or(limits.share as u64, |most| most.get().into()))
             }
             FailureReason::TunnelFull => ("the share's tunnel", limits.tunnel as u64),
+            FailureReason::FrontdoorFull => {
+                ("the share's Frontdoor", limits.frontdoor.unwrap_or(limits.gateway) as u64)
+            }
             _ => ("the gateway", limits.gateway as u64),
         };
         let message = format!("{whose} has its maximum of {most} connections: the next client is reset");

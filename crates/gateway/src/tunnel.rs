@@ -64,7 +64,7 @@ impl TunnelTask {
         parts: GatewayParts,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let listeners = TunnelListeners::new(id, Arc::clone(&inbox.connections));
+        let listeners = TunnelListeners::new(id, Arc::clone(&inbox.places));
         Self {
             id,
             inbox,
@@ -170,7 +170,7 @@ impl TunnelTask {
         self.listeners.reset().await;
         if self.tunnel.is_some() {
             let reset = async {
-                while !self.inbox.connections.is_empty() {
+                while !self.inbox.places.connections.is_empty() {
                     sleep(RESET_CHECKED_EVERY).await;
                 }
             };

@@ -25,6 +25,7 @@ use wicketgate_model::{
     DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
     ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
 };
+use wicketgate_system::descriptor_budget::DescriptorBudget;
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
 /// The longest wait for a report.
@@ -57,6 +58,7 @@ impl LinkedGateway {
         let ipsec =
             IpsecConfig { mode: IpsecMode::Off, state_dir: dir.path().to_owned(), public_address: None };
         let config = GatewayConfig {
+            budget: DescriptorBudget::find(),
             max_tunnels,
             drain: Duration::from_secs(30),
             backend: Backend::start(ipsec).await.unwrap(),
@@ -117,6 +119,7 @@ impl LinkedGateway {
         Arc::new(TunnelDesired {
             id: TunnelId::new(Uuid::from_u128(n)),
             generation: Generation::FIRST,
+            frontdoor: None,
             name: format!("tunnel-{n}").parse().unwrap(),
             slot: u16::try_from(n).unwrap(),
             peer_address: format!("203.0.113.{n}").parse().unwrap(),

@@ -1,8 +1,8 @@
 //! What a gateway should serve, and the difference between two such states.
 
 use crate::{
-    AgentId, EnvironmentId, EspProposals, Generation, IkeProposals, IngressPort, PeerAddress, PeerCidr,
-    PeerId, PreSharedKey, ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
+    AgentId, EnvironmentId, EspProposals, FrontdoorId, Generation, IkeProposals, IngressPort, PeerAddress,
+    PeerCidr, PeerId, PreSharedKey, ResourceName, ShareId, ShareOptions, SignedAssignment, TunnelId,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ use std::{
 pub struct TunnelDesired {
     pub id: TunnelId,
     pub generation: Generation,
+    /// Whose it is, which shares the gateway's connections with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontdoor: Option<FrontdoorId>,
     /// For logs only.
     pub name: ResourceName,
     /// A small number, unique among the live tunnels of the gateway's location: what the gateway numbers its

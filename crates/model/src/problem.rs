@@ -12,7 +12,7 @@ crate::text_enum!(
         Pending = "Pending",
         /// No gateway of the location is linked to the server.
         GatewayOffline = "GatewayOffline",
-        /// The gateway has as many tunnels as it can hold.
+        /// The gateway has as many tunnels, or open ports of shares, as it can hold.
         GatewayFull = "GatewayFull",
         /// The gateway cannot bring up the tunnel's namespace, addresses or IKE daemon.
         TunnelFailed = "TunnelFailed",

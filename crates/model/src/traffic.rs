@@ -93,6 +93,8 @@ crate::text_enum!(
         ShareFull = "share-full",
         /// The tunnel has reached its limit.
         TunnelFull = "tunnel-full",
+        /// The Frontdoor has reached its part of the gateway's connections.
+        FrontdoorFull = "frontdoor-full",
         /// The gateway has reached its limit.
         GatewayFull = "gateway-full",
         /// No connected agent serves the share.
@@ -126,7 +128,14 @@ serde_as_text!(FailureReason);
 impl FailureReason {
     /// The gateway refused the connection before it looked for an agent.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::SourceNotAllowed | Self::ShareFull | Self::TunnelFull | Self::GatewayFull)
+        matches!(
+            self,
+            Self::SourceNotAllowed
+                | Self::ShareFull
+                | Self::TunnelFull
+                | Self::FrontdoorFull
+                | Self::GatewayFull
+        )
     }
 
     /// What it means, and what to do.
@@ -141,6 +150,10 @@ impl FailureReason {
             }
             Self::TunnelFull => {
                 "the tunnel's shares have half of the gateway's connections; raise the gateway's open-file limit"
+            }
+            Self::FrontdoorFull => {
+                "the Frontdoor's tunnels have the half of the gateway's connections that one may have beside others, or its \
+                 part of the last quarter; end connections that are not used, or raise the gateway's open-file limit"
             }
             Self::GatewayFull => "the gateway has no connection left; raise its open-file limit",
             Self::NoAgent => "no connected agent serves the share; start one, or see its log",

@@ -31,9 +31,6 @@ use tower::Service as _;
 use tracing::debug;
 use wicketgate_system::accept::Acceptor;
 
-/// Connections at one time: far more than a server of an API needs, and few enough for the usual 1024 descriptors
-/// beside the database's and the gateway's.
-const MOST_CONNECTIONS: usize = 512;
 /// A TLS handshake over a bad line.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request, also of the next one on a connection that is kept: longer than pools of clients keep one.
@@ -61,16 +58,14 @@ pub(crate) struct Http {
     /// `None`: in clear.
     pub(crate) tls: Option<Arc<ApiTls>>,
     pub(crate) router: Router,
+    /// Connections at one time.
+    pub(crate) most: usize,
 }
 
 impl Http {
     /// Serves until `stop`, and then until what is being answered is answered, or had its time.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        self.run_with(MOST_CONNECTIONS, stop).await;
-    }
-
-    async fn run_with(self, most: usize, stop: CancellationToken) {
-        let Self { listener, tls, router } = self;
+        let Self { listener, tls, router, most } = self;
         let router = router.layer(Extension(Encrypted(tls.is_some())));
         let (places, connections) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
         let mut listener = Acceptor::new(listener, "API clients");
@@ -212,7 +207,7 @@ mod tests {
     }
 
     async fn served() -> Served {
-        served_with(MOST_CONNECTIONS).await
+        served_with(16).await
     }
 
     async fn served_with(most: usize) -> Served {
@@ -233,7 +228,7 @@ mod tests {
             .route("/slow", get(slow))
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/events", get(events));
-        let running = tokio::spawn(Http { listener, tls: None, router }.run_with(most, stop.clone()));
+        let running = tokio::spawn(Http { listener, tls: None, router, most }.run(stop.clone()));
         Served { address, stop, running, asked, answer }
     }
 

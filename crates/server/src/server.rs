@@ -46,6 +46,9 @@ use crate::{
 /// For requests that are being answered when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// Connections to `/metrics` at one time: few programs read it.
+const SCRAPERS: usize = 16;
+
 /// What a server is started with.
 #[derive(Debug)]
 pub struct ServerConfig {
@@ -55,6 +58,8 @@ pub struct ServerConfig {
     pub database: Option<SecretString>,
     /// Where the REST API answers.
     pub listener: TcpListener,
+    /// Connections to it at one time.
+    pub connections: usize,
     /// The API's certificate; `None` serves it in clear.
     pub tls: Option<ApiTls>,
     /// Where `/metrics` is answered, in clear.
@@ -227,11 +232,12 @@ impl Prepared {
                 store: server.store.clone(),
                 gateways: state.gateways.clone(),
             };
-            let admin = Http { listener, tls: None, router: telemetry::router(scrape) };
+            let admin = Http { listener, tls: None, router: telemetry::router(scrape), most: SCRAPERS };
             server.tasks.spawn(admin.run(stop.clone()));
         }
         let is_tls = tls.is_some();
-        let api = Http { listener: config.listener, tls, router: api::router(state) };
+        let router = api::router(state);
+        let api = Http { listener: config.listener, tls, router, most: config.connections };
         server.tasks.spawn(essential("serves the API", api.run(stop)));
         let scheme = if is_tls { "https" } else { "http" };
         info!(api = %address, tls = is_tls, console = format!("{scheme}://{address}/"), "server started");

@@ -30,6 +30,7 @@ use wicketgate_server::{
     auth::oidc::ProviderConfig,
 };
 use wicketgate_system::{
+    descriptor_budget::DescriptorBudget,
     log::LogFilter,
     own_directory::{DirectoryKind, OwnDirectory},
     private_file,
@@ -175,6 +176,7 @@ impl Up {
         let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
+            connections: usize::try_from(DescriptorBudget::find().api)?,
             database: database.clone(),
             tls,
             admin_listener,
@@ -207,14 +209,14 @@ impl Up {
             backend,
             agent_listener,
             identity: renewal.identity.clone(),
+            budget: DescriptorBudget::find(),
             max_tunnels: self.max_tunnels,
             drain: Duration::from_secs(self.drain.into()),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
 
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
-        let agent_url =
-            self.agent_url.or_else(|| agent_url(gateway.agent_address(), gateway.public_address()));
+        let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
         server.run_in_background(renewal);
 
@@ -391,7 +393,8 @@ impl BackgroundTask for CertificateRenewal {
 }
 
 /// The URL for agents, if it can be derived from the address the gateway listens on.
-fn agent_url(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
+fn agent_url(gateway: &Gateway) -> Option<String> {
+    let (listen, public) = (gateway.agent_address(), gateway.public_address());
     let ip = if listen.ip().is_unspecified() { public?.into() } else { listen.ip() };
     Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
 }

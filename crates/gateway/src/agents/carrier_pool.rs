@@ -15,14 +15,18 @@ use tokio::sync::Notify;
 use wicketgate_system::Mutex;
 use wicketgate_transport::{abort::Abort, carrier::Carrier};
 
+use crate::{quota::ConnectionPermit, traffic_room::TrafficRoom};
+
 /// The part of the surplus that is closed each second: the next burst may be near.
 const TEND: usize = 4;
+/// What an agent keeps parked while the gateway is short of descriptors.
+const FEW: u16 = 1;
 
 /// See the module.
 pub(super) struct CarrierPool {
     pub(super) streams: Arc<AgentStreams>,
     /// The one parked longest first; `None` once the control connection has ended.
-    parked: Mutex<Option<Vec<Carrier>>>,
+    parked: Mutex<Option<Vec<Parked>>>,
     size: Mutex<PoolSize>,
     /// A carrier was parked, or the pool was closed.
     pub(super) changed: Notify,
@@ -33,23 +37,24 @@ impl CarrierPool {
         Self { streams, parked: Mutex::new(Some(Vec::new())), size: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Parks a carrier. Returns it if the pool is full or closed.
+    /// Parks a carrier. Returns it if the pool is full or closed, or connections need its descriptor.
     ///
     /// Streams take the carrier that was parked last, so dead ones collect below it. They are removed here, before a
     /// live carrier is turned away.
-    pub(super) fn park(&self, carrier: Carrier) -> Result<(), Carrier> {
+    pub(super) fn park(&self, carrier: Carrier, room: &TrafficRoom) -> Result<(), Carrier> {
         // A peak that is just ending counts, although it is not in the pool's size yet.
         let ending = (2 * self.streams.most.load(Ordering::Relaxed)).min(2 * usize::from(pool_size::MOST));
         let most = self.size.lock().keep().max(ending);
         let mut parked = self.parked.lock();
         let Some(carriers) = &mut *parked else { return Err(carrier) };
         if carriers.len() >= most {
-            carriers.retain_mut(Carrier::is_quiet);
+            carriers.retain_mut(|(carrier, _)| carrier.is_quiet());
         }
         if carriers.len() >= most {
             return Err(carrier);
         }
-        carriers.push(carrier);
+        let Some(place) = room.park() else { return Err(carrier) };
+        carriers.push((carrier, place));
         drop(parked);
         self.changed.notify_one();
         Ok(())
@@ -59,7 +64,7 @@ impl CarrierPool {
     pub(super) fn take(&self) -> Result<Option<Carrier>, DialFailure> {
         loop {
             let last = self.parked.lock().as_mut().ok_or(DialFailure::Disconnected)?.pop();
-            let Some(mut carrier) = last else { return Ok(None) };
+            let Some((mut carrier, _)) = last else { return Ok(None) };
             if carrier.is_quiet() {
                 return Ok(Some(carrier));
             }
@@ -71,12 +76,12 @@ impl CarrierPool {
     }
 
     /// Adapts the pool's size to the last second's streams and closes a part of the surplus, the carriers parked
-    /// longest. Returns how many carriers the agent should have parked.
-    pub(super) fn tend(&self) -> u16 {
+    /// longest. Where connections need the descriptors, few stay. Returns how many carriers the agent should have parked.
+    pub(super) fn tend(&self, room: &TrafficRoom) -> u16 {
         let (fewest, most) = self.streams.take_extremes();
         let mut size = self.size.lock();
         size.second(fewest, most);
-        let (want, keep) = (size.want(), size.keep());
+        let (want, keep) = if room.is_short() { (FEW, FEW.into()) } else { (size.want(), size.keep()) };
         drop(size);
         let surplus: Vec<_> = match &mut *self.parked.lock() {
             Some(carriers) => {
@@ -96,6 +101,9 @@ impl CarrierPool {
         self.changed.notify_waiters();
     }
 }
+
+/// A carrier, and its place in the room of the gateway.
+type Parked = (Carrier, ConnectionPermit);
 
 /// An agent's streams. They outlive its connections.
 #[derive(Debug, Default)]

@@ -202,7 +202,7 @@ impl Agents {
                     ask(control, &mut pings, true)?;
                 }
                 _ = second.tick() => {
-                    let wanted = session.carriers.tend();
+                    let wanted = session.carriers.tend(&self.0.room);
                     if wanted != want && !control.is_behind() {
                         want = wanted;
                         control.queue(&ToAgent::Carriers { want })?;

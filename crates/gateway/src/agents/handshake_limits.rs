@@ -12,15 +12,18 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_model::AgentId;
 use wicketgate_system::Mutex;
 
-/// Concurrent handshakes: each holds a socket and buffers.
-const MOST: usize = 1024;
+/// Concurrent handshakes, if there are descriptors for them: each holds a socket and buffers.
+pub(super) const MOST: usize = 1024;
 /// From one address: several agents behind NAT, each with its carriers.
 const OF_ADDRESS: usize = 64;
 /// Control connections of one agent without a hello: it has one, or a second while the first one dies.
 const OF_AGENT: usize = 4;
 
-#[derive(Clone, Default)]
-pub(super) struct HandshakeLimits(Arc<Mutex<Unproven>>);
+#[derive(Clone)]
+pub(super) struct HandshakeLimits {
+    unproven: Arc<Mutex<Unproven>>,
+    most: usize,
+}
 
 #[derive(Default)]
 struct Unproven {
@@ -46,14 +49,19 @@ pub(super) struct Permit {
 }
 
 impl HandshakeLimits {
+    /// `most` at one time.
+    pub(super) fn new(most: usize) -> Self {
+        Self { unproven: Arc::default(), most }
+    }
+
     /// Admits a connection from the address.
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
         let address = network(address);
         let lost = CancellationToken::new();
-        let mut unproven = self.0.lock();
+        let mut unproven = self.unproven.lock();
         if unproven.handshakes.iter().filter(|h| h.address == address).count() >= OF_ADDRESS {
             unproven.close_oldest(address);
-        } else if unproven.handshakes.len() >= MOST {
+        } else if unproven.handshakes.len() >= self.most {
             // From the address with the most connections.
             let mut counts: HashMap<_, usize> = HashMap::new();
             unproven.handshakes.iter().for_each(|h| *counts.entry(h.address).or_default() += 1);
@@ -86,7 +94,7 @@ impl Permit {
     /// The connection has authenticated as the agent and can no longer be displaced. Returns whether the agent is below
     /// its limit.
     pub(super) fn authenticated(&mut self, agent: AgentId) -> bool {
-        let mut unproven = self.limits.0.lock();
+        let mut unproven = self.limits.unproven.lock();
         let count = unproven.agents.entry(agent).or_default();
         if self.agent.is_some() || *count >= OF_AGENT {
             return false;
@@ -100,7 +108,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut unproven = self.limits.0.lock();
+        let mut unproven = self.limits.unproven.lock();
         let Some(agent) = self.agent else { return unproven.remove(self.number) };
         if let Some(count) = unproven.agents.get_mut(&agent) {
             *count -= 1;
@@ -134,7 +142,7 @@ mod tests {
 
     #[test]
     fn above_the_limit_of_an_address_its_oldest_connection_is_closed() {
-        let limits = HandshakeLimits::default();
+        let limits = HandshakeLimits::new(MOST);
         let elsewhere = limits.enter(v4(2));
         let of_one: Vec<_> = (0..=OF_ADDRESS).map(|_| limits.enter(v4(1))).collect();
         assert_eq!(staying(&of_one), OF_ADDRESS);
@@ -152,23 +160,23 @@ mod tests {
         let of_network: Vec<_> = (0..100).map(|n| limits.enter(v6(n))).collect();
         assert_eq!(staying(&of_network), OF_ADDRESS);
         drop((of_one, of_network, elsewhere));
-        let unproven = limits.0.lock();
+        let unproven = limits.unproven.lock();
         assert!(unproven.handshakes.is_empty(), "closed connections leave entries");
     }
 
     #[test]
     fn above_the_limit_a_connection_of_the_busiest_address_is_closed() {
-        let limits = HandshakeLimits::default();
+        let limits = HandshakeLimits::new(MOST);
         let all: Vec<_> = (0..MOST).map(|n| limits.enter(v4(u8::try_from(n / 32).unwrap()))).collect();
         assert_eq!(staying(&all), MOST);
         let more: Vec<_> = (0..20).map(|_| limits.enter(v4(200))).collect();
         assert_eq!((staying(&all), staying(&more)), (MOST - 20, 20));
-        assert_eq!(limits.0.lock().handshakes.len(), MOST);
+        assert_eq!(limits.unproven.lock().handshakes.len(), MOST);
     }
 
     #[test]
     fn an_agent_has_few_connections_and_keeps_them() {
-        let (limits, agent) = (HandshakeLimits::default(), AgentId::new(Uuid::nil()));
+        let (limits, agent) = (HandshakeLimits::new(MOST), AgentId::new(Uuid::nil()));
         let enter = || {
             let mut permit = limits.enter(v4(1));
             permit.authenticated(agent).then_some(permit)
@@ -181,7 +189,7 @@ mod tests {
         let flood: Vec<_> = (0..2 * MOST).map(|_| limits.enter(v4(1))).collect();
         assert_eq!(staying(&places), OF_AGENT);
         drop((places, flood));
-        let unproven = limits.0.lock();
+        let unproven = limits.unproven.lock();
         assert!(unproven.handshakes.is_empty() && unproven.agents.is_empty());
     }
 }

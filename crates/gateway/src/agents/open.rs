@@ -167,7 +167,7 @@ impl Agents {
     /// Parks a carrier, or closes it if it is not needed.
     pub(super) fn park(&self, agent: AgentId, carrier: Carrier) {
         let parked = match self.with(|roster| roster.session(agent)) {
-            Some(session) if !carrier.is_worn() => session.carriers.park(carrier),
+            Some(session) if !carrier.is_worn() => session.carriers.park(carrier, &self.0.room),
             _ => Err(carrier),
         };
         if let Err(surplus) = parked {

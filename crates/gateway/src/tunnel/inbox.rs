@@ -6,14 +6,13 @@ use tokio::sync::Notify;
 use wicketgate_model::{ShareDesired, ShareId, TunnelDesired};
 use wicketgate_system::Mutex;
 
-use crate::{listener::ShareState, quota::ConnectionQuota};
+use crate::{listener::ShareState, traffic_room::TunnelPlaces};
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TunnelInbox {
     inner: Mutex<InboxInner>,
-    /// Of the connections of all the tunnel's shares. Connections outlive the task.
-    pub(crate) connections: Arc<ConnectionQuota>,
+    pub(crate) places: Arc<TunnelPlaces>,
     woken: Notify,
 }
 
@@ -31,6 +30,10 @@ pub(super) type ShareEntry = (Arc<ShareDesired>, Arc<ShareState>);
 pub(super) type Change = Option<ShareEntry>;
 
 impl TunnelInbox {
+    pub(crate) fn new(places: Arc<TunnelPlaces>) -> Self {
+        Self { inner: Mutex::default(), places, woken: Notify::new() }
+    }
+
     /// `None`: the tunnel is removed.
     pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
         self.inner.lock().tunnel = tunnel;

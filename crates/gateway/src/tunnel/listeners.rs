@@ -20,14 +20,15 @@ use crate::{
     listener::{ConnectionContext, Listener},
     observations::{ListenerState, Observations},
     parts::GatewayParts,
-    quota::ConnectionQuota,
+    traffic_room::TunnelPlaces,
 };
 
 /// See the module.
 pub(super) struct TunnelListeners {
     tunnel: TunnelId,
-    /// Of the connections of all the tunnel's shares.
-    quota: Arc<ConnectionQuota>,
+    places: Arc<TunnelPlaces>,
+    /// Shares for whose ports the gateway has no room.
+    without_room: usize,
     shares: BTreeMap<ShareId, ShareEntry>,
     bound: BTreeMap<ShareId, Listener>,
     /// When to call [`TunnelListeners::listen`] again after a failure.
@@ -35,8 +36,9 @@ pub(super) struct TunnelListeners {
 }
 
 impl TunnelListeners {
-    pub(super) fn new(tunnel: TunnelId, quota: Arc<ConnectionQuota>) -> Self {
-        Self { tunnel, quota, shares: BTreeMap::new(), bound: BTreeMap::new(), retry: Retry::default() }
+    pub(super) fn new(tunnel: TunnelId, places: Arc<TunnelPlaces>) -> Self {
+        let (shares, bound) = (BTreeMap::new(), BTreeMap::new());
+        Self { tunnel, places, without_room: 0, shares, bound, retry: Retry::default() }
     }
 
     /// Applies changes of the desired shares. The listener of a removed share is closed. Returns the ports that shares had
@@ -169,8 +171,8 @@ impl TunnelListeners {
                             old.close().await;
                         }
                     }
-                    Some(Err(error)) => {
-                        waiting.insert(id, Some(error));
+                    Some(Err(problem)) => {
+                        waiting.insert(id, Some(problem));
                     }
                     None => {}
                 }
@@ -184,12 +186,10 @@ impl TunnelListeners {
         } else {
             self.retry.failed();
         }
+        self.log(&waiting);
         for (id, (share, _)) in &self.shares {
             let bound = self.bound.get(id).map(|listener| listener.generation);
-            let problem = waiting.remove(id).flatten().map(|error| bind_problem(share.ingress_port, &error));
-            if let Some(problem) = &problem {
-                warn!(share.id = %id, problem = problem.message, "share could not be bound");
-            }
+            let problem = waiting.remove(id).flatten();
             let state = match (closure(share), obstacle) {
                 (Some(closed), _) => self.closed(share, closed),
                 (None, Some(obstacle)) => self.not_ready(obstacle),
@@ -199,22 +199,49 @@ impl TunnelListeners {
         }
     }
 
-    fn bind(&self, tunnel: &TunnelHandle, id: ShareId, parts: &GatewayParts) -> Option<io::Result<Listener>> {
+    /// Says which shares are not bound; of those without room, of which there may be thousands, how many, once.
+    fn log(&mut self, waiting: &BTreeMap<ShareId, Option<Problem>>) {
+        let mut without_room = 0;
+        for (id, problem) in waiting {
+            match problem {
+                Some(problem) if problem.reason == Reason::GatewayFull => without_room += 1,
+                Some(problem) => warn!(share.id = %id, problem = problem.message, "share could not be bound"),
+                None => {}
+            }
+        }
+        if without_room > 0 && self.without_room == 0 {
+            warn!(tunnel.id = %self.tunnel, shares = without_room, "the gateway has no room for ports of shares");
+        }
+        self.without_room = without_room;
+    }
+
+    fn bind(
+        &self,
+        tunnel: &TunnelHandle,
+        id: ShareId,
+        parts: &GatewayParts,
+    ) -> Option<Result<Listener, Problem>> {
         let (share, state) = self.shares.get(&id)?;
         let context = ConnectionContext {
             state: Arc::clone(state),
             counters: parts.counters.of(id, self.tunnel),
-            tunnel: Arc::clone(&self.quota),
+            tunnel: Arc::clone(&self.places),
             latest_client: Arc::clone(tunnel.latest_client()),
             parts: parts.clone(),
         };
         let port = share.ingress_port;
+        let places = match parts.room.listen(&self.places) {
+            Ok(places) => places,
+            Err((most, whose)) => return Some(Err(no_room(most, whose))),
+        };
         let socket = tunnel.bind(port.get());
-        Some(socket.and_then(|socket| Listener::start(socket, port, share.generation, context)))
+        let listener =
+            socket.and_then(|socket| Listener::start(socket, port, share.generation, places, context));
+        Some(listener.map_err(|error| bind_problem(port, &error)))
     }
 
     /// Among shares that wait for each other's ports, makes one release its old port.
-    async fn release_one(&mut self, waiting: &BTreeMap<ShareId, Option<io::Error>>) -> bool {
+    async fn release_one(&mut self, waiting: &BTreeMap<ShareId, Option<Problem>>) -> bool {
         let is_wanted = |listener: &Listener| {
             waiting.keys().any(|id| self.shares.get(id).is_some_and(|(s, _)| s.ingress_port == listener.port))
         };
@@ -234,6 +261,14 @@ fn closure(share: &ShareDesired) -> Option<Problem> {
     let message =
         format!("it expired at {end}: set expiresAt to a later time, or to null, to open its port again");
     Some(Problem::new(Reason::Expired, message))
+}
+
+fn no_room(most: usize, whose: &str) -> Problem {
+    let message = format!(
+        "the gateway has no room for another port: its limit of open files permits {most} {whose} now; raise that limit, or \
+         delete shares"
+    );
+    Problem::new(Reason::GatewayFull, message)
 }
 
 /// Of an enabled share.

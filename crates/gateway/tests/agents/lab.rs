@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 use wicketgate_agent::{Config, NoCode, Straight, allow::AllowList};
 use wicketgate_authority::Ca;
-use wicketgate_gateway::agents::{AgentStanding, Agents, DialFailure};
+use wicketgate_gateway::agents::{AgentPort, AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
 use wicketgate_model::{
     AgentDesired, AgentId, AgentReport, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId,
@@ -87,7 +87,10 @@ impl Lab {
         let seen = Arc::new(Seen::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let agents = Agents::start(listener, identity, send, CancellationToken::new(), TaskTracker::new());
+        let agents = {
+            let port = AgentPort::new(listener, identity);
+            Agents::start(port, send, CancellationToken::new(), TaskTracker::new())
+        };
         let answers = agents.clone();
         tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, answers, Arc::clone(&seen)));
         Self { ca, agents, address, environment: environment(), code, seen, _dir: dir }

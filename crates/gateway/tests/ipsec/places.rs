@@ -21,6 +21,7 @@ async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, L
     let key = PrivateKey::generate().unwrap();
     let certificate = ca.issue(&Identity::Gateway { gateway: id }, &key.public_point(), now).unwrap();
     let config = GatewayConfig {
+        budget: wicketgate_system::descriptor_budget::DescriptorBudget::find(),
         max_tunnels: Some(most),
         drain: Duration::ZERO,
         backend: world.backend().await,

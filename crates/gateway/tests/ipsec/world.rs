@@ -162,6 +162,7 @@ pub(crate) fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
     TunnelDesired {
         id: TunnelId::new(Uuid::from_u128(n.into())),
         generation: Generation::FIRST,
+        frontdoor: None,
         name: "test".parse().unwrap(),
         slot: n.into(),
         peer_address: format!("203.0.{n}.2").parse().unwrap(),

@@ -29,6 +29,7 @@ fn tunnel() -> TunnelDesired {
     TunnelDesired {
         id: TunnelId::new(uuid(1)),
         generation: Generation::new(3),
+        frontdoor: Some(FrontdoorId::new(uuid(9))),
         name: "customer-a".parse().unwrap(),
         slot: 7,
         peer_address: "203.0.113.1".parse().unwrap(),

@@ -105,6 +105,7 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
         data_dir: dir.path().to_owned(),
         database: None,
         listener,
+        connections: 512,
         tls: None,
         admin_listener: None,
         provider: None,

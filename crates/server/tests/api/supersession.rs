@@ -51,6 +51,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         data_dir: dir.path().to_owned(),
         database: Some(url.clone().into()),
         listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        connections: 512,
         tls: None,
         admin_listener: None,
         provider: None,

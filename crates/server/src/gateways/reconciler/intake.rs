@@ -106,6 +106,7 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
     TunnelDesired {
         id: row.id,
         generation: row.generation,
+        frontdoor: Some(row.frontdoor),
         name: row.spec.name.clone(),
         slot: row.slot,
         peer_address: row.spec.peer_address,

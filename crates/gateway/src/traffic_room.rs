@@ -1,0 +1,237 @@
+//! Who has which descriptors of the gateway's traffic: listeners, connections, each with a carrier, and parked carriers.
+//!
+//! Invariants: together they have no more than the gateway's descriptors for traffic, but for a moment in which carriers that
+//! one agent has parked give way to the connections of another. Listeners never take more than half. While several Frontdoors have tunnels here,
+//! none has more than half of the connections or of the listeners, and the last quarter of the connections is for those with less than an equal share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use wicketgate_model::{FailureReason, FrontdoorId};
+use wicketgate_system::Mutex;
+
+use crate::quota::{ConnectionPermit, ConnectionQuota};
+
+/// Descriptors that are not planned: for what is counted a moment later than it is opened.
+const MOST_SPARE: usize = 256;
+/// A connection has its own descriptor and a carrier's.
+const OF_CONNECTION: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct TrafficRoom {
+    descriptors: usize,
+    /// Listeners have so many places in any case, and so have parked carriers.
+    spare: usize,
+    listeners: Arc<ConnectionQuota>,
+    connections: Arc<ConnectionQuota>,
+    parked: Arc<ConnectionQuota>,
+    /// `None`: the tunnel is only removed, or an older server does not name its Frontdoor. Then it does not count as another one.
+    frontdoors: Mutex<HashMap<Option<FrontdoorId>, Weak<FrontdoorPlaces>>>,
+    /// Frontdoors that have tunnels here, or connections left.
+    present: Arc<AtomicUsize>,
+}
+
+/// What one Frontdoor has.
+#[derive(Debug)]
+struct FrontdoorPlaces {
+    listeners: Arc<ConnectionQuota>,
+    connections: Arc<ConnectionQuota>,
+    present: Option<Arc<AtomicUsize>>,
+}
+
+/// What one tunnel has. Connections outlive the tunnel's task.
+#[derive(Debug)]
+pub(crate) struct TunnelPlaces {
+    pub(crate) connections: Arc<ConnectionQuota>,
+    frontdoor: Arc<FrontdoorPlaces>,
+}
+
+/// The maxima of simultaneous connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) gateway: usize,
+    /// `None`: it is the only one.
+    pub(crate) frontdoor: Option<usize>,
+    pub(crate) tunnel: usize,
+    /// Of a share without `maxConnections`.
+    pub(crate) share: usize,
+}
+
+impl TrafficRoom {
+    pub(crate) fn new(descriptors: usize) -> Arc<Self> {
+        let spare = (descriptors / 16).min(MOST_SPARE);
+        Arc::new(Self {
+            descriptors: descriptors - spare,
+            spare,
+            listeners: Arc::default(),
+            connections: Arc::default(),
+            parked: Arc::default(),
+            frontdoors: Mutex::default(),
+            present: Arc::default(),
+        })
+    }
+
+    /// The places of a new tunnel of the Frontdoor.
+    pub(crate) fn tunnel(&self, frontdoor: Option<FrontdoorId>) -> Arc<TunnelPlaces> {
+        let mut all = self.frontdoors.lock();
+        all.retain(|_, places| places.strong_count() > 0);
+        let frontdoor = all.get(&frontdoor).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let present = frontdoor.map(|_| Arc::clone(&self.present));
+            let (listeners, connections) = (Arc::default(), Arc::default());
+            let new = Arc::new(FrontdoorPlaces { listeners, connections, present });
+            if let Some(present) = &new.present {
+                present.fetch_add(1, Relaxed);
+            }
+            all.insert(frontdoor, Arc::downgrade(&new));
+            new
+        });
+        Arc::new(TunnelPlaces { connections: Arc::default(), frontdoor })
+    }
+
+    /// As of now: each listener takes a place of a connection's.
+    pub(crate) fn limits(&self) -> Limits {
+        let listeners = self.listeners.used().max(self.spare);
+        let gateway = (self.descriptors.saturating_sub(listeners) / OF_CONNECTION).max(1);
+        let half = (gateway / 2).max(1);
+        Limits { gateway, frontdoor: self.is_shared().then_some(half), tunnel: half, share: half - half / 4 }
+    }
+
+    /// Listeners that there may be, if connections leave them their descriptors.
+    pub(crate) fn most_listeners(&self) -> usize {
+        self.descriptors / 2
+    }
+
+    fn is_shared(&self) -> bool {
+        self.present.load(Relaxed) > 1
+    }
+
+    /// Places for another connection of the tunnel, beside that of its share.
+    pub(crate) fn connect(
+        &self,
+        tunnel: &TunnelPlaces,
+        limits: &Limits,
+    ) -> Result<[ConnectionPermit; 3], FailureReason> {
+        let own = tunnel.connections.enter(limits.tunnel).ok_or(FailureReason::TunnelFull)?;
+        let most = match limits.frontdoor {
+            Some(most) if self.connections.used() < limits.gateway - limits.gateway / 4 => most,
+            // The last places are for those that have few.
+            Some(_) => limits.gateway / self.present.load(Relaxed).max(1),
+            None => limits.gateway,
+        };
+        let frontdoor = tunnel.frontdoor.connections.enter(most);
+        let gateway = self.connections.enter(limits.gateway).ok_or(FailureReason::GatewayFull)?;
+        Ok([own, frontdoor.ok_or(FailureReason::FrontdoorFull)?, gateway])
+    }
+
+    /// Places for another listener of the tunnel; an error: the maximum that is reached, and whose it is.
+    pub(crate) fn listen(
+        &self,
+        tunnel: &TunnelPlaces,
+    ) -> Result<[ConnectionPermit; 2], (usize, &'static str)> {
+        let most = self.most_listeners();
+        let own = if self.is_shared() { most.div_ceil(2) } else { most };
+        let frontdoor = tunnel.frontdoor.listeners.enter(own).ok_or((own, "of one Frontdoor"))?;
+        let left = self.descriptors.saturating_sub(OF_CONNECTION * self.connections.used()).max(self.spare);
+        let most = most.min(left);
+        let gateway = self.listeners.enter(most).ok_or((most, "of all Frontdoors"))?;
+        Ok([frontdoor, gateway])
+    }
+
+    /// A place for another parked carrier.
+    pub(crate) fn park(&self) -> Option<ConnectionPermit> {
+        self.parked.enter(self.most_parked())
+    }
+
+    /// Whether parked carriers have descriptors that connections and listeners need.
+    pub(crate) fn is_short(&self) -> bool {
+        self.parked.used() > self.most_parked()
+    }
+
+    fn most_parked(&self) -> usize {
+        let taken = self.listeners.used() + OF_CONNECTION * self.connections.used();
+        self.descriptors.saturating_sub(taken).max(self.spare)
+    }
+}
+
+impl Drop for FrontdoorPlaces {
+    fn drop(&mut self) {
+        if let Some(present) = &self.present {
+            present.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn frontdoor(n: u128) -> Option<FrontdoorId> {
+        Some(FrontdoorId::new(Uuid::from_u128(n)))
+    }
+
+    /// Connections of the tunnel until one is refused, and why.
+    fn fill(room: &TrafficRoom, tunnel: &TunnelPlaces) -> (Vec<[ConnectionPermit; 3]>, FailureReason) {
+        let mut inside = Vec::new();
+        loop {
+            match room.connect(tunnel, &room.limits()) {
+                Ok(permits) => inside.push(permits),
+                Err(reason) => return (inside, reason),
+            }
+        }
+    }
+
+    #[test]
+    fn a_frontdoor_alone_has_all_and_beside_others_half() {
+        let room = TrafficRoom::new(1000);
+        let gateway = room.limits().gateway;
+        assert_eq!(gateway, (1000 - 62 - 62) / 2);
+        let (a, b) = (room.tunnel(frontdoor(1)), room.tunnel(frontdoor(1)));
+        let (first, reason) = fill(&room, &a);
+        assert_eq!((first.len(), reason), (gateway / 2, FailureReason::TunnelFull));
+        let (second, _) = fill(&room, &b);
+        assert_eq!(first.len() + second.len(), gateway);
+        drop((first, second));
+
+        let (other, third) = (room.tunnel(frontdoor(2)), room.tunnel(frontdoor(3)));
+        let (_first, _) = fill(&room, &a);
+        let (second, reason) = fill(&room, &b);
+        assert_eq!((second.len(), reason), (0, FailureReason::FrontdoorFull), "two tunnels, one Frontdoor");
+        // The last places are for those with less than a third.
+        let (its, _) = fill(&room, &other);
+        assert_eq!(its.len(), gateway / 3);
+        let (last, reason) = fill(&room, &third);
+        assert_eq!((last.len(), reason), (gateway - gateway / 2 - gateway / 3, FailureReason::GatewayFull));
+        drop((other, third, its, last));
+        let _removed = room.tunnel(None);
+        assert!(room.limits().frontdoor.is_none(), "it is alone again");
+    }
+
+    #[test]
+    fn listeners_take_places_of_connections_and_at_most_half() {
+        let room = TrafficRoom::new(1000);
+        let tunnel = room.tunnel(frontdoor(1));
+        let listeners: Vec<_> = std::iter::from_fn(|| room.listen(&tunnel).ok()).collect();
+        assert_eq!(listeners.len(), 938 / 2);
+        assert_eq!(room.limits().gateway, (938 - 469) / 2);
+        drop(listeners);
+        let second = room.tunnel(frontdoor(1));
+        let connections = [fill(&room, &tunnel).0, fill(&room, &second).0];
+        // Connections that are established leave listeners the places that are kept for them.
+        let listeners: Vec<_> = std::iter::from_fn(|| room.listen(&tunnel).ok()).collect();
+        assert_eq!(listeners.len(), 62);
+        assert!(room.park().is_some(), "a carrier for a connection that waits for one");
+        drop(connections);
+        let parked: Vec<_> = std::iter::from_fn(|| room.park()).collect();
+        assert_eq!(parked.len(), 938 - 62);
+        assert!(!room.is_short());
+        let _connection = room.connect(&tunnel, &room.limits()).unwrap();
+        assert!(room.is_short());
+    }
+}
