@@ -88,23 +88,21 @@ impl ExternalAddress {
         self.trusted_proxies.iter().any(|proxy| proxy.0.contains(&client))
     }
 
-    /// The address that a request comes from, which may be that of a proxy's client. `None`: the proxy does not say it.
+    /// The address that a request comes from, which may be that of a proxy's client. `None`: the proxy does not name any.
+    ///
+    /// Where the walk along the proxies ends without a client, at what is no address or at the beginning, the peer counts.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         if !self.is_proxy(peer) {
             return Some(peer);
         }
         let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-        for line in lines.into_iter().rev() {
-            for address in line.to_str().ok()?.rsplit(',').map(str::trim) {
-                // Some proxies add the port.
-                let with_port = || address.parse::<SocketAddr>().map(|address| address.ip());
-                let address = address.parse::<IpAddr>().or_else(|_| with_port()).ok()?;
-                if !self.is_proxy(address) {
-                    return Some(address);
-                }
-            }
+        if lines.is_empty() {
+            return None;
         }
-        None
+        // As bytes: what clients sent is left of what proxies added, and need not be text.
+        let elements = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        let last = elements.map(address).find(|hop| !hop.is_some_and(|hop| self.is_proxy(hop)));
+        Some(last.flatten().unwrap_or(peer))
     }
 
     pub(crate) fn base(&self, client: Option<IpAddr>, headers: &HeaderMap) -> Option<LinkBase> {
@@ -133,6 +131,13 @@ impl ExternalAddress {
     }
 }
 
+/// An element of `X-Forwarded-For`, to which some proxies add the port.
+fn address(element: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(element).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    text.parse().or_else(|_| with_port()).ok()
+}
+
 /// A path that is not taken for another host's.
 fn is_path(prefix: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-._~%".contains(c);
@@ -142,6 +147,7 @@ fn is_path(prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn a_base_has_an_origin_and_a_path() {
@@ -165,17 +171,21 @@ mod tests {
             ("10.0.0.7", vec!["203.0.113.9, 198.51.100.1,10.0.0.8", "10.0.0.9"], Some("198.51.100.1")),
             ("10.0.0.7", vec!["198.51.100.1:4711"], Some("198.51.100.1")),
             ("10.0.0.7", vec!["[2001:db8::1]:4711"], Some("2001:db8::1")),
-            ("10.0.0.7", vec!["198.51.100.1, unknown"], None),
-            ("10.0.0.7", vec!["10.0.0.8"], None),
+            // What is not looked at need not be text.
+            ("10.0.0.7", vec!["\u{e9}, 198.51.100.1"], Some("198.51.100.1")),
+            ("10.0.0.7", vec!["\u{e9}", "198.51.100.1"], Some("198.51.100.1")),
+            // What cannot be read ends the walk, and someone is counted.
+            ("10.0.0.7", vec!["198.51.100.1, \u{e9}"], Some("10.0.0.7")),
+            ("10.0.0.7", vec!["198.51.100.1, unknown, 10.0.0.8"], Some("10.0.0.7")),
+            ("10.0.0.7", vec![""], Some("10.0.0.7")),
+            ("10.0.0.7", vec!["10.0.0.8"], Some("10.0.0.7")),
             ("10.0.0.7", vec![], None),
         ] {
-            let header = |line: &&'static str| ("x-forwarded-for".parse().unwrap(), line.parse().unwrap());
-            let headers: HeaderMap =
-                lines.iter().map(header).fold(HeaderMap::new(), |mut all, (name, value)| {
-                    let name: axum::http::HeaderName = name;
-                    all.append(name, value);
-                    all
-                });
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                // As a client sends it: the bytes of UTF-8.
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            }
             let client = external.client(peer.parse().unwrap(), &headers);
             assert_eq!(client, expected.map(|address| address.parse().unwrap()), "{peer} {lines:?}");
         }

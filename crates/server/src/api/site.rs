@@ -47,7 +47,7 @@ const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// Parts of a log that are read at a time: all of it.
 const LOG_PARTS: usize = 5;
 
-/// The address that a call comes from; `None` if it comes through a trusted proxy that does not say it.
+/// The address that a call comes from; `None` if it comes through a trusted proxy that names no address.
 pub(super) struct Source(Option<IpAddr>);
 
 impl FromRequestParts<AppState> for Source {
