@@ -76,6 +76,19 @@ test('a Frontdoor is created, and deleted once nothing is in it', async ({ page 
 
   await call(page, 'DELETE', `/${id}/ipsec-tunnels/${tunnel.id}`);
   await expect.poll(async () => (await call<{ totalElements: number }>(page, 'GET', `/${id}/ipsec-tunnels`)).totalElements).toBe(0);
+  // What is in it cannot be read: that is no reason to call it empty.
+  const shares = (url: URL) => url.pathname.endsWith(`/${id}/ipsec-shares`);
+  await page.route(shares, (route) => route.fulfill({ status: 500, json: { error: 'internal', message: 'The database does not answer' } }));
+  await page.getByRole('button', { name: `Delete ${name}` }).click();
+  const unknown = page.getByRole('dialog', { name: `Delete Frontdoor ${name}` });
+  await expect(unknown.getByRole('alert')).toContainText('The database does not answer');
+  await expect(unknown.getByRole('button', { name: 'Delete the Frontdoor' })).toHaveCount(0);
+  await clean();
+  await page.unroute(shares);
+  await unknown.getByRole('button', { name: 'Try again' }).click();
+  await expect(unknown.getByText('Nothing is in it')).toBeVisible();
+  await unknown.getByRole('button', { name: 'Cancel' }).click();
+
   await page.getByRole('button', { name: `Delete ${name}` }).click();
   const deleting = page.getByRole('dialog', { name: `Delete Frontdoor ${name}` });
   await expect(deleting.getByRole('button', { name: 'Delete the Frontdoor' })).toBeDisabled();
