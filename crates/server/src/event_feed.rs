@@ -32,6 +32,17 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 /// Subscribers at one time: each is a connection and some kilobytes.
 const READERS: usize = 128;
+/// Of these, at most so many of one organization: whatever the quotas of its Frontdoors add up to, others find a place.
+const READERS_OF_ORGANIZATION: usize = READERS / 2;
+
+/// The Frontdoors that have subscribers, and how many: few, since all are [`READERS`].
+type Following = HashMap<FrontdoorId, Followers>;
+
+#[derive(Debug)]
+struct Followers {
+    organization: String,
+    count: usize,
+}
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,8 +50,7 @@ pub(crate) struct EventFeed {
     store: Store,
     sender: broadcast::Sender<Arc<EventRow>>,
     readers: Arc<Semaphore>,
-    /// Subscribers of each Frontdoor that has any.
-    following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
+    following: Arc<Mutex<Following>>,
     /// Set once the feed knows its first event: an earlier subscriber could miss events that it takes for old.
     begun: CancellationToken,
     /// The server stops.
@@ -50,7 +60,7 @@ pub(crate) struct EventFeed {
 /// One subscriber's place, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    following: Arc<Mutex<HashMap<FrontdoorId, usize>>>,
+    following: Arc<Mutex<Following>>,
     frontdoor: FrontdoorId,
     _place: OwnedSemaphorePermit,
 }
@@ -58,9 +68,9 @@ pub(crate) struct Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut following = self.following.lock();
-        if let Some(count) = following.get_mut(&self.frontdoor) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(followers) = following.get_mut(&self.frontdoor) {
+            followers.count -= 1;
+            if followers.count == 0 {
                 following.remove(&self.frontdoor);
             }
         }
@@ -76,16 +86,21 @@ impl EventFeed {
 
     /// How many follow the events of a Frontdoor.
     pub(crate) fn followers(&self, frontdoor: FrontdoorId) -> u64 {
-        self.following.lock().get(&frontdoor).map_or(0, |count| *count as u64)
+        self.following.lock().get(&frontdoor).map_or(0, |followers| followers.count as u64)
     }
 
-    /// `most`: for this Frontdoor, so that no customer takes all the places.
-    pub(crate) fn enter(&self, frontdoor: FrontdoorId, most: QuotaLimit) -> Result<Subscription, ApiError> {
+    /// `most`: for this Frontdoor.
+    pub(crate) fn enter(
+        &self,
+        frontdoor: FrontdoorId,
+        organization: &str,
+        most: QuotaLimit,
+    ) -> Result<Subscription, ApiError> {
         let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
             ApiError::too_many_requests("Too many clients follow events and logs; try again later")
         })?;
         let mut following = self.following.lock();
-        let count = following.get(&frontdoor).copied().unwrap_or_default();
+        let count = following.get(&frontdoor).map_or(0, |followers| followers.count);
         if count >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
             let kind = QuotaKind::EventStreams;
             return Err(ApiError::too_many_requests(format!(
@@ -93,7 +108,15 @@ impl EventFeed {
                  follow its events or logs, or ask the operator to raise the quota"
             )));
         }
-        following.insert(frontdoor, count + 1);
+        let of_organization = following.values().filter(|followers| followers.organization == organization);
+        if of_organization.map(|followers| followers.count).sum::<usize>() >= READERS_OF_ORGANIZATION {
+            return Err(ApiError::too_many_requests(format!(
+                "{READERS_OF_ORGANIZATION} clients follow events or logs of the organization {organization}, as many as \
+                 one may have. End some of them, at any of its Frontdoors"
+            )));
+        }
+        let followers = Followers { organization: organization.to_owned(), count: count + 1 };
+        following.insert(frontdoor, followers);
         Ok(Subscription { following: Arc::clone(&self.following), frontdoor, _place: place })
     }
 
@@ -155,24 +178,24 @@ mod tests {
     use uuid::Uuid;
 
     #[tokio::test]
-    async fn readers_are_limited_per_frontdoor_and_in_total() {
+    async fn readers_are_limited_per_frontdoor_per_organization_and_in_total() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
         let feed = EventFeed::new(store, CancellationToken::new());
-        let frontdoor = |n| FrontdoorId::new(Uuid::from_u128(n));
         let most = QuotaKind::EventStreams.default_limit();
-        let mut places: Vec<_> = (0..most.get()).map(|_| feed.enter(frontdoor(1), most).unwrap()).collect();
-        assert!(feed.enter(frontdoor(1), most).is_err());
-        places.push(feed.enter(frontdoor(2), most).unwrap());
+        let enter = |n, organization| feed.enter(FrontdoorId::new(Uuid::from_u128(n)), organization, most);
+        let mut places: Vec<_> = (0..most.get()).map(|_| enter(1, "a").unwrap()).collect();
+        assert!(enter(1, "a").is_err());
+        places.push(enter(2, "a").unwrap());
         places.remove(0);
-        places.push(feed.enter(frontdoor(1), most).unwrap());
-        for n in 3.. {
-            match feed.enter(frontdoor(n), most) {
-                Ok(place) => places.push(place),
-                Err(_) => break,
-            }
-        }
-        assert_eq!(places.len(), READERS);
+        places.push(enter(1, "a").unwrap());
+        // As many Frontdoors as it may have take half of the places, and another organization has the rest.
+        places.extend((3..=50).filter_map(|n| enter(n, "a").ok()));
+        let of_one = places.len();
+        let error = format!("{:?}", enter(51, "a").unwrap_err());
+        assert!(error.contains("organization a"), "{error}");
+        places.extend((101..).map_while(|n| enter(n, "b").ok()));
+        assert_eq!((of_one, places.len()), (READERS / 2, READERS));
         drop(places);
         assert!(feed.following.lock().is_empty());
     }

@@ -88,7 +88,7 @@ impl AppState {
     /// A place for a client that follows events or logs of the Frontdoor.
     pub(crate) fn follow(&self, frontdoor: &FrontdoorRow) -> Result<Subscription, ApiError> {
         let most = frontdoor.spec.quotas.within(&self.quotas, QuotaKind::EventStreams);
-        self.feed.enter(frontdoor.id, most)
+        self.feed.enter(frontdoor.id, &frontdoor.spec.organization, most)
     }
 
     pub(crate) fn activator(&self) -> Activator {

@@ -20,6 +20,10 @@ use wicketgate_model::{Description, FrontdoorId, HandoverLinkId, MaxUses, QuotaK
 /// Links of a tunnel that have not ended: more than engineers that a site has, and few enough to look through.
 pub const MOST_LINKS: u32 = 20;
 
+/// How many links of a tunnel have not ended at a time, as [`HandoverLinkRow::has_ended`] says it.
+const NOT_ENDED: &str =
+    "SELECT COUNT(*) FROM handover_link WHERE tunnel = $1 AND revoked_at IS NULL AND expires_at > $2";
+
 rows! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct HandoverLinkRow {
@@ -109,6 +113,12 @@ impl Store {
         self.find(select, &[token_sha256]).await
     }
 
+    /// Fails as [`Self::create_handover_link`] would now for want of room at the tunnel. Only that one decides.
+    pub async fn has_room_for_link(&self, tunnel: TunnelId, at: Timestamp) -> Result<()> {
+        let count: Option<(u32,)> = self.find(NOT_ENDED, &[&tunnel, &at]).await?;
+        room_beside(count.map_or(0, |(count,)| count))
+    }
+
     /// For a tunnel that is live. Fails with [`StoreError::TooManyLinks`] while [`MOST_LINKS`] of its links have not ended.
     pub async fn create_handover_link(
         &self,
@@ -187,12 +197,10 @@ impl Store {
 }
 
 impl Write {
-    /// Counts as [`HandoverLinkRow::has_ended`] does. No other write counts at the same time: this one has locked the tunnel.
+    /// No other write counts at the same time: this one has locked the tunnel.
     async fn has_room_for_link(&mut self, tunnel: TunnelId) -> Result<()> {
-        let count =
-            "SELECT COUNT(*) FROM handover_link WHERE tunnel = $1 AND revoked_at IS NULL AND expires_at > $2";
-        let (count,): (u32,) = self.tx.one(count, &[&tunnel, &self.context.at]).await?;
-        if count < MOST_LINKS { Ok(()) } else { Err(StoreError::TooManyLinks(count)) }
+        let (count,): (u32,) = self.tx.one(NOT_ENDED, &[&tunnel, &self.context.at]).await?;
+        room_beside(count)
     }
 
     async fn record_link(
@@ -209,6 +217,10 @@ impl Write {
         let revoke = "UPDATE handover_link SET revoked_at = $1 WHERE tunnel = $2 AND revoked_at IS NULL";
         self.tx.execute(revoke, &[&self.context.at, &tunnel]).await.map(drop)
     }
+}
+
+fn room_beside(count: u32) -> Result<()> {
+    if count < MOST_LINKS { Ok(()) } else { Err(StoreError::TooManyLinks(count)) }
 }
 
 /// Deletes the sessions of links that have ended, and links that ended before `old`, in microseconds.

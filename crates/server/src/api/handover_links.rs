@@ -64,15 +64,21 @@ pub(super) async fn create(
     let context = at.write_context();
     let LinkRequest { description, expires_at, max_uses, passphrase } =
         link_request(body.object_or_nothing()?, context.at)?;
+    let refused = |e| refused(ResourceKind::Tunnel, tunnel.named())(e);
     let passphrase = match passphrase {
-        Some(passphrase) => Some(Place::to_create(at.id()).await?.kept(passphrase).await?),
+        Some(passphrase) => {
+            // Before a computation whose result would be of no use.
+            let room = at.state.store.has_room_for_link(tunnel.id, context.at).await;
+            room.map_err(refused)?;
+            Some(Place::to_create(&at.frontdoor.spec.organization).await?.kept(passphrase).await?)
+        }
         None => None,
     };
     let token = HandoverToken::of_link()?;
     let spec =
         HandoverLinkSpec { description, expires_at, max_uses, passphrase, token_sha256: token.sha256() };
     let made = at.state.store.create_handover_link(at.id(), tunnel.id, &spec, &context).await;
-    let link = HandoverLink::of(made.map_err(refused(ResourceKind::Tunnel, tunnel.named()))?, context.at);
+    let link = HandoverLink::of(made.map_err(refused)?, context.at);
     let base = base.map_or_else(String::new, |Extension(LinkBase(base))| base);
     let shown =
         NewLink { token: token.expose(), url: format!("{base}/site#{}", token.expose()), link: &link };

@@ -12,7 +12,7 @@ use tokio::{
     task::spawn_blocking,
     time::timeout,
 };
-use wicketgate_model::{FrontdoorId, Passphrase};
+use wicketgate_model::Passphrase;
 use wicketgate_system::Mutex;
 
 /// As OWASP advises for this function (Password Storage Cheat Sheet, 2023).
@@ -27,14 +27,14 @@ const FUNCTION: &str = "pbkdf2-sha256";
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 /// Apart from [`PLACES`], so that creating links does not delay opening them.
 static CREATING: Semaphore = Semaphore::const_new(AT_ONCE);
-/// A place each for the Frontdoors that create links now: however many one has to create, it waits for [`CREATING`] once.
-static FRONTDOORS: Mutex<BTreeMap<FrontdoorId, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
+/// A place each for the organizations that create links now: however many one has to create, it waits for [`CREATING`] once.
+static ORGANIZATIONS: Mutex<BTreeMap<String, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// The right to compute.
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: SemaphorePermit<'static>,
-    _of_frontdoor: Option<OwnedSemaphorePermit>,
+    _of_organization: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
@@ -42,16 +42,16 @@ impl Place {
     pub(crate) async fn take() -> Result<Self, ApiError> {
         let place = timeout(WAIT, PLACES.acquire()).await.ok().and_then(Result::ok);
         place
-            .map(|permit| Self { _permit: permit, _of_frontdoor: None })
+            .map(|permit| Self { _permit: permit, _of_organization: None })
             .ok_or_else(|| ApiError::too_many_requests("Too many passphrases are checked; try again later"))
     }
 
-    /// For a passphrase of a new link. Waits until no other of the Frontdoor, and few others, are computed.
-    pub(crate) async fn to_create(frontdoor: FrontdoorId) -> Result<Self, ApiError> {
-        let own = of_frontdoor(frontdoor);
+    /// For a passphrase of a new link. Waits until no other of the organization, and few others, are computed.
+    pub(crate) async fn to_create(organization: &str) -> Result<Self, ApiError> {
+        let own = of_organization(organization);
         let place = async {
             let own = own.acquire_owned().await.ok()?;
-            Some(Self { _permit: CREATING.acquire().await.ok()?, _of_frontdoor: Some(own) })
+            Some(Self { _permit: CREATING.acquire().await.ok()?, _of_organization: Some(own) })
         };
         timeout(WAIT, place).await.ok().flatten().ok_or_else(|| {
             ApiError::too_many_requests("Too many links with a passphrase are created; try again later")
@@ -84,11 +84,11 @@ impl Place {
     }
 }
 
-fn of_frontdoor(frontdoor: FrontdoorId) -> Arc<Semaphore> {
-    let mut all = FRONTDOORS.lock();
+fn of_organization(organization: &str) -> Arc<Semaphore> {
+    let mut all = ORGANIZATIONS.lock();
     // Whoever computes or waits has one.
     all.retain(|_, place| Arc::strong_count(place) > 1);
-    Arc::clone(all.entry(frontdoor).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    Arc::clone(all.entry(organization.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))))
 }
 
 fn parts(kept: &str) -> Option<(NonZeroU32, Vec<u8>, Vec<u8>)> {
@@ -101,21 +101,20 @@ fn parts(kept: &str) -> Option<(NonZeroU32, Vec<u8>, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     #[tokio::test(start_paused = true)]
-    async fn a_frontdoor_that_creates_many_links_does_not_hold_up_another() {
-        let create = |n| Place::to_create(FrontdoorId::new(Uuid::from_u128(n)));
-        let one = create(1).await.unwrap();
-        let (second, other) = tokio::join!(create(1), create(2));
+    async fn an_organization_that_creates_many_links_does_not_hold_up_another() {
+        let create = Place::to_create;
+        let one = create("a").await.unwrap();
+        let (second, other) = tokio::join!(create("a"), create("b"));
         assert!(second.is_err() && other.is_ok());
         // In all, they are bounded.
-        assert!(create(3).await.is_err());
+        assert!(create("c").await.is_err());
         drop(one);
-        assert!(create(3).await.is_ok());
+        assert!(create("c").await.is_ok());
         drop(other);
-        assert!(create(1).await.is_ok());
-        assert_eq!(FRONTDOORS.lock().len(), 1, "Frontdoors that create nothing are kept");
+        assert!(create("a").await.is_ok());
+        assert_eq!(ORGANIZATIONS.lock().len(), 1, "organizations that create nothing are kept");
     }
 
     #[tokio::test]

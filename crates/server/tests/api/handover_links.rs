@@ -100,6 +100,11 @@ async fn a_tunnel_has_at_most_twenty_links_that_have_not_ended() {
     }
     let refused = app.post(&links, json!({})).await;
     assert_json_snapshot!("too_many", app.shown(&refused));
+    // None waits for a passphrase to be computed: those of so many would not be in time.
+    let with_passphrase = || app.post(&links, json!({"passphrase": "correct horse"}));
+    for refused in futures_util::future::join_all((0..60).map(|_| with_passphrase())).await {
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text);
+    }
     assert_eq!(app.delete(&first).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.post(&links, json!({})).await.status, StatusCode::CREATED);
 }

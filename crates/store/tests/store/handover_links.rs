@@ -106,8 +106,11 @@ fn a_tunnel_has_so_many_links_that_have_not_ended() {
         // One that is used up has its pages open. One that was revoked makes room, as those do that expire.
         let one = made[0].as_ref().unwrap();
         assert!(open(&store, one, 1, 1).await);
+        let has_room = store.has_room_for_link(site.tunnel, after(2)).await;
+        assert!(matches!(has_room, Err(StoreError::TooManyLinks(MOST_LINKS))), "{has_room:?}");
         assert!(create(30, 2).await.is_err());
         store.revoke_handover_link(site.frontdoor, one.id, &context()).await.unwrap();
+        assert!(store.has_room_for_link(site.tunnel, after(2)).await.is_ok());
         assert!(create(31, 3).await.is_ok() && create(32, 4).await.is_err());
         assert!(create(33, 3600).await.is_ok());
     });
