@@ -12,6 +12,7 @@ const LONGEST_MS = 2000;
 test('a list of many shares', async ({ page }) => {
   test.setTimeout(300_000);
   const id = await frontdoor(page);
+  await call(page, 'PATCH', `/${id}`, { quotas: { shares: SHARES } });
   const locations = await call<{ content: { id: string }[] }>(page, 'GET', `/${id}/locations`);
   const environments = await call<{ content: { zId: string }[] }>(page, 'GET', `/${id}/environments`);
   const tunnels: string[] = [];
