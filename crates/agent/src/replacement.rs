@@ -46,7 +46,7 @@ pub(crate) async fn unless_refused(
     }
     match timeout(ASKED_WITHIN, verdict(&state, code, route)).await.unwrap_or(Verdict::Unknown) {
         Verdict::Refused(why) => {
-            warn!(server = %route.server, agent.id = %agent, why, "the identity is refused: the new enrolment code replaces it");
+            warn!(server = %route.server, agent.id = %agent, why, "the identity is refused: the new enrolment code replaces it, and its files are kept beside the new ones, as *.replaced");
             return state.forget().map(Err);
         }
         Verdict::Works => {
@@ -84,7 +84,8 @@ async fn asked(state: &State, code: &EnrolmentCode, route: &Route) -> Option<Ver
     match control.receive().await {
         Ok(ToAgent::Removed) => Some(Verdict::Refused("the agent was removed")),
         Ok(ToAgent::Unknown) => Some(Verdict::Refused("the server does not know the agent")),
-        Ok(_) => Some(Verdict::Works),
+        Ok(ToAgent::Welcome { .. }) => Some(Verdict::Works),
+        Ok(_) => None,
         // With TLS 1.3, a certificate is rejected behind the handshake.
         Err(error) => match error.diagnosis() {
             Some(Diagnosis::Refused) => Some(Verdict::Refused("the gateway rejects its certificate")),

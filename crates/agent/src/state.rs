@@ -34,6 +34,8 @@ const KIND: DirectoryKind = DirectoryKind {
 };
 const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
+/// The extension of what a new enrolment has replaced.
+const REPLACED: &str = "replaced";
 const NEWEST_GENERATIONS_FILE: &str = "floors.json";
 
 /// The state directory.
@@ -142,12 +144,16 @@ impl State {
         self.dir.write(IDENTITY_FILE, &enrolled)
     }
 
-    /// Removes the identity, and replaces its key. The newest generations remain: ids of shares are never used again.
+    /// Sets the identity and its key aside, and makes a new key. A server may know the old one again: a database can be
+    /// restored. The newest generations remain: ids of shares are never used again.
     pub(crate) fn forget(self) -> anyhow::Result<StateDir> {
-        let path = self.path().join(IDENTITY_FILE);
-        // First: an identity does not fit another key.
-        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        PrivateKey::replace(&self.path().join(KEY_FILE))?;
+        // The identity first: it does not fit another key.
+        for file in [IDENTITY_FILE, KEY_FILE] {
+            let path = self.path().join(file);
+            let aside = path.with_added_extension(REPLACED);
+            std::fs::rename(&path, aside).with_context(|| format!("cannot rename {}", path.display()))?;
+        }
+        self.dir.key()?;
         Ok(self.dir)
     }
 

@@ -273,16 +273,16 @@ impl Agents {
             Accepted::Carrier(agent, _) if self.admits(&agent) != Admission::Admitted => {
                 debug!(agent.id = %agent.identity.agent, "rejected a carrier of an agent that is not admitted");
             }
-            // The permit is kept until the agent's hello.
-            Accepted::Control(agent, control) if permit.authenticated(agent.identity.agent) => {
-                match self.admission(&agent).await {
-                    Admission::Admitted => self.control(agent, control, address.ip(), permit).await,
-                    why => self.turn_away(agent, why, control).await,
+            // The permit is kept until the agent's hello. Until it is admitted, a newer connection may displace it.
+            Accepted::Control(agent, control) => match self.admission(&agent).await {
+                Admission::Admitted if permit.authenticated(agent.identity.agent) => {
+                    self.control(agent, control, address.ip(), permit).await;
                 }
-            }
-            Accepted::Control(agent, _) => {
-                debug!(agent.id = %agent.identity.agent, "rejected an agent with too many connections without a hello");
-            }
+                Admission::Admitted => {
+                    debug!(agent.id = %agent.identity.agent, "rejected an agent with too many connections without a hello");
+                }
+                why => self.turn_away(agent, why, control).await,
+            },
             Accepted::Carrier(agent, carrier) => {
                 drop(permit);
                 self.park(agent.identity.agent, carrier);

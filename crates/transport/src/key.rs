@@ -41,11 +41,6 @@ impl PrivateKey {
         Self::from_pem(&Zeroizing::new(pem)).ok_or_else(|| KeyError::Parse(path.display().to_string()))
     }
 
-    /// Generates a key and saves it (mode 0600) in the place of the one in the file.
-    pub fn replace(path: &Path) -> Result<(), KeyError> {
-        Ok(private_file::replace(path, Self::generate()?.to_pem().as_bytes())?)
-    }
-
     fn from_pem(pem: &[u8]) -> Option<Self> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
         let pkcs8 = Zeroizing::new(der.secret_pkcs8_der().to_vec());
@@ -101,8 +96,6 @@ mod tests {
         let made = PrivateKey::load_or_create(&path).unwrap().public_point();
         assert_eq!((made.len(), made[0]), (65, 4));
         assert_eq!(PrivateKey::load_or_create(&path).unwrap().public_point(), made);
-        PrivateKey::replace(&path).unwrap();
-        assert_ne!(PrivateKey::load_or_create(&path).unwrap().public_point(), made);
         fs::write(&path, "not a key").unwrap();
         assert!(PrivateKey::load_or_create(&path).is_err());
     }

@@ -28,6 +28,7 @@ impl Agents {
     /// streams of those that may not have them any longer.
     pub fn name(&self, named: &[(AgentId, AgentDesired)], forgotten: &[AgentId]) {
         self.with(|roster| {
+            roster.is_informed = true;
             for (agent, desired) in named {
                 roster.name(*agent, Some(*desired));
             }
@@ -45,13 +46,13 @@ impl Agents {
                 let mut changed = pin!(self.0.named.notified());
                 changed.as_mut().enable();
                 let admission = self.admits(agent);
-                if admission != Admission::Unknown {
+                if matches!(admission, Admission::Admitted | Admission::Barred) {
                     return admission;
                 }
                 changed.await;
             }
         };
-        timeout(NAMED_WITHIN, named).await.unwrap_or(Admission::Unknown)
+        timeout(NAMED_WITHIN, named).await.unwrap_or_else(|_| self.admits(agent))
     }
 
     pub(super) fn admits(&self, agent: &PresentedAgent) -> Admission {
@@ -93,10 +94,12 @@ impl Agents {
 /// Tells the agent why it is refused, if it understands it, and ends the connection.
 pub(super) async fn tell(mut control: Control, understands: bool, why: Admission) {
     let message = match why {
-        Admission::Barred => ToAgent::Removed,
-        Admission::Admitted | Admission::Unknown => ToAgent::Unknown,
+        Admission::Barred => Some(ToAgent::Removed),
+        Admission::Unknown => Some(ToAgent::Unknown),
+        // It tries again.
+        Admission::Admitted | Admission::TooEarly => None,
     };
-    if understands {
+    if let Some(message) = message.filter(|_| understands) {
         let _ = control.send(&message).await;
     }
     control.close().await;

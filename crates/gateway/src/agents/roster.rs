@@ -53,6 +53,8 @@ pub(super) struct Roster {
     connected: HashMap<AgentId, Connected>,
     streams: HashMap<AgentId, Arc<AgentStreams>>,
     named: HashMap<AgentId, AgentDesired>,
+    /// The server has said which agents there are.
+    pub(super) is_informed: bool,
     /// Shares whose readiness may have changed.
     pub(super) changed: BTreeSet<ShareId>,
     /// Shares whose prober may change.

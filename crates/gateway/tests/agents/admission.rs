@@ -26,6 +26,16 @@ async fn an_agent_that_the_server_does_not_name_is_not_served_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_was_told_nothing_yet_calls_no_agent_unknown() {
+    let lab = Lab::new().await;
+    let puppet = Puppet::before_the_server_names_it(&lab, 5);
+    let mut control = puppet.control().await.unwrap();
+    assert_eq!(answer(&mut control).await, None, "it is closed without a word, and tries again");
+    lab.agents.name(&[(puppet.id, puppet.named())], &[]);
+    assert!(puppet.connect().await.is_some());
+}
+
+#[tokio::test]
 async fn a_certificate_for_another_key_or_environment_than_the_named_one_is_not_served() {
     let lab = Lab::new().await;
     let puppet = Puppet::new(&lab, 5);

@@ -35,13 +35,18 @@ pub(crate) fn hello(learns_removal: bool) -> FromAgent {
 
 impl Puppet {
     pub(crate) fn new(lab: &Lab, n: u128) -> Self {
+        let puppet = Self::before_the_server_names_it(lab, n);
+        lab.agents.name(&[(puppet.id, puppet.named)], &[]);
+        puppet
+    }
+
+    pub(crate) fn before_the_server_names_it(lab: &Lab, n: u128) -> Self {
         let id = AgentId::new(Uuid::from_u128(n));
         let frontdoor = FrontdoorId::new(Uuid::nil());
         let identity = Identity::Agent(AgentIdentity { frontdoor, environment: lab.environment, agent: id });
         let key = PrivateKey::generate().unwrap();
         let certificate = lab.ca.issue(&identity, &key.public_point(), Timestamp::now()).unwrap();
         let named = enrolled(&key.public_point());
-        lab.agents.name(&[(id, named)], &[]);
         let tls = AgentTls::new(lab.ca.certificate(), key, certificate).unwrap();
         Self { id, named, tls, address: lab.address }
     }

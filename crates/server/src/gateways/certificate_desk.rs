@@ -64,8 +64,10 @@ impl CertificateDesk {
         let (issuer, view) = (self.issuer.clone(), Arc::clone(&self.view));
         let work = async move {
             let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
-            // The agent connects at once, and the gateway serves none that it was not told of.
-            view.wake();
+            // The agent connects at once, and the gateway serves none that it was not told of. An invented code wakes nobody.
+            if matches!(answer, CertificateAnswer::Granted(_)) {
+                view.wake();
+            }
             answer
         };
         let message = move |answer| ToGateway::Enrolled { request, answer };

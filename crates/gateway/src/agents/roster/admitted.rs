@@ -12,6 +12,8 @@ pub(crate) enum Admission {
     Barred,
     /// The server has not named it, or has named another environment or key.
     Unknown,
+    /// The server has named nobody yet: this gateway has just started.
+    TooEarly,
 }
 
 impl Roster {
@@ -22,6 +24,7 @@ impl Roster {
             Some(named) if *named == (AgentDesired::Enrolled { environment, key_sha256 }) => {
                 Admission::Admitted
             }
+            None if !self.is_informed => Admission::TooEarly,
             Some(AgentDesired::Enrolled { .. }) | None => Admission::Unknown,
         }
     }
