@@ -118,6 +118,11 @@ export function shareState(share: Pick<Share, 'status' | 'ready' | 'statusDetail
   return share.statusDetail ? { tone: 'warn', word: 'Ready, in doubt' } : { tone: 'ok', word: 'Ready' };
 }
 
+/** Whether a share or a tunnel is deleted, or about to be: what was last reported of it is no longer so. */
+export function isGone({ status }: { status: string }): boolean {
+  return status === 'DELETING' || status === 'DELETED';
+}
+
 /** The state of what is not DEPLOYED. */
 function writtenState(status: string): State | undefined {
   switch (status) {

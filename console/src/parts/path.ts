@@ -1,7 +1,7 @@
 // The stations between a client at the site and the target of a share, with what is known of each. Pure: the same
 // resources always give the same picture.
 import type { Agent, Schemas, Share, Tunnel } from '../api/client';
-import type { Tone } from '../format';
+import { isGone, type Tone } from '../format';
 
 export type Check = Schemas['Check'];
 type Hop = Check['hops'][number];
@@ -48,8 +48,8 @@ export interface PathFacts {
   tunnel?: Tunnel;
   agents?: Agent[];
   environmentName?: string;
-  /** The latest check, while it still describes the present. */
-  check?: Check;
+  /** The latest check, while it still describes the present: see `Checks`. */
+  check?: Check | undefined;
 }
 
 const GATEWAY_REASONS = ['GatewayOffline', 'GatewayFull', 'TunnelFailed'];
@@ -75,7 +75,7 @@ function capital<T extends { word: string }>(one: T): T {
 /** Whether packets of the site arrive at the gateway, as far as is known. */
 function isConnected(tunnel: Tunnel): boolean {
   const silent = tunnel.connection.warnings?.some((warning) => warning.reason === 'PeerSilent') ?? false;
-  return (tunnel.connection.state === 'UP' || tunnel.ready) && !silent && tunnel.status !== 'DISABLED';
+  return (tunnel.connection.state === 'UP' || tunnel.ready) && !silent && tunnel.status !== 'DISABLED' && !isGone(tunnel);
 }
 
 /** The first station that no connection passes. */
@@ -101,6 +101,7 @@ function siteOf({ tunnel }: PathFacts): Station {
 
 function tunnelOf({ tunnel }: PathFacts): Station {
   const connection = tunnel?.connection;
+  if (tunnel && isGone(tunnel)) return station('tunnel', 'Tunnel', [tunnel.peerPublicIp], 'OFF', tunnel.status.toLowerCase());
   const result = station('tunnel', 'Tunnel', [connection?.peer?.address ?? tunnel?.peerPublicIp, connection?.algorithms?.esp], 'UNKNOWN', 'unknown');
   if (!tunnel || !connection) return result;
   if (tunnel.status === 'DISABLED') return { ...result, state: 'OFF', word: 'disabled' };
@@ -139,7 +140,7 @@ function gatewayOf({ tunnel, share }: PathFacts): Station {
     if (!detail && tunnel.statusDetail) result.problems.push({ ...named(tunnel.statusDetail), blocks: true });
     return { ...result, state: 'FAILED', word: 'failed' };
   }
-  return tunnel.status === 'NEW' ? { ...result, state: 'WORKING', word: 'deploying' } : { ...result, state: 'OFF', word: 'deleted' };
+  return tunnel.status === 'NEW' ? { ...result, state: 'WORKING', word: 'deploying' } : { ...result, state: 'OFF', word: tunnel.status.toLowerCase() };
 }
 
 function listenerOf({ tunnel }: PathFacts, share: Share): Station {
@@ -149,7 +150,7 @@ function listenerOf({ tunnel }: PathFacts, share: Share): Station {
     if (detail && share.enabled === false) result.problems.push({ ...named(detail), blocks: true });
     return { ...result, state: 'OFF', word: 'disabled' };
   }
-  if (share.status === 'DELETING' || share.status === 'DELETED') return { ...result, state: 'OFF', word: share.status.toLowerCase() };
+  if (isGone(share)) return { ...result, state: 'OFF', word: share.status.toLowerCase() };
   if (detail && LISTENER_REASONS.includes(detail.reason)) {
     const blocks = !HARMLESS.includes(detail.reason);
     result.problems.push({ ...named(detail), blocks });

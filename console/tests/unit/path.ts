@@ -72,6 +72,14 @@ test('what was disabled is off, and no fault', () => {
   assert.equal(at({ ...well, share: { ...share, status: 'DISABLED' } as Share }, 'listener').state, 'OFF');
 });
 
+test('a tunnel that is deleted has no connection, whatever was last reported of it', () => {
+  for (const status of ['DELETING', 'DELETED'] as const) {
+    const gone = { ...tunnel, status } as Tunnel;
+    assert.deepEqual(states({ tunnel: gone }), ['UNKNOWN', 'OFF', 'OFF'], status);
+    assert.equal(at({ tunnel: gone }, 'tunnel').word.toUpperCase(), status);
+  }
+});
+
 test('of several agents, one that is gone is a warning and all are a fault', () => {
   const gone = { ...agent, id: 'agt-2', name: 'two', status: 'OFFLINE' } as Agent;
   assert.deepEqual([at({ ...well, agents: [agent, gone] }, 'agents').state, at({ ...well, agents: [agent, gone] }, 'agents').word], ['WARNING', '1 of 2 serving']);
