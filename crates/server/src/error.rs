@@ -238,9 +238,16 @@ impl ApiError {
     /// There is no room for another one.
     fn quota_exceeded(frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64) -> Self {
         let whose = frontdoor.map_or("the organization".to_owned(), |id| format!("the Frontdoor {id}"));
+        let relief = match kind {
+            QuotaKind::EnrollmentCodes => "Use one, wait until one expires, an hour after it was made,",
+            QuotaKind::Agents | QuotaKind::Environments => {
+                "Delete some that are not needed, wait until unused enrolment codes expire, an hour after they were made,"
+            }
+            _ => "Delete some that are not needed,",
+        };
         let message = format!(
-            "The quota {kind} of {whose} is used up: limit {limit}, in use {used}. Delete some that are not needed, or ask \
-             the operator to raise the quota"
+            "The quota {kind} of {whose} is used up: limit {limit}, in use {used}. {relief} or ask the operator to raise the \
+             quota"
         );
         Self::new(StatusCode::CONFLICT, ErrorCode::QuotaExceeded, message)
     }

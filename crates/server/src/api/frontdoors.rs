@@ -3,6 +3,7 @@
 use super::{
     access::{Answer, At, Caller, Reads, Writes},
     conditional::Preconditions,
+    retry::retry_stale,
     wire::{
         answer::Format,
         body::Body,
@@ -19,8 +20,9 @@ use axum::{
     http::{StatusCode, header::LOCATION},
     response::IntoResponse,
 };
+use serde_json::{Map, Value};
 use wicketgate_model::{QuotaKind, Quotas};
-use wicketgate_store::{FrontdoorRow, StoreError, WriteContext};
+use wicketgate_store::{FrontdoorRow, FrontdoorSpec, StoreError};
 
 /// What only the operator changes.
 const QUOTAS: &str = "quotas";
@@ -54,35 +56,53 @@ pub(super) async fn create(caller: Caller, format: Format, body: Body) -> Answer
 }
 
 pub(super) async fn patch(Writes(at): Writes, format: Format, wanted: Preconditions, body: Body) -> Answer {
-    let whole = frontdoor::merged(&at.frontdoor, body.object()?);
-    let spec = frontdoor::spec(whole, Some(&at.frontdoor), &at.state.quotas)?;
-    if spec.ipsec_shares_enabled != at.frontdoor.spec.ipsec_shares_enabled {
-        at.principal.need(Scope::Admin)?;
-    }
-    if spec.quotas != at.frontdoor.spec.quotas {
-        at.principal.need_operator(QUOTAS)?;
-    }
-    let context = checked(&at, &wanted)?;
-    if spec == at.frontdoor.spec {
-        return answer(&at.state, format, StatusCode::OK, at.frontdoor).await;
-    }
-    let row = at.state.store.replace_frontdoor(at.id(), &spec, &context).await;
-    let row = row.map_err(|e| refused(&at, e))?;
+    let body = body.object()?;
+    let mut read = Some(at.frontdoor.clone());
+    let done = retry_stale(|| {
+        let read = read.take();
+        let (at, wanted, body) = (&at, &wanted, &body);
+        async move {
+            let row = match read {
+                Some(row) => row,
+                None => find(at).await?,
+            };
+            let spec = permitted(at, &row, body.clone())?;
+            wanted.hold_for(&Frontdoor::of(row.clone()))?;
+            if spec == row.spec {
+                return Ok(Ok(row));
+            }
+            let context = at.write_context().expecting(row.updated_at);
+            Ok(at.state.store.replace_frontdoor(at.id(), &spec, &context).await)
+        }
+    });
+    let row = done.await?.map_err(|e| refused(&at, e))?;
     answer(&at.state, format, StatusCode::OK, row).await
 }
 
+/// The Frontdoor that a patch of this row leads to, if the caller may make what it changes.
+fn permitted(at: &At, row: &FrontdoorRow, patch: Map<String, Value>) -> Result<FrontdoorSpec, ApiError> {
+    let spec = frontdoor::spec(frontdoor::merged(row, patch), Some(row), &at.state.quotas)?;
+    if spec.ipsec_shares_enabled != row.spec.ipsec_shares_enabled {
+        at.principal.need(Scope::Admin)?;
+    }
+    if spec.quotas != row.spec.quotas {
+        at.principal.need_operator(QUOTAS)?;
+    }
+    Ok(spec)
+}
+
+async fn find(at: &At) -> Result<FrontdoorRow, ApiError> {
+    let row = at.state.store.frontdoor(at.id()).await?;
+    row.ok_or_else(|| ApiError::frontdoor_not_found(at.id()))
+}
+
 pub(super) async fn delete(Writes(at): Writes, wanted: Preconditions) -> Result<StatusCode, ApiError> {
-    let context = checked(&at, &wanted)?;
+    let context = at.write_context();
+    wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;
+    let context = if wanted.are_given() { context.expecting(at.frontdoor.updated_at) } else { context };
     let done = at.state.store.delete_frontdoor(at.id(), &context).await;
     done.map_err(|e| refused(&at, e))?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The context of a write that applies to the Frontdoor's current state only; 412 if `If-Match` names another one.
-fn checked(at: &At, wanted: &Preconditions) -> Result<WriteContext, ApiError> {
-    let context = at.write_context();
-    wanted.hold_for(&Frontdoor::of(at.frontdoor.clone()))?;
-    Ok(if wanted.are_given() { context.expecting(at.frontdoor.updated_at) } else { context })
 }
 
 fn refused(at: &At, e: StoreError) -> ApiError {

@@ -1,9 +1,15 @@
 //! Quotas of a Frontdoor: what is refused beyond them, and who sets them.
 
 use crate::harness::{Answer, TestApp, at, share, tunnel};
-use axum::http::{Method, StatusCode};
+use axum::{
+    body::{Body, Bytes},
+    http::{Method, Request, StatusCode},
+};
+use futures_util::stream;
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
+use std::{convert::Infallible, time::Duration};
+use tokio::sync::oneshot;
 use wicketgate_model::{QuotaSetting, Quotas, Status};
 
 fn quotas(settings: &[&str]) -> Quotas {
@@ -55,6 +61,9 @@ async fn an_unused_code_has_the_place_of_its_agent() {
     assert_eq!((quota(&app, "agents").await, quota(&app, "enrollmentCodes").await), ((2, 2), (1, 5)));
     let refused = replica().await;
     assert!(is_refused(&refused) && refused.body["message"].as_str().unwrap().contains("quota agents"));
+
+    let app = TestApp::with_quotas(quotas(&["enrollment-codes=0"])).await;
+    assert_json_snapshot!("codes", app.shown(&app.post("agents/enrollments", json!({})).await));
 }
 
 #[tokio::test]
@@ -95,14 +104,53 @@ async fn the_operator_alone_sets_the_quotas_of_a_frontdoor() {
     let wrong = json!({"quotas": {"tunnels": -1, "shares": "many", "cars": 1, "agents": {"used": 1}}});
     assert_json_snapshot!("faults", app.shown(&app.patch(&path, wrong).await));
 
-    let scopes = json!({"scopes": ["frontdoor.read", "frontdoor.write", "frontdoor.admin"]});
-    let admin = app.account(scopes).await["clientSecret"].as_str().unwrap().to_owned();
+    // A number is kept also if the installation has the same now.
+    app.patch(&path, json!({"quotas": {"tunnels": 1}})).await;
+    let own = app.store.frontdoor(app.frontdoor).await.unwrap().unwrap().spec.quotas;
+    assert_eq!(own, quotas(&["shares=7", "tunnels=1"]));
+    app.patch(&path, json!({"quotas": {"tunnels": null}})).await;
+
+    let admin = administrator(&app).await;
     let patch = async |body| app.call_as(&admin, Method::PATCH, &path, Some(body)).await;
     let sent_back = patch(app.get_as(&admin, &path).await.body).await;
     assert_eq!(sent_back.status, StatusCode::OK, "{}", sent_back.text);
-    assert_eq!(quota(&app, "tunnels").await, (2, 1));
+    let own = app.store.frontdoor(app.frontdoor).await.unwrap().unwrap().spec.quotas;
+    assert_eq!(own, quotas(&["shares=7"]), "what was sent back sets nothing");
     let refused = patch(json!({"quotas": {"tunnels": 9}})).await;
     assert_json_snapshot!("not_the_operator", app.shown(&refused));
+}
+
+async fn administrator(app: &TestApp) -> String {
+    let scopes = json!({"scopes": ["frontdoor.read", "frontdoor.write", "frontdoor.admin"]});
+    app.account(scopes).await["clientSecret"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_tenants_change_that_began_earlier_keeps_the_operators_quotas() {
+    let app = TestApp::new().await;
+    let (path, admin) = (frontdoor(&app), administrator(&app).await);
+    let (reading, is_read) = oneshot::channel();
+    let (send, body) = oneshot::channel::<&str>();
+    // The body is read after the Frontdoor.
+    let body = stream::once(async move {
+        reading.send(()).unwrap();
+        Ok::<_, Infallible>(Bytes::from(body.await.unwrap()))
+    });
+    let tenants = Request::patch(&path)
+        .header("authorization", format!("Bearer {admin}"))
+        .header("content-type", "application/json")
+        .body(Body::from_stream(body))
+        .unwrap();
+    let operator = async {
+        tokio::time::timeout(Duration::from_secs(30), is_read).await.unwrap().unwrap();
+        app.patch(&path, json!({"quotas": {"tunnels": 3}, "ipsecSharesEnabled": false})).await;
+        send.send(r#"{"defaultNamespaceName": "later"}"#).unwrap();
+    };
+    let (changed, ()) = tokio::join!(app.send(tenants), operator);
+    assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+    assert_eq!(changed.body["defaultNamespaceName"], "later");
+    assert_eq!(changed.body["quotas"]["tunnels"]["limit"], 3);
+    assert_eq!(changed.body["ipsecSharesEnabled"], false);
 }
 
 #[tokio::test]

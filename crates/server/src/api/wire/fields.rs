@@ -92,6 +92,10 @@ impl Fields {
         T::try_from(n).map_err(|rule| self.fault(property, rule)).ok()
     }
 
+    pub(super) fn is_object(&self, property: &str) -> bool {
+        self.object.get(property).is_some_and(Value::is_object)
+    }
+
     /// As [`Self::integer`], also as this part of an object, which a representation has.
     pub(super) fn integer_or_part<T: TryFrom<i64, Error = Invalid>>(
         &mut self,

@@ -135,12 +135,14 @@ pub(in crate::api) fn spec(
     })
 }
 
-/// A limit that is in force already is not set: a client may send back what it read.
+/// An object whose limit is in force already sets nothing: a client may send back what it read. A number is set, also that of
+/// the installation, which the Frontdoor then keeps.
 fn read_quotas(limits: &mut Fields, before: &Quotas, installation: &Quotas) -> Quotas {
     let set = |kind: QuotaKind| {
+        let is_read = limits.is_object(quota_name(kind));
         let limit: QuotaLimit = limits.integer_or_part(quota_name(kind), "limit")?;
-        let is_new = limit != before.within(installation, kind);
-        let limit = if is_new { Some(limit) } else { before.get(kind) };
+        let is_in_force = limit == before.within(installation, kind);
+        let limit = if is_read && is_in_force { before.get(kind) } else { Some(limit) };
         limit.map(|limit| QuotaSetting { kind, limit })
     };
     QuotaKind::of_frontdoor().filter_map(set).collect()
