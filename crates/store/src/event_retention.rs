@@ -9,7 +9,7 @@ use wicketgate_model::FrontdoorId;
 
 /// Events of a Frontdoor that are kept: a day of a large site.
 const MOST: i64 = 10_000;
-/// Events, of whichever Frontdoors, after which the surplus is deleted. So many are deleted at once.
+/// Events, of whichever Frontdoors, after which the surplus is deleted.
 const STEP: i64 = 1000;
 /// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
 const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
@@ -26,6 +26,11 @@ pub(crate) async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Resu
     for (frontdoor,) in recent {
         let last = "SELECT id FROM event WHERE frontdoor = $1 ORDER BY id DESC LIMIT 1 OFFSET $2";
         let Some((last,)) = tx.find::<(i64,)>(last, &[&frontdoor, &MOST]).await? else { continue };
+        // Twice what was added, so that a surplus of before is gone after some steps, and no write waits for all of it.
+        let most = 2 * count.max(STEP);
+        let first = "SELECT id FROM event WHERE frontdoor = $1 AND id <= $2 ORDER BY id LIMIT 1 OFFSET $3";
+        let first: Option<(i64,)> = tx.find(first, &[&frontdoor, &last, &(most - 1)]).await?;
+        let last = first.map_or(last, |(first,)| first);
         tx.execute("DELETE FROM event WHERE frontdoor = $1 AND id <= $2", &[&frontdoor, &last]).await?;
         let note = "INSERT INTO event_forgotten (frontdoor, newest) VALUES ($1, $2) \
                     ON CONFLICT (frontdoor) DO UPDATE SET newest = excluded.newest";
@@ -42,4 +47,33 @@ pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
     tx.execute("DELETE FROM event WHERE id <= (SELECT forgotten FROM event_sequence)", &[]).await?;
     let known = "DELETE FROM event_forgotten WHERE newest <= (SELECT forgotten FROM event_sequence)";
     tx.execute(known, &[]).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[tokio::test]
+    async fn a_surplus_of_before_is_deleted_in_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let mut tx = store.database.begin().await.unwrap();
+        let frontdoor = FrontdoorId::new(uuid::Uuid::nil());
+        let add = "WITH RECURSIVE n(i) AS (SELECT $2 + 1 UNION ALL SELECT i + 1 FROM n WHERE i < $3) \
+                   INSERT INTO event (id, frontdoor, at, kind, resource, status) \
+                   SELECT i, $1, 0, 'ipsec-share', 'x', 'DEPLOYED' FROM n";
+        let mut kept = Vec::new();
+        for step in 15..22 {
+            let from = if step == 15 { 0 } else { (step - 1) * STEP };
+            tx.execute(add, &[&frontdoor, &from, &(step * STEP)]).await.unwrap();
+            bound(&mut tx, step * STEP, STEP).await.unwrap();
+            kept.push(tx.one::<(i64,)>("SELECT COUNT(*) FROM event", &[]).await.unwrap().0);
+            let known: (i64, i64) =
+                tx.one("SELECT f.newest, MIN(e.id) FROM event_forgotten f, event e", &[]).await.unwrap();
+            assert_eq!(known.0 + 1, known.1, "readers know what is missing");
+        }
+        assert_eq!(kept, [13_000, 12_000, 11_000, MOST, MOST, MOST, MOST]);
+        tx.rollback().await.unwrap();
+    }
 }
