@@ -18,7 +18,7 @@ crate::text_enum!(
         Environments = "environments",
         /// Agents, and unused enrolment codes, each of which will enrol one.
         Agents = "agents",
-        /// Enrolment codes that are neither used nor expired.
+        /// Enrolment codes that an agent can still enrol with.
         EnrollmentCodes = "enrollment-codes",
         /// API accounts that reach the Frontdoor and are not revoked.
         ApiAccounts = "api-accounts",

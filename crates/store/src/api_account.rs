@@ -148,9 +148,7 @@ impl Write {
     async fn need_room_for(&mut self, spec: &ApiAccountSpec) -> Result<()> {
         const KIND: QuotaKind = QuotaKind::ApiAccounts;
         let reached = self.reached(spec).await?;
-        for frontdoor in &reached {
-            self.need_room(*frontdoor, KIND).await?;
-        }
+        self.need_room(&reached, KIND).await?;
         if !reached.is_empty() {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use wicketgate_model::{
 };
 
 /// Wrong secrets that a code accepts: too few to guess it, and enough for mistakes in copying.
-const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 
 specs! {
     /// A code to create.
@@ -99,10 +99,10 @@ impl Write {
             let found = self.environment_updated(frontdoor, environment).await?;
             found.ok_or(StoreError::Reference { column: &agent::columns::ENVIRONMENT })?;
         } else {
-            self.need_room(frontdoor, QuotaKind::Environments).await?;
+            self.need_room(&[frontdoor], QuotaKind::Environments).await?;
         }
-        self.need_room(frontdoor, QuotaKind::EnrollmentCodes).await?;
-        self.need_room(frontdoor, QuotaKind::Agents).await?;
+        self.need_room(&[frontdoor], QuotaKind::EnrollmentCodes).await?;
+        self.need_room(&[frontdoor], QuotaKind::Agents).await?;
         let set = Assignments::of(&new).and(&[
             ("frontdoor", &frontdoor),
             ("tries", &0_u32),

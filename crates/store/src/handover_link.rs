@@ -132,7 +132,7 @@ impl Store {
             async move {
                 let _: TunnelRow = write.live(frontdoor, &tunnel).await?;
                 write.has_room_for_link(tunnel).await?;
-                write.need_room(frontdoor, QuotaKind::HandoverLinks).await?;
+                write.need_room(&[frontdoor], QuotaKind::HandoverLinks).await?;
                 let id = HandoverLinkId::new((write.context.fresh)());
                 let set = Assignments::of(&spec).and(&[
                     ("id", &id),

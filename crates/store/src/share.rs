@@ -190,7 +190,7 @@ impl Store {
 
 impl Write {
     async fn create_share(&mut self, frontdoor: FrontdoorId, spec: ShareSpec) -> Result<ShareRow> {
-        self.need_room(frontdoor, QuotaKind::Shares).await?;
+        self.need_room(&[frontdoor], QuotaKind::Shares).await?;
         if spec.options.allowed_sources.is_some() {
             self.check_references(frontdoor, &spec).await?;
         }

@@ -190,7 +190,7 @@ impl Store {
         let (new, pools) = (spec.clone(), pools.clone());
         let made = self.write(context, move |write| {
             async move {
-                write.need_room(frontdoor, QuotaKind::Tunnels).await?;
+                write.need_room(&[frontdoor], QuotaKind::Tunnels).await?;
                 let slot = write.free_slot(&new.location).await?;
                 let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
                 let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;

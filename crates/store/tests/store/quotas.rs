@@ -137,6 +137,24 @@ fn codes_take_the_places_of_their_agents_and_environments() {
         assert_eq!(counts(kinds).await, [6, 8, 8]);
         store.delete_environment(frontdoor, enrolled.environment, &context()).await.unwrap();
         assert_eq!(counts(kinds).await, [6, 7, 7]);
+        // A code that was guessed at too often enrols nobody, nor does one of an environment that is gone.
+        let (guessed, n) = codes[1];
+        for _ in 0..5 {
+            store.enrol(&asked(guessed, n + 1, 98), &context()).await.unwrap().unwrap_err();
+        }
+        assert_eq!(counts(kinds).await, [5, 6, 6]);
+        let (id, n) = codes[2];
+        let environment = store.enrol(&asked(id, n, 97), &context()).await.unwrap().unwrap().environment;
+        let replica = NewEnrollment {
+            id: EnrollmentId::new(Uuid::now_v7()),
+            environment: Some(environment),
+            secret_sha256: [0; 32],
+            expires_at: after(3600),
+        };
+        store.create_enrollment(frontdoor, &replica, &context()).await.unwrap();
+        assert_eq!(counts(kinds).await, [5, 7, 6]);
+        store.delete_environment(frontdoor, environment, &context()).await.unwrap();
+        assert_eq!(counts(kinds).await, [4, 5, 5]);
     });
 }
 
