@@ -1,6 +1,7 @@
 // What a change of a share or tunnel does to those who use it, before it is written. The same sentences as the plan of
 // `wicketgate apply`; crates/cli/src/apply/effect.rs has them for the command line.
 import type { Share, Tunnel } from '../api/client';
+import { counted } from '../format';
 
 export type Effect = 'CUTS' | 'LATER' | 'NOTICED' | 'QUIET';
 
@@ -104,6 +105,12 @@ export function proposalOf(algorithms: string): string {
   // Without GCM, the pseudo-random function is that of the hash and is not part of a proposal.
   const isGcm = parts[0]?.endsWith('gcm16');
   return parts.filter((part) => isGcm || !part.startsWith('prf')).join('-');
+}
+
+/** The button's words: what is cut stands where it is confirmed. `open` is undefined if it is unknown. */
+export function saveLabel(changes: Change[], open: number | undefined): string {
+  if (open === 0 || !changes.some((change) => change.effect === 'CUTS')) return 'Save changes';
+  return open === undefined ? 'Save and cut the open connections' : `Save and cut ${counted(open, 'connection')}`;
 }
 
 /** A value of a property for people. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { Share, Tunnel } from '../../src/api/client';
-import { patchOf, proposalOf, shareChanges, shown, tunnelChanges } from '../../src/forms/consequences';
+import { patchOf, proposalOf, saveLabel, shareChanges, shown, tunnelChanges } from '../../src/forms/consequences';
 
 const share = { name: 'db', target: '10.20.0.20:5432', ingressPort: 5432, tags: { team: 'a', tier: '1' }, healthCheck: { type: 'tcp', intervalSeconds: 30 } } as unknown as Share;
 const tunnel = { peerPublicIp: '203.0.113.2', connection: { state: 'UP', algorithms: { ike: 'AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384', esp: 'AES_CBC-256/HMAC_SHA2_256_128' } } } as unknown as Tunnel;
@@ -42,6 +42,12 @@ test('whether proposals cut is decided by the algorithms in use', () => {
   assert.deepEqual(effects(tunnelChanges(tunnel, { espProposals: null })), ['NOTICED']);
   const down = { connection: { state: 'DOWN' } } as unknown as Tunnel;
   assert.deepEqual(effects(tunnelChanges(down, { ikeProposals: ['aes128-sha256-modp2048'] })), ['NOTICED']);
+});
+
+test('the button says what is cut', () => {
+  const cuts = tunnelChanges(tunnel, { name: 'b', peerPublicIp: '203.0.113.3' });
+  assert.deepEqual([undefined, 0, 1, 2].map((open) => saveLabel(cuts, open)), ['Save and cut the open connections', 'Save changes', 'Save and cut 1 connection', 'Save and cut 2 connections']);
+  assert.equal(saveLabel(tunnelChanges(tunnel, { name: 'b' }), 1), 'Save changes');
 });
 
 test("strongSwan's names become proposals", () => {
