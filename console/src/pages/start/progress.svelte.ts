@@ -2,9 +2,7 @@
 // browser keeps it, with what was typed, so that the page can be left and resumed.
 import { shareDraft, tunnelDraft, type ShareDraft, type TunnelDraft } from '../../forms/drafts';
 import { route } from '../../route.svelte';
-
-export type Step = 'agent' | 'tunnel' | 'share' | 'check';
-export const STEPS: Step[] = ['agent', 'tunnel', 'share', 'check'];
+import { STEPS, type Resumed, type Step } from './resume';
 
 interface Kept {
   step?: Step;
@@ -64,6 +62,14 @@ export class Progress {
     } catch {
       // Without storage, the fragment alone has the progress.
     }
+  }
+
+  /** Goes on without what does not exist any more. */
+  resume(changes: Resumed): void {
+    if ('environment' in changes) this.shareDraft.envZId = '';
+    if ('tunnel' in changes) this.shareDraft.ipsecTunnelId = '';
+    route.set({ ...changes, port: undefined }, true);
+    this.keep(changes);
   }
 
   /** Begins again, with another service. */
