@@ -88,10 +88,12 @@ export function shortId(id: string): string {
   return /^[0-9a-f]{8}-/.test(id) ? `${id.slice(0, 8)}…` : id;
 }
 
-/** Whether the tunnel's configuration is in effect, and whether its device is connected: the worse of the two. */
-export function tunnelState(tunnel: Pick<Tunnel, 'status' | 'ready' | 'connection'>): State {
+/** Whether the tunnel's configuration is in effect, and whether its device is connected: the worse of the two. `neverUp`: as far
+ * as is known, its device has never been connected. */
+export function tunnelState(tunnel: Pick<Tunnel, 'status' | 'ready' | 'connection'>, neverUp = false): State {
   const written = writtenState(tunnel.status);
   if (written) return written;
+  if (neverUp && isAwaited(tunnel)) return { tone: 'off', word: 'Waiting for the device' };
   const connection = tunnel.connection;
   // Without IPsec, nothing connects.
   if (!connection || (tunnel.ready && connection.state === 'DOWN')) return tunnel.ready ? { tone: 'ok', word: 'Ready' } : { tone: 'bad', word: 'Not ready' };
@@ -99,6 +101,11 @@ export function tunnelState(tunnel: Pick<Tunnel, 'status' | 'ready' | 'connectio
   if (connection.state === 'UP' && warnings.some((warning) => warning.reason === 'PeerSilent')) return { tone: 'bad', word: 'Silent' };
   if (connection.state === 'UP' && (warnings.length > 0 || connection.lastError)) return { tone: 'warn', word: 'Up, in doubt' };
   return connectionState(connection.state);
+}
+
+/** Whether a tunnel that was never up merely waits: it is in effect, and no device was refused. */
+export function isAwaited({ status, ready, connection }: Pick<Tunnel, 'status' | 'ready' | 'connection'>): boolean {
+  return status === 'DEPLOYED' && !ready && connection.state === 'DOWN' && !connection.lastError;
 }
 
 export function connectionState(state: string | undefined): State {

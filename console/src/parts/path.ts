@@ -1,7 +1,7 @@
 // The stations between a client at the site and the target of a share, with what is known of each. Pure: the same
 // resources always give the same picture.
 import type { Agent, Schemas, Share, Tunnel } from '../api/client';
-import { isGone, type Tone } from '../format';
+import { isAwaited, isGone, type Tone } from '../format';
 
 export type Check = Schemas['Check'];
 type Hop = Check['hops'][number];
@@ -46,6 +46,8 @@ export interface Station {
 export interface PathFacts {
   share?: Share;
   tunnel?: Tunnel;
+  /** As far as is known, the tunnel's device has never been connected. */
+  neverUp?: boolean;
   agents?: Agent[];
   environmentName?: string;
   /** The latest check, while it still describes the present: see `Checks`. */
@@ -99,13 +101,15 @@ function siteOf({ tunnel }: PathFacts): Station {
   return { ...site, state: doubtful.length > 0 ? 'WARNING' : 'OK', word: idle ? 'no traffic yet' : 'connected' };
 }
 
-function tunnelOf({ tunnel }: PathFacts): Station {
+function tunnelOf({ tunnel, neverUp }: PathFacts): Station {
   const connection = tunnel?.connection;
   if (tunnel && isGone(tunnel)) return station('tunnel', 'Tunnel', [tunnel.peerPublicIp], 'OFF', tunnel.status.toLowerCase());
   const result = station('tunnel', 'Tunnel', [connection?.peer?.address ?? tunnel?.peerPublicIp, connection?.algorithms?.esp], 'UNKNOWN', 'unknown');
   if (!tunnel || !connection) return result;
   if (tunnel.status === 'DISABLED') return { ...result, state: 'OFF', word: 'disabled' };
   if (connection.state !== 'UP' && tunnel.ready) return { ...result, state: 'OK', word: 'no IPsec' };
+  // A device that has yet to be configured is no fault.
+  if (neverUp && isAwaited(tunnel)) return { ...result, word: 'waiting for the device', problems: unnamed(tunnel).map((problem) => ({ ...problem, reason: 'AWAITED', blocks: false })) };
   const warnings = (connection.warnings ?? []).filter((warning) => !SITE_WARNINGS.includes(warning.reason));
   const isUp = connection.state === 'UP';
   if (connection.lastError) result.problems.push({ ...named(connection.lastError), blocks: !isUp });

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Agent, Share, Tunnel } from '../../src/api/client';
+import { tunnelState } from '../../src/format';
+import { wasNeverUp } from '../../src/pages/tunnel/history';
 import { breakOf, pathOf, type Check, type PathFacts, type StationKey } from '../../src/parts/path';
 
 const AT = '2026-11-29T12:00:00Z';
@@ -55,6 +57,24 @@ test('a tunnel that is down says what the gateway has seen', () => {
   const refused = { ...down, connection: { ...down.connection, lastError: { reason: 'NoCommonIkeProposal', message: 'no common proposal', since: AT } } } as unknown as Tunnel;
   assert.equal(at({ tunnel: refused }, 'tunnel').problems[0]?.reason, 'NoCommonIkeProposal');
   assert.equal(at({ tunnel: refused }, 'site').state, 'UNKNOWN');
+});
+
+test('a tunnel whose device has never connected waits, unless the device was refused', () => {
+  const down = { ...tunnel, ready: false, connection: { ...tunnel.connection, state: 'DOWN' } } as Tunnel;
+  const waiting = at({ tunnel: down, neverUp: true }, 'tunnel');
+  assert.deepEqual([waiting.state, waiting.word, waiting.problems.map((problem) => problem.blocks)], ['UNKNOWN', 'Waiting for the device', [false]]);
+  assert.deepEqual([tunnelState(down, true).tone, tunnelState(down).tone], ['off', 'bad']);
+  const refused = { ...down, connection: { ...down.connection, lastError: { reason: 'NoCommonIkeProposal', message: 'm', since: AT } } } as unknown as Tunnel;
+  assert.equal(at({ tunnel: refused, neverUp: true }, 'tunnel').state, 'FAILED');
+  assert.equal(tunnelState(refused, true).word, 'Down');
+});
+
+test('a device was never connected if every change is known and none is to UP', () => {
+  assert.equal(wasNeverUp([]), true);
+  assert.equal(wasNeverUp([{ number: 2, state: 'DOWN' }, { number: 1, state: 'CONNECTING' }]), true);
+  assert.equal(wasNeverUp([{ number: 2, state: 'DOWN' }, { number: 1, state: 'UP' }]), false);
+  // The first ones are no longer kept.
+  assert.equal(wasNeverUp([{ number: 9, state: 'DOWN' }]), false);
 });
 
 test('warnings of a connection stand at the site or at the tunnel', () => {
