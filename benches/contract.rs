@@ -33,7 +33,7 @@ use wicketgate_authority::Ca;
 use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
     Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta,
-    PreSharedKey, QuotaKind, QuotaSetting, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
+    PreSharedKey, QuotaKind, QuotaSetting, Quotas, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
@@ -105,8 +105,7 @@ async fn serve(home: &Path) -> Result<()> {
         admin_listener: None,
         provider: None,
         external: Default::default(),
-        // More than any customer has.
-        quotas: [QuotaKind::Tunnels, QuotaKind::Shares].into_iter().map(unlimited).collect::<Result<_>>()?,
+        quotas: quotas()?,
         pools: LoadBalancerPools::loopback(),
         location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),
@@ -122,8 +121,11 @@ async fn serve(home: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unlimited(kind: QuotaKind) -> Result<QuotaSetting> {
-    Ok(QuotaSetting { kind, limit: 1_000_000.try_into()? })
+/// Room for more than any customer has.
+fn quotas() -> Result<Quotas> {
+    let limit = 1_000_000.try_into()?;
+    let unlimited = |kind| QuotaSetting { kind, limit };
+    Ok([QuotaKind::Tunnels, QuotaKind::Shares].map(unlimited).into_iter().collect())
 }
 
 /// A gateway that reports everything as ready as soon as it receives it.
@@ -246,7 +248,10 @@ async fn measure(home: &Path) -> Result<()> {
 /// Writes the initial rows, as the API would.
 async fn fill(home: &Path) -> Result<Stock> {
     let store = Store::open(&home.join("wicketgate.db").display().to_string()).await?;
-    let act = WriteContext::new("bench", Timestamp::now(), Uuid::now_v7);
+    let act = WriteContext {
+        quotas: Arc::new(quotas()?),
+        ..WriteContext::new("bench", Timestamp::now(), Uuid::now_v7)
+    };
     let frontdoor = ensure_first_frontdoor(&store).await?.context("the database is from another run")?.id;
     let (enrollment, z_id) = (EnrollmentId::new(Uuid::now_v7()), ZId::from_random([3; 10]));
     let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
