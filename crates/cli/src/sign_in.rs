@@ -85,7 +85,7 @@ pub(crate) async fn login(folder: &Path, matches: &ArgMatches) -> Result<(), Fai
     Ok(())
 }
 
-/// An account is known by its client id alone: whoever signs in cannot ask for the id of a name.
+/// An account is known by its client id alone: a caller who has not signed in yet cannot ask for the id of a name.
 fn refused(failure: Failure, account: Option<&str>) -> Failed {
     match account.filter(|said| !is_id(&ACCOUNT, said)) {
         Some(said) if matches!(failure, Failure::NotSignedIn { .. }) => Failed::from(failure).with(&format!(

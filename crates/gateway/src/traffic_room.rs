@@ -1,8 +1,9 @@
 //! Who has which descriptors of the gateway's traffic: listeners, connections, each with a carrier, and parked carriers.
 //!
 //! Invariants: together they have no more than the gateway's descriptors for traffic, but for a moment in which carriers that
-//! one agent has parked give way to the connections of another. Listeners never take more than half. While several Frontdoors have tunnels here,
-//! none has more than half of the connections or of the listeners, and the last quarter of the connections is for those with less than an equal share.
+//! one agent has parked give way to the connections of another. Listeners never take more than half. While several Frontdoors
+//! have tunnels here, none has more than half of the connections or of the listeners, and the last quarter of the connections
+//! is for those with less than an equal share.
 
 use std::{
     collections::HashMap,

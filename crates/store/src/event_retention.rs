@@ -20,7 +20,7 @@ pub(crate) async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Resu
     if newest / STEP == (newest - count) / STEP {
         return Ok(());
     }
-    // Whoever has more than at the last step has an event since then.
+    // A Frontdoor that has more than at the last step has an event since then.
     let recent = "SELECT DISTINCT frontdoor FROM event WHERE id > $1";
     let recent: Vec<(FrontdoorId,)> = tx.all(recent, &[&(newest - count - STEP)]).await?;
     for (frontdoor,) in recent {

@@ -30,7 +30,6 @@ fn usable_codes() -> String {
 
 /// An expression of how much the Frontdoor `f` has of a kind, at the time `$1`. A server counts its event streams itself.
 fn used(kind: QuotaKind) -> String {
-    let codes = usable_codes();
     let all = match kind {
         QuotaKind::Tunnels => {
             "(SELECT COUNT(*) FROM ipsec_tunnel WHERE frontdoor = f.id AND status <> 'DELETED')"
@@ -42,15 +41,17 @@ fn used(kind: QuotaKind) -> String {
         QuotaKind::Environments => {
             return format!(
                 "((SELECT COUNT(*) FROM environment WHERE frontdoor = f.id AND deleted_at IS NULL) \
-                 + ({codes} AND c.environment IS NULL))"
+                 + ({} AND c.environment IS NULL))",
+                usable_codes()
             );
         }
         QuotaKind::Agents => {
             return format!(
-                "((SELECT COUNT(*) FROM agent WHERE frontdoor = f.id AND barred_at IS NULL) + ({codes}))"
+                "((SELECT COUNT(*) FROM agent WHERE frontdoor = f.id AND barred_at IS NULL) + ({}))",
+                usable_codes()
             );
         }
-        QuotaKind::EnrollmentCodes => return format!("({codes})"),
+        QuotaKind::EnrollmentCodes => return format!("({})", usable_codes()),
         QuotaKind::ApiAccounts => {
             "(SELECT COUNT(*) FROM api_account WHERE organization = f.organization AND revoked_at IS NULL \
              AND (frontdoors IS NULL OR ' ' || frontdoors || ' ' LIKE '% ' || f.id || ' %'))"

@@ -19,8 +19,8 @@ impl fmt::Display for WrongUsage {
 
 impl std::error::Error for WrongUsage {}
 
-/// Another service has refused this program, and would refuse another start of it. The exit status is 4 (to systemd `NOPERMISSION`), after which a service
-/// manager does not start it again.
+/// Another service has refused this program, and would refuse another start of it. The exit status is 4 (to systemd
+/// `NOPERMISSION`), after which a service manager does not start it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastingRefusal(pub String);
 

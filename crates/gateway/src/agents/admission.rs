@@ -20,7 +20,7 @@ use wicketgate_transport::{
 const HELLO_WITHIN: Duration = Duration::from_secs(1);
 /// For an agent that has just enrolled to be named; less than its patience with a gateway that is silent.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
-/// Between two warnings of agents that nobody has named: each tries again every few seconds.
+/// Between two warnings of agents that the server does not name: each tries again every few seconds.
 const WARNED_EVERY: Duration = Duration::from_secs(60);
 
 impl Agents {

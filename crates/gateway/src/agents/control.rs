@@ -7,8 +7,7 @@ use super::{
     enrol::plain,
     handshake_limits::Permit,
     pool_size,
-    roster::Admission,
-    roster::{Hearing, Session},
+    roster::{Admission, Hearing, Session},
 };
 use jiff::Timestamp;
 use std::{

@@ -86,7 +86,7 @@ impl Place {
 
 fn of_organization(organization: &str) -> Arc<Semaphore> {
     let mut all = ORGANIZATIONS.lock();
-    // Whoever computes or waits has one.
+    // Each caller that computes or waits holds one.
     all.retain(|_, place| Arc::strong_count(place) > 1);
     Arc::clone(all.entry(organization.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))))
 }

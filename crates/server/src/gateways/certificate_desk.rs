@@ -64,7 +64,8 @@ impl CertificateDesk {
         let (issuer, view) = (self.issuer.clone(), Arc::clone(&self.view));
         let work = async move {
             let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
-            // The agent connects at once, and the gateway serves none that it was not told of. An invented code wakes nobody.
+            // The agent connects at once, and the gateway serves none that it was not told of. An invented code does not wake
+            // the reconciler.
             if matches!(answer, CertificateAnswer::Granted(_)) {
                 view.wake();
             }

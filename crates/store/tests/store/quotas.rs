@@ -137,7 +137,7 @@ fn codes_take_the_places_of_their_agents_and_environments() {
         assert_eq!(counts(kinds).await, [6, 8, 8]);
         store.delete_environment(frontdoor, enrolled.environment, &context()).await.unwrap();
         assert_eq!(counts(kinds).await, [6, 7, 7]);
-        // A code that was guessed at too often enrols nobody, nor does one of an environment that is gone.
+        // A code that was guessed at too often enrols no agent, nor does one of an environment that is gone.
         let (guessed, n) = codes[1];
         for _ in 0..5 {
             store.enrol(&asked(guessed, n + 1, 98), &context()).await.unwrap().unwrap_err();

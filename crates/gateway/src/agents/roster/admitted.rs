@@ -12,7 +12,7 @@ pub(crate) enum Admission {
     Barred,
     /// The server has not named it, or has named another environment or key.
     Unknown,
-    /// The server has named nobody yet: this gateway has just started.
+    /// The server has not named any agent yet: this gateway has just started.
     TooEarly,
 }
 
