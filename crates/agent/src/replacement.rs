@@ -10,7 +10,6 @@ use crate::{
     route::Route,
     state::{State, StateDir},
 };
-use anyhow::Context as _;
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -50,7 +49,10 @@ pub(crate) async fn unless_refused(
             return state.forget().map(Err);
         }
         Verdict::Works => {
-            state.supersede_code().context("cannot save the identity")?;
+            // The identity serves all the same.
+            if let Err(error) = state.supersede_code() {
+                warn!(%error, dir = %state.path().display(), "cannot write to the state directory, so that the code's file stays: free space there, or make it writable");
+            }
             let then = match is_of_service(state.path()) {
                 true => "the service removes its file",
                 false => "remove it from the settings",

@@ -125,7 +125,9 @@ pub(crate) const TUNNEL: Kind = Kind {
 pub(crate) fn why_not_connected(tunnel: &Value) -> String {
     let connection = &tunnel["connection"];
     let error = said(&connection["lastError"], "message");
-    match connection["state"] == "DOWN" && tunnel["ready"] == false {
+    // A tunnel that the gateway does not serve has another reason, which its status tells.
+    let is_served = said(&tunnel["statusDetail"], "message").is_empty();
+    match connection["state"] == "DOWN" && tunnel["ready"] == false && is_served {
         true if error.is_empty() => {
             format!(
                 "nothing arrives from {}: the device has not connected yet, has ended its connection, or has another address",

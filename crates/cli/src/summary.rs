@@ -173,6 +173,7 @@ mod tests {
             failing: vec![
                 json!({"name": "a", "peerPublicIp": "203.0.113.2", "ready": false, "connection": {"state": "DOWN"}}),
                 json!({"name": "b", "connection": {"state": "DOWN", "lastError": {"message": "the keys differ"}}}),
+                json!({"name": "d", "ready": false, "statusDetail": {"message": "no room"}, "connection": {"state": "DOWN"}}),
             ],
             doubtful: vec![
                 json!({"name": "c", "connection": {"warnings": [{"message": "no packet has come"}]}}),
@@ -183,6 +184,7 @@ mod tests {
         let expected = "✗ tunnel a: DOWN nothing arrives from 203.0.113.2: the device has not connected yet, has ended its \
                         connection, or has another address\n\
                         ✗ tunnel b: DOWN the keys differ\n\
+                        ✗ tunnel d: no room DOWN\n\
                         ! tunnel c: no packet has come\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
