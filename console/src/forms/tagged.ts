@@ -1,4 +1,4 @@
-// Reads a resource with its ETag, so that a form can write it only if nobody else has changed it meanwhile.
+// Reads a resource with its ETag, so that a form can write it only if it was not changed meanwhile.
 import { api, mustWithTag } from '../api/client';
 
 /** `path` begins with `/frontdoor`. */

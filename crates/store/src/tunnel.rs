@@ -303,7 +303,7 @@ impl Write {
             before.previous_keys.rotated(old_key, key, previous_until, self.context.at)
         };
         if cuts || old_key != key {
-            // Whoever has a link would read the new key with it.
+            // The holder of a link would read the new key with it.
             self.revoke_links_of(id).await?;
         }
         // The location is fixed.

@@ -33,7 +33,7 @@ pub struct AgentIdentity {
     pub agent: AgentId,
 }
 
-/// An agent as its certificate presents it: whoever has the authority's key can make one with any names.
+/// An agent as its certificate presents it: the holder of the authority's key can make one with any names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentedAgent {
     pub identity: AgentIdentity,

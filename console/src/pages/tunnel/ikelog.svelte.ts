@@ -16,19 +16,14 @@ const KEPT = 2000;
 const RETRY_MS = 3000;
 /** Lines of one burst are drawn at once. */
 const FLUSH_MS = 100;
-/** Without a line for so long after the stream was opened, the log is taken to be empty. */
-const SETTLE_MS = 1000;
 
 export class IkeLogStream {
   lines = $state.raw<LogLine[]>([]);
   state = $state<'connecting' | 'open' | 'lost'>('connecting');
-  /** Whether the lines that the gateway has are here. */
-  known = $state(false);
 
   #url: string;
   #source: EventSource | undefined;
   #waiting: LogLine[] = [];
-  #settle: ReturnType<typeof setTimeout> | undefined;
   #flush: ReturnType<typeof setTimeout> | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #ended = false;
@@ -40,7 +35,6 @@ export class IkeLogStream {
 
   close(): void {
     this.#ended = true;
-    clearTimeout(this.#settle);
     clearTimeout(this.#flush);
     clearTimeout(this.#retry);
     this.#source?.close();
@@ -50,10 +44,7 @@ export class IkeLogStream {
     const last = this.lines.at(-1)?.number;
     const source = new EventSource(last === undefined ? this.#url : `${this.#url}&since=${last}`);
     this.#source = source;
-    source.onopen = () => {
-      this.state = 'open';
-      this.#settle ??= setTimeout(() => (this.known = true), SETTLE_MS);
-    };
+    source.onopen = () => (this.state = 'open');
     source.addEventListener('ike-log', (event) => this.#take((event as MessageEvent<string>).data));
     source.onerror = () => {
       // The server ends a stream after ten minutes; then the browser resumes it by itself.
@@ -81,7 +72,6 @@ export class IkeLogStream {
       this.#flush = undefined;
       this.lines = [...this.lines, ...this.#waiting].slice(-KEPT);
       this.#waiting = [];
-      this.known = true;
     }, FLUSH_MS);
   }
 }
