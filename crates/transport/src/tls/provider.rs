@@ -18,3 +18,15 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     });
     Arc::clone(&PROVIDER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::NamedGroup;
+
+    /// What is recorded today is not read with the quantum computer of tomorrow.
+    #[test]
+    fn the_hybrid_key_exchange_is_preferred() {
+        assert_eq!(provider().kx_groups[0].name(), NamedGroup::X25519MLKEM768);
+    }
+}

@@ -33,6 +33,9 @@ pub(crate) const SLOT: usize = HEADER + MAX_SEALED;
 pub(crate) const MARGIN: usize = SLOT - MAX_PLAIN;
 /// Records under one key: half of what AES-GCM allows (RFC 8446 §5.5).
 const KEY_LIMIT: u64 = 1 << 23;
+/// Records in a row without a byte of data. A good peer sends one or two; each key update costs a key derivation for
+/// some thirty bytes.
+const RECORDS_WITHOUT_DATA: u32 = 32;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -142,7 +145,11 @@ impl RecordSealer {
 }
 
 /// Decrypts records of the peer.
-pub(crate) struct RecordOpener(RecordKey);
+pub(crate) struct RecordOpener {
+    key: RecordKey,
+    /// Records since the last byte of data.
+    without_data: u32,
+}
 
 /// The result of decrypting a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -159,7 +166,7 @@ pub(crate) enum Opened {
 
 impl RecordOpener {
     pub(super) fn new(key: RecordKey) -> Self {
-        Self(key)
+        Self { key, without_data: 0 }
     }
 
     /// Decrypts the record at the start of `bytes`, in place.
@@ -180,16 +187,20 @@ impl RecordOpener {
         let Some(sealed) = rest.get_mut(..length) else {
             return Ok(Opened::Partial);
         };
-        let nonce = self.0.nonce();
-        let plain = self.0.key.open_in_place(nonce, Aad::from(header), sealed);
+        let nonce = self.key.nonce();
+        let plain = self.key.key.open_in_place(nonce, Aad::from(header), sealed);
         let plain = plain.map_err(|_| broken(Error::DecryptError))?;
         // Behind the content type there may be padding.
         let end = plain.iter().rposition(|b| *b != 0);
         let end = end.ok_or_else(|| broken(InvalidMessage::InvalidContentType))?;
         let (record, content) = (HEADER + length, &plain[..end]);
         match plain[end] {
-            APPLICATION_DATA => Ok(Opened::Data { plain: HEADER..HEADER + end, record }),
+            APPLICATION_DATA => {
+                self.count(end > 0)?;
+                Ok(Opened::Data { plain: HEADER..HEADER + end, record })
+            }
             HANDSHAKE => {
+                self.count(false)?;
                 self.handshake(content, keys)?;
                 Ok(Opened::Handled { record })
             }
@@ -200,6 +211,15 @@ impl RecordOpener {
             },
             _ => Err(broken(InvalidMessage::InvalidContentType)),
         }
+    }
+
+    /// Counts a record, which has data or not.
+    fn count(&mut self, has_data: bool) -> io::Result<()> {
+        self.without_data = if has_data { 0 } else { self.without_data + 1 };
+        if self.without_data > RECORDS_WITHOUT_DATA {
+            return Err(broken(Error::General("too many records without data".to_owned())));
+        }
+        Ok(())
     }
 
     fn handshake(&mut self, mut messages: &[u8], keys: &TrafficKeys) -> io::Result<()> {
@@ -214,7 +234,7 @@ impl RecordOpener {
                     if *asks != 0 {
                         keys.asked.store(true, Ordering::Relaxed);
                     }
-                    self.0 = keys.update(false).map_err(broken)?;
+                    self.key = keys.update(false).map_err(broken)?;
                 }
                 (NEW_SESSION_TICKET, _) => {}
                 _ => return Err(unexpected()),
@@ -246,6 +266,30 @@ mod tests {
         RecordSealer::new(key()).seal(&mut record, inner - 1, 0).unwrap();
         RecordOpener::new(key())
             .open(&mut record, &TrafficKeys::new(Box::new(|_| Err(Error::HandshakeNotComplete))))
+    }
+
+    /// The records of the kind that are opened one after the other until one is refused, at most a hundred.
+    fn opened_in_a_row(plain: &[u8], kind: u8) -> usize {
+        let keys = TrafficKeys::new(Box::new(|_| {
+            let (key, iv) = ([1; 32].into(), [1; 12].into());
+            Ok((0, ConnectionTrafficSecrets::Aes256Gcm { key, iv }))
+        }));
+        let (mut sealer, mut opener) = (RecordSealer::new(key()), RecordOpener::new(key()));
+        let next = |_| {
+            let mut record = sealer.small(plain, kind).unwrap();
+            if kind == HANDSHAKE {
+                sealer = RecordSealer::new(key());
+            }
+            opener.open(&mut record, &keys).ok()
+        };
+        (0..100).map_while(next).count()
+    }
+
+    #[test]
+    fn a_peer_that_sends_no_data_is_refused_after_32_records() {
+        assert_eq!(opened_in_a_row(&[KEY_UPDATE, 0, 0, 1, 1], HANDSHAKE), 32);
+        assert_eq!(opened_in_a_row(&[], APPLICATION_DATA), 32);
+        assert_eq!(opened_in_a_row(&[1], APPLICATION_DATA), 100);
     }
 
     #[test]
