@@ -14,7 +14,7 @@ use crate::{
     e2e::entry_point::uplink_address,
     harness::{
         GATEWAY, PATIENCE, World, door,
-        sas::{By, Kind, rekey},
+        sas::{By, Kind, gateways_swanctl, rekey},
         targets::{ask, connect, echo_after_end, greeting, here, send_and_end},
     },
 };
@@ -100,11 +100,17 @@ fn a_transfer_is_complete_over_a_slow_and_lossy_link_during_rekeys() -> Result<(
         Ok(rekeys)
     })?;
     // A replaced SA remains for some seconds, for packets in flight.
-    world.lab.until("the first SAs are removed", PATIENCE, || {
+    let removed = world.lab.until("the first SAs are removed", PATIENCE, || {
         let after = States::of(&inside)?;
         after.are_in_order(true)?;
         Ok(after.spis().iter().all(|spi| !before.spis().contains(spi)).then_some(()))
-    })?;
+    });
+    let listed = || {
+        let [site, gateway] =
+            [sites[0].swanctl(&["--list-sas"]), gateways_swanctl(&world, 0, &["--list-sas"])];
+        format!("site: {site:?}\ngateway: {gateway:?}\n{}", sites[0].log())
+    };
+    removed.with_context(listed)?;
     eprintln!("{TRANSFER} bytes in each direction, {rekeys} rekeys meanwhile");
     ensure!(rekeys >= 2, "only {rekeys} rekeys");
     world.end()
