@@ -152,7 +152,7 @@ impl World {
 
     pub(crate) fn agent_options<'a>(&'a self, name: &'a str, executable: &'a Path) -> AgentOptions<'a> {
         let (namespace, server) = (&self.private, self.agents_dial());
-        AgentOptions { executable, namespace, name, server, allow: &[], log: self.log }
+        AgentOptions { executable, namespace, name, server, allow: &["*:*"], log: self.log }
     }
 
     /// Starts `wicketgate up` again with the same data, after it was stopped or killed.

@@ -37,7 +37,7 @@ fn an_agent_tells_on_its_host_whether_it_serves_and_what_it_carries() -> Result<
     let executable =
         &world.script("agent", &format!("exec {} \"$@\" --status-listen 9481", program.display()))?;
     let (namespace, server) = (&world.private, world.agents_dial());
-    let options = AgentOptions { executable, namespace, name: "agent", server, allow: &[], log: "info" };
+    let options = AgentOptions { executable, namespace, name: "agent", server, allow: &["*:*"], log: "info" };
     let mut agent = Agent::start(&world.lab, &options, Some(&code))?;
     ready(&world, "503", "connection refused")?;
     ensure!(get(&world, "/readyz")?.1.contains(r#""status":"enrolling""#));

@@ -182,3 +182,44 @@ fn a_disabled_tunnel_has_no_sa_and_refuses_its_peer_until_it_is_enabled() -> Res
     drop(site);
     world.end()
 }
+
+#[test]
+fn a_frontdoor_without_shares_serves_none_until_they_are_enabled_again() -> Result<()> {
+    let (world, published) = World::with_sites(1).publish(echo)?;
+    let (tunnel, share, door) = (&published.tunnel, &published.share, published.door);
+    let site = world.connected_site(0, tunnel)?;
+    let mut open = connect(&site.namespace, door, PATIENCE)?;
+    exchange(&mut open, b"before")?;
+    let frontdoor = world.gateway.at("");
+    let switch = |on: bool| {
+        world.gateway.api.patch(frontdoor.trim_end_matches('/'), &json!({"ipsecSharesEnabled": on}))
+    };
+    let path = |kind: &str, it: &Value| anyhow::Ok(format!("{kind}/{}", text(it, "id")?));
+    let (tunnel_path, share_path) = (path("ipsec-tunnels", tunnel)?, path("ipsec-shares", share)?);
+
+    switch(false)?;
+    is_reset(open)?;
+    let gone = || Ok((Sas::of(&site)?.ike.is_empty()).then_some(()));
+    world.lab.until("the device's SAs are deleted", PATIENCE, gone)?;
+    let is_removed = || Ok(world.tunnel_namespaces()?.is_empty().then_some(()));
+    world.lab.until("the tunnel's namespace is removed", PATIENCE, is_removed)?;
+
+    switch(true)?;
+    world
+        .gateway
+        .wait(&world.lab, &tunnel_path, "DEPLOYED again", PATIENCE, |it| it["status"] == "DEPLOYED")?;
+    site.connected(&world.lab, PATIENCE)?;
+    world.gateway.wait(&world.lab, &share_path, "ready again", PATIENCE, |it| it["ready"] == true)?;
+    exchange(&mut connect(&site.namespace, door, PATIENCE)?, b"again")?;
+
+    switch(false)?;
+    for path in [&share_path, &tunnel_path] {
+        world.gateway.api.delete(&world.gateway.at(path))?;
+    }
+    switch(true)?;
+    for path in [&share_path, &tunnel_path] {
+        world.gateway.wait(&world.lab, path, "DELETED", PATIENCE, |it| it["status"] == "DELETED")?;
+    }
+    drop(site);
+    world.end()
+}

@@ -159,7 +159,7 @@ fn agent(
     );
     let executable = &world.script(name, &script)?;
     let (namespace, server) = (&world.private, world.agents_dial());
-    let options = AgentOptions { executable, namespace, name, server, allow: &[], log: "debug" };
+    let options = AgentOptions { executable, namespace, name, server, allow: &["*:*"], log: "debug" };
     Agent::start(&world.lab, &options, code)
 }
 

@@ -13,7 +13,8 @@ use std::{
 };
 use wicketgate_model::{Host, Target};
 
-/// Rules; without any, everything is allowed.
+/// Rules; without any, everything is allowed but the agent's own loopback and link-local addresses: what listens there
+/// trusts the host itself, such as a cloud's metadata service.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList(Vec<AllowRule>);
 
@@ -44,6 +45,11 @@ impl AllowList {
         Self(rules)
     }
 
+    /// For connections to what the agent's own operator has named.
+    pub(crate) fn everything() -> Self {
+        Self(vec![AllowRule { net: None, ports: vec![1..=u16::MAX] }])
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,7 +61,10 @@ impl AllowList {
     pub(crate) fn permits(&self, address: SocketAddr) -> bool {
         // An IPv4-mapped IPv6 address counts as the IPv4 address.
         let (ip, port) = (address.ip().to_canonical(), address.port());
-        self.0.is_empty() || self.0.iter().any(|r| r.has_port(port) && r.has_address(ip))
+        if self.0.is_empty() {
+            return !is_of_the_host(ip);
+        }
+        self.0.iter().any(|r| r.has_port(port) && r.has_address(ip))
     }
 
     /// Whether the target can be permitted. A host name can; its addresses are checked when it is dialled.
@@ -84,6 +93,16 @@ impl AllowRule {
     fn has_address(&self, ip: IpAddr) -> bool {
         self.net.is_none_or(|n| n.contains(&ip))
     }
+}
+
+/// Loopback (RFC 6890 §2.2), link-local (RFC 3927, RFC 4291 §2.5.6), and the unspecified address, which Linux connects to
+/// loopback.
+fn is_of_the_host(ip: IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    ip.is_loopback() || ip.is_unspecified() || is_link_local
 }
 
 /// As it can be parsed again.
@@ -190,6 +209,22 @@ mod tests {
         assert!(!l.may_permit(&"10.9.9.9:443".parse().unwrap()));
         assert!(permits(&AllowList::default(), "8.8.8.8:53"));
         assert!(permits(&list(&["*:5432"]), "[fd00::1]:5432"));
+    }
+
+    #[test]
+    fn without_rules_the_agents_own_host_is_not_reached() {
+        let none = AllowList::default();
+        let own = ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "169.254.169.254:80"];
+        for address in own.into_iter().chain(["[fe80::1]:1", "[::ffff:127.0.0.1]:1"]) {
+            assert!(!permits(&none, address), "{address}");
+            assert!(permits(&list(&["*:*"]), address), "{address}");
+        }
+        assert!(!none.may_permit(&"127.0.0.1:443".parse().unwrap()));
+        assert!(
+            none.may_permit(&"localhost:443".parse().unwrap()),
+            "its addresses are checked when it is dialled"
+        );
+        assert!(permits(&none, "10.0.0.1:1") && permits(&none, "[fd00::1]:1"));
     }
 
     #[test]

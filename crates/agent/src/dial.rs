@@ -79,16 +79,16 @@ mod tests {
         let names = Arc::new(Names::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
-        assert!(dial(&target, &AllowList::default(), &names).await.is_ok());
+        assert!(dial(&target, &AllowList::everything(), &names).await.is_ok());
         let named: Target = format!("localhost:{}", target.port).parse().unwrap();
-        assert!(dial(&named, &AllowList::default(), &names).await.is_ok());
+        assert!(dial(&named, &AllowList::everything(), &names).await.is_ok());
         let elsewhere = AllowList::new(vec!["10.0.0.0/8:*".parse().unwrap()]);
         for target in [&target, &named] {
             let refusal = dial(target, &elsewhere, &names).await.unwrap_err();
             assert_eq!(refusal.reason, RefusalReason::NotAllowed, "{refusal}");
         }
         drop(listener);
-        let refusal = dial(&target, &AllowList::default(), &names).await.unwrap_err();
+        let refusal = dial(&target, &AllowList::everything(), &names).await.unwrap_err();
         assert_eq!(refusal.reason, RefusalReason::ConnectionRefused);
         assert_eq!(refusal.text, format!("{target}: connection refused"));
     }

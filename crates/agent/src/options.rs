@@ -114,7 +114,8 @@ pub struct Start {
     #[arg(long, value_name = "ADDRESS:PORT")]
     status_listen: Option<StatusAddress>,
 
-    /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all targets.
+    /// Targets that the agent may connect to, whatever the server assigns; repeatable. Default: all but loopback and
+    /// link-local addresses of the agent's host.
     /// Examples: 10.20.0.0/16:443,8000-8999, [fd00::/8]:5432, 10.20.0.7:* for all ports, *:5432 for all hosts. A host
     /// name is checked by the addresses that it resolves to. A reload changes the list; streams that run continue
     #[arg(long, value_name = "CIDR:PORTS")]

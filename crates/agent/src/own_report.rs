@@ -99,7 +99,7 @@ fn clock(compared: Option<ClockComparison>, now: Instant) -> (Verdict, String) {
 /// What the allow list names: a rule of one address and one port is a target that can be probed.
 async fn allowed(allow: &AllowList, names: &Arc<Names>, report: &mut Report) {
     if allow.is_empty() {
-        let all = "without --allow, every target that the server assigns is permitted";
+        let all = "without --allow, every target is permitted except loopback and link-local addresses";
         return report.add(CheckStep::AllowList, "targets", skip(all));
     }
     let rules: Vec<_> = allow.rules().iter().map(|rule| (rule.to_string(), rule.only_target())).collect();

@@ -216,7 +216,7 @@ pub struct AgentOptions<'a> {
     /// Of the process, its log and its state directory.
     pub name: &'a str,
     pub server: SocketAddr,
-    /// `CIDR:PORTS` that it may reach; everything if empty.
+    /// `CIDR:PORTS` that it may reach; everything but its own host if empty.
     pub allow: &'a [&'a str],
     /// `RUST_LOG`.
     pub log: &'a str,
@@ -225,7 +225,7 @@ pub struct AgentOptions<'a> {
 impl<'a> AgentOptions<'a> {
     /// For measurements: may reach everything, and logs warnings only.
     pub fn measured(executable: &'a Path, namespace: &'a Namespace, server: SocketAddr) -> Self {
-        Self { executable, namespace, name: "agent", server, allow: &[], log: "warn" }
+        Self { executable, namespace, name: "agent", server, allow: &["*:*"], log: "warn" }
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) async fn check(
     }
     if refused.is_empty() {
         let permitted = match list.is_empty() {
-            true => skip("without --allow, every target that the server assigns is permitted"),
+            true => {
+                skip("without --allow, every target is permitted except loopback and link-local addresses")
+            }
             false => pass(format!("permits all {} assigned targets", shares.len())),
         };
         report.add(CheckStep::AllowList, "targets", permitted);
