@@ -3,7 +3,7 @@
 //! Its texts are those of an agent, which may say anything. Invariant: a report that was received is bounded, and controls no
 //! terminal.
 
-use crate::declare::serde_as_text;
+use crate::{declare::serde_as_text, plain};
 use serde::{Deserialize, Serialize};
 
 crate::text_enum!(
@@ -69,13 +69,13 @@ impl AgentReport {
 
     /// Without control characters, and with what does not fit cut off.
     pub fn bounded(mut self) -> Self {
-        self.os = plain(&self.os);
+        self.os = plain(&self.os, Self::LONGEST);
         self.name_servers.truncate(Self::MOST);
-        self.name_servers.iter_mut().for_each(|server| *server = plain(server));
+        self.name_servers.iter_mut().for_each(|server| *server = plain(server, Self::LONGEST));
         self.findings.truncate(Self::MOST);
         for finding in &mut self.findings {
             for text in [&mut finding.check, &mut finding.subject, &mut finding.message] {
-                *text = plain(text);
+                *text = plain(text, Self::LONGEST);
             }
         }
         while serde_json::to_string(&self).is_ok_and(|text| text.len() > Self::LARGEST) {
@@ -85,15 +85,6 @@ impl AgentReport {
         }
         self
     }
-}
-
-/// Without characters that control a terminal, or the direction of what is around them.
-fn plain(text: &str) -> String {
-    let controls = |c: &char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().filter(|c| !controls(c)).take(AgentReport::LONGEST).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Problems of tunnels and shares: a reason that programs act on, and a sentence for people.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::declare::serde_as_text;
+use crate::{declare::serde_as_text, plain};
 
 crate::text_enum!(
     /// Why a tunnel or share does not work. A closed list: programs act on it.
@@ -69,23 +69,35 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     pub reason: Reason,
+    #[serde(deserialize_with = "sentence")]
     pub message: String,
 }
 
 impl Problem {
+    /// Characters of the message. It may contain words of an agent, a daemon or a site's device.
+    pub const LONGEST: usize = 2_000;
+
     /// Whether the cause passes by itself, so that the status does not change for it.
     pub fn is_pending(&self) -> bool {
         self.reason == Reason::Pending
     }
 
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: plain(&message.into(), Self::LONGEST) }
     }
 
     /// What a gateway reports of a tunnel or a share that is disabled, once nothing of it is served.
     pub fn disabled() -> Self {
-        Self::new(Reason::Disabled, "it is disabled: set enabled to true to serve it again")
+        Self::new(
+            Reason::Disabled,
+            "it is disabled: set enabled to true to serve it again, or ipsecSharesEnabled of its Frontdoor if that is false",
+        )
     }
+}
+
+/// A gateway's sentence reaches the terminals of the server's users.
+fn sentence<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    String::deserialize(d).map(|text| plain(&text, Problem::LONGEST))
 }
 
 /// A problem, and since when its reason has been the same.
@@ -93,4 +105,21 @@ impl Problem {
 pub struct Detail {
     pub problem: Problem,
     pub since: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_controls_no_terminal_wherever_its_words_come_from() {
+        let words = format!("no \u{1b}[2Jroute\u{202e}\u{9b}1m{}", "x".repeat(5_000));
+        let made = Problem::new(Reason::TargetUnreachable, words.clone());
+        assert!(
+            made.message.starts_with("no [2Jroute1mx") && made.message.len() == Problem::LONGEST,
+            "{made:?}"
+        );
+        let read = serde_json::json!({"reason": "TargetUnreachable", "message": words});
+        assert_eq!(serde_json::from_value::<Problem>(read).unwrap(), made);
+    }
 }

@@ -32,6 +32,17 @@ text!(
     |s| hyphenated(s, |b| b.is_ascii_lowercase() || b.is_ascii_digit()) && s.as_bytes()[0].is_ascii_lowercase(),
     "must match ^[a-z]([a-z0-9-]*[a-z0-9])?$ and be 1 to 63 characters"
 );
+
+/// At most `longest` characters of a text from elsewhere, without those that control a terminal, or the direction of what is
+/// around them.
+pub fn plain(text: &str, longest: usize) -> String {
+    let controls = |c: &char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().filter(|c| !controls(c)).take(longest).collect()
+}
+
 fn hyphenated(s: &str, letter: fn(u8) -> bool) -> bool {
     let b = s.as_bytes();
     (1..=63).contains(&b.len())

@@ -12,7 +12,7 @@
 use crate::tls::MAX_PLAIN;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use wicketgate_model::{Generation, ShareId};
+use wicketgate_model::{Generation, ShareId, plain};
 
 /// The longest payload of a `DATA` frame: the rest of a record.
 pub const MAX_DATA: usize = MAX_PLAIN - 1;
@@ -70,6 +70,9 @@ pub struct OpenRequest {
     pub client: SocketAddr,
 }
 
+/// Characters of a refusal's text: more than a sentence with addresses has.
+const LONGEST_TEXT: usize = 500;
+
 /// Why an agent did not open a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(from = "RefusalMessage", into = "RefusalMessage")]
@@ -94,6 +97,8 @@ struct RefusalMessage {
 
 impl From<RefusalMessage> for StreamRefusal {
     fn from(RefusalMessage { reason, text, agent_exhausted, exact }: RefusalMessage) -> Self {
+        // An agent's words reach logs and terminals.
+        let text = plain(&text, LONGEST_TEXT);
         if agent_exhausted {
             return Self { reason: RefusalReason::AgentExhausted, text };
         }
@@ -196,6 +201,8 @@ mod tests {
             assert_eq!(refusal.reason.as_str(), reason);
             assert_eq!(serde_json::to_string(&refusal).unwrap(), sent);
         }
+        let drives = "{\"reason\":\"draining\",\"text\":\"a\\u001b[2J\\u202eb\"}";
+        assert_eq!(serde_json::from_str::<StreamRefusal>(drives).unwrap().text, "a[2Jb");
         let newer = r#"{"reason":"timed-out","text":"","exact":"some-day"}"#;
         assert_eq!(serde_json::from_str::<StreamRefusal>(newer).unwrap().reason, RefusalReason::TimedOut);
     }

@@ -4,7 +4,7 @@ use super::{
     Agents, admission,
     dial_failure::DialFailure,
     duplicate::refuse,
-    enrol::plain,
+    enrol::from_agent,
     handshake_limits::Permit,
     pool_size,
     roster::{Admission, Hearing, Session},
@@ -94,7 +94,7 @@ impl Agents {
         let agent = identity.agent;
         let hello = match timeout(HELLO_WITHIN, control.receive()).await {
             Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal })) => {
-                (plain(&version), plain(&name), takes_duties, takes_over, learns_removal)
+                (from_agent(&version), from_agent(&name), takes_duties, takes_over, learns_removal)
             }
             Ok(Ok(FromAgent::Check)) => return self.answer_check(identity, control).await,
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
@@ -258,7 +258,7 @@ impl Agents {
                 self.with(|roster| roster.acknowledged(session, share, generation));
             }
             FromAgent::Refused { share, generation, reason } => {
-                let reason = plain(&reason);
+                let reason = from_agent(&reason);
                 // The reason may name a target.
                 debug!(agent.id = %agent, share.id = %share, %generation, reason, "agent refused a share");
                 if self.with(|roster| roster.refused(session, share, generation, reason)) {
@@ -269,9 +269,9 @@ impl Agents {
                 let reason = if agent_exhausted { Reason::AgentExhausted } else { Reason::TargetUnreachable };
                 let problem = match (health, cause) {
                     (TargetHealth::Ok, _) => None,
-                    (TargetHealth::Unreachable(text), None) => Some(Problem::new(reason, plain(&text))),
+                    (TargetHealth::Unreachable(text), None) => Some(Problem::new(reason, from_agent(&text))),
                     (TargetHealth::Unreachable(text), Some(StreamRefusal { reason, .. })) => {
-                        Some(DialFailure::from(StreamRefusal { reason, text: plain(&text) }).problem())
+                        Some(DialFailure::from(StreamRefusal { reason, text: from_agent(&text) }).problem())
                     }
                 };
                 self.with(|roster| roster.health(session, share, problem, std::time::Instant::now()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 use wicketgate_link::{CertificateAnswer, FromGateway, Pending, RenewRequest, RequestId};
-use wicketgate_model::{AgentId, EnrolGrant, EnrolRequest};
+use wicketgate_model::{AgentId, EnrolGrant, EnrolRequest, plain};
 use wicketgate_transport::control::{Control, ControlError, EnrolAnswer, ToAgent};
 
 /// For the request of an agent.
@@ -24,7 +24,7 @@ impl Agents {
     async fn enrol_one(&self, mut control: Control) -> Result<(), ControlError> {
         let mut ask: EnrolRequest =
             timeout(ASK_WITHIN, control.receive()).await.map_err(|_| ControlError::Stuck)??;
-        ask.name = plain(&ask.name);
+        ask.name = from_agent(&ask.name);
         let question = |request| FromGateway::Enrol { request, ask };
         let answer = match self.ask(&self.0.requests.enrol, question).await {
             CertificateAnswer::Granted(grant) => EnrolAnswer::Enrolled(grant),
@@ -75,9 +75,9 @@ impl Agents {
     }
 }
 
-/// Text from an agent, shortened and without control characters, for logs and answers.
-pub(super) fn plain(text: &str) -> String {
+/// Text from an agent, for logs and answers.
+pub(super) fn from_agent(text: &str) -> String {
     /// Longer than any host name (RFC 1035 §2.3.4).
     const LONGEST: usize = 255;
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    plain(text, LONGEST)
 }
