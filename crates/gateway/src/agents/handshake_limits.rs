@@ -62,12 +62,7 @@ impl HandshakeLimits {
         if unproven.handshakes.iter().filter(|h| h.address == address).count() >= OF_ADDRESS {
             unproven.close_oldest(address);
         } else if unproven.handshakes.len() >= self.most {
-            // From the address with the most connections.
-            let mut counts: HashMap<_, usize> = HashMap::new();
-            unproven.handshakes.iter().for_each(|h| *counts.entry(h.address).or_default() += 1);
-            if let Some((busiest, _)) = counts.into_iter().max_by_key(|(_, count)| *count) {
-                unproven.close_oldest(busiest);
-            }
+            unproven.close_oldest_of_busiest();
         }
         unproven.last += 1;
         let number = unproven.last;
@@ -78,6 +73,17 @@ impl HandshakeLimits {
 }
 
 impl Unproven {
+    /// Closes the oldest connection of the addresses that have the most.
+    fn close_oldest_of_busiest(&mut self) {
+        let mut counts: HashMap<_, usize> = HashMap::new();
+        self.handshakes.iter().for_each(|h| *counts.entry(h.address).or_default() += 1);
+        let most = counts.values().max().copied();
+        let oldest = self.handshakes.iter().find(|h| counts.get(&h.address).copied() == most);
+        if let Some(address) = oldest.map(|h| h.address) {
+            self.close_oldest(address);
+        }
+    }
+
     fn close_oldest(&mut self, address: IpAddr) {
         let oldest = self.handshakes.iter().position(|h| h.address == address);
         if let Some(oldest) = oldest.and_then(|at| self.handshakes.remove(at)) {
@@ -172,6 +178,18 @@ mod tests {
         let more: Vec<_> = (0..20).map(|_| limits.enter(v4(200))).collect();
         assert_eq!((staying(&all), staying(&more)), (MOST - 20, 20));
         assert_eq!(limits.unproven.lock().handshakes.len(), MOST);
+    }
+
+    #[test]
+    fn among_equally_busy_addresses_the_oldest_connection_is_closed() {
+        let limits = HandshakeLimits::new(200);
+        let mut all: Vec<_> = (0..200).map(|n| limits.enter(v4(n))).collect();
+        for closed in 0..50 {
+            all.push(limits.enter(v4(u8::try_from(200 + closed).unwrap())));
+            let is_open: Vec<_> = all.iter().map(|p| !p.lost.is_cancelled()).collect();
+            assert_eq!(is_open.iter().position(|open| *open), Some(closed + 1), "not the oldest");
+            assert_eq!(staying(&all), 200);
+        }
     }
 
     #[test]
