@@ -5,11 +5,12 @@
 use std::{
     fs::{self, DirEntry},
     io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow, ensure};
+use rustix::process::geteuid;
 use tracing::warn;
 
 use crate::{
@@ -46,7 +47,7 @@ impl OwnDirectory {
     /// that has only what a file system or a first start that was interrupted leaves.
     ///
     /// # Errors
-    /// One sentence: it has other files in it, another process uses it, or it cannot be written.
+    /// One sentence: another user owns it, it has other files in it, another process uses it, or it cannot be written.
     pub fn open(path: &Path, kind: &DirectoryKind) -> anyhow::Result<Self> {
         let DirectoryKind { program, name, flag, first, busy } = kind;
         let shown = path.display();
@@ -54,6 +55,7 @@ impl OwnDirectory {
             format!("cannot {what} the {name} {shown}: choose another with {flag}, or run as its owner")
         };
         if path.exists() {
+            is_of_this_user(path, kind)?;
             let is_ours = path.join(first).try_exists().with_context(|| cannot("read"))?;
             let mut entries = fs::read_dir(path).with_context(|| cannot("read"))?;
             let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|entry| is_harmless(&entry)));
@@ -87,6 +89,19 @@ impl OwnDirectory {
         private_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(path)
     }
+}
+
+/// Another user who owns the directory could replace what is in it, also when its mode is 0700.
+fn is_of_this_user(path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind) -> anyhow::Result<()> {
+    let shown = path.display();
+    let owner = fs::metadata(path).with_context(|| format!("cannot read the {name} {shown}"))?.uid();
+    let own = geteuid().as_raw();
+    ensure!(
+        owner == own,
+        "the {name} {shown} belongs to the user with the number {owner}, who could replace the keys in it: choose another \
+         with {flag}, or run `chown -R {own} {shown}` if what is in it can be trusted"
+    );
+    Ok(())
 }
 
 /// Whether it says nothing about whose the directory is.
@@ -132,6 +147,23 @@ mod tests {
         fs::write(path.join("key"), "").unwrap();
         fs::write(path.join("more"), "").unwrap();
         OwnDirectory::open(&path, &KIND).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_refused_and_unchanged() {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED: only root gives a directory away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = OwnDirectory::open(dir.path(), &KIND).unwrap_err().to_string();
+        assert!(
+            error.contains("belongs to the user with the number 65534") && error.contains("--data-dir"),
+            "{error}"
+        );
+        assert_eq!((mode(dir.path()), fs::read_dir(dir.path()).unwrap().count()), (0o755, 0));
     }
 
     #[test]
