@@ -39,12 +39,25 @@ pub(crate) async fn authenticate(
     auth: &Auth,
     store: &Store,
 ) -> Result<Principal, ApiError> {
+    let (principal, session) = look(method, headers, auth, store).await?;
+    if let Some(session) = session {
+        session::used(&session, headers, store).await;
+    }
+    Ok(principal)
+}
+
+/// As [`authenticate`] does, and with the session if it was one. Nothing is recorded.
+pub(crate) async fn look(
+    method: &Method,
+    headers: &HeaderMap,
+    auth: &Auth,
+    store: &Store,
+) -> Result<(Principal, Option<session::Active>), ApiError> {
     if let Some(token) = credentials::token(headers)? {
-        return authenticate_token(token.expose_secret(), auth, store).await;
+        return Ok((authenticate_token(token.expose_secret(), auth, store).await?, None));
     }
     let active = session::active(method, headers, auth, store).await?.ok_or_else(ApiError::token_missing)?;
-    session::used(&active, headers, store).await;
-    Ok(active.principal)
+    Ok((active.principal.clone(), Some(active)))
 }
 
 /// A wrong token is a 401.

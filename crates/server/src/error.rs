@@ -124,6 +124,11 @@ wicketgate_model::text_enum!(
 );
 
 impl ApiError {
+    /// Whether the request may have been a good one.
+    pub(crate) fn is_of_the_server(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into(), details: Vec::new(), header: None }
     }
@@ -186,7 +191,9 @@ impl ApiError {
     }
 
     pub(crate) fn shares_not_enabled(id: FrontdoorId) -> Self {
-        Self::not_authorized(format!("IPsec shares are not enabled for the Frontdoor {id}"))
+        Self::not_authorized(format!(
+            "IPsec shares are not enabled for the Frontdoor {id}. An administrator can enable them; its tunnels and shares can be deleted"
+        ))
     }
 
     pub(crate) fn not_authorized(message: impl Into<String>) -> Self {

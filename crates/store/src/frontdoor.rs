@@ -133,9 +133,20 @@ impl Write {
         let before = self.live_frontdoor(id).await?;
         // The organization is fixed.
         let spec = FrontdoorSpec { organization: before.spec.organization, ..spec };
+        if spec.ipsec_shares_enabled != before.spec.ipsec_shares_enabled {
+            self.touch_served(id).await?;
+        }
         let set = Assignments::of(&spec).and(&[("updated_at", &self.context.at)]);
         let row = self.tx.row(set.update("frontdoor", "", &id, "RETURNING *")?).await?;
         self.record_frontdoor(row.ok_or(StoreError::Stale)?, Action::Update).await
+    }
+
+    /// Has the reconciler look at everything that gateways serve of the Frontdoor.
+    async fn touch_served(&mut self, id: FrontdoorId) -> Result<()> {
+        let tunnels = "UPDATE ipsec_tunnel SET revision = $1 WHERE frontdoor = $2 AND status <> 'DELETED'";
+        self.tx.execute(tunnels, &[&self.revision, &id]).await?;
+        let shares = "UPDATE ipsec_share SET revision = $1 WHERE frontdoor = $2 AND status <> 'DELETED'";
+        self.tx.execute(shares, &[&self.revision, &id]).await.map(drop)
     }
 
     async fn delete_frontdoor(&mut self, id: FrontdoorId) -> Result<()> {

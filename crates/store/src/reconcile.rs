@@ -15,7 +15,10 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 use wicketgate_model::{
     AgentDesired, AgentId, Detail, EnvironmentId, FrontdoorId, Generation, Problem, Reason, ShareId,
     Standing, Status, TunnelId,
@@ -70,10 +73,14 @@ const CHANGED_SHARES: &str = concat!(
 const CHANGED_AGENTS: &str = "SELECT a.id, a.environment, e.public_key_sha256, a.barred_at FROM agent a \
     JOIN enrollment e ON e.agent = a.id WHERE a.revision > $1 ORDER BY a.revision";
 
+/// Frontdoors whose tunnels and shares are not served. Usually none has any.
+const UNSERVED: &str = "SELECT id FROM frontdoor f WHERE NOT ipsec_shares_enabled AND deleted_at IS NULL \
+    AND EXISTS (SELECT 1 FROM ipsec_tunnel t WHERE t.frontdoor = f.id AND t.status <> 'DELETED')";
+
 impl Store {
     /// Passes all rows that were written after `since` to `take`, tunnels first, and returns the revision for the next
     /// call. The next call may pass a row again, but none is ever missed. `DELETED` rows are passed only after the first
-    /// call, so that the caller drops them.
+    /// call, so that the caller drops them. What is below a Frontdoor without IPsec shares is passed as disabled.
     pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
         // Usually there are none.
         let newest = "SELECT value FROM revision";
@@ -83,8 +90,18 @@ impl Store {
         // One snapshot: a share is never seen without its tunnel.
         let mut tx = self.database.snapshot().await?;
         let (revision,) = tx.one(newest, &[]).await?;
-        tx.each(CHANGED_TUNNELS, since.0, |row| take(Change::Tunnel(Box::new(row)))).await?;
-        tx.each(CHANGED_SHARES, since.0, |row| take(Change::Share(Box::new(row)))).await?;
+        let unserved: HashSet<(FrontdoorId,)> = tx.all(UNSERVED, &[]).await?.into_iter().collect();
+        let is_served = |frontdoor: FrontdoorId| !unserved.contains(&(frontdoor,));
+        tx.each(CHANGED_TUNNELS, since.0, |mut row: TunnelRow| {
+            row.spec.enabled &= is_served(row.frontdoor);
+            take(Change::Tunnel(Box::new(row)));
+        })
+        .await?;
+        tx.each(CHANGED_SHARES, since.0, |mut row: ShareRow| {
+            row.spec.enabled &= is_served(row.frontdoor);
+            take(Change::Share(Box::new(row)));
+        })
+        .await?;
         let agents: Vec<(_, _, _, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
         for (id, environment, key_sha256, barred_at) in agents {

@@ -9,7 +9,10 @@ use crate::{
     error::{ApiError, ResourceKind},
     state::AppState,
 };
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{Method, request::Parts},
+};
 
 /// What a handler of PUT, PATCH and DELETE needs besides the body.
 pub(super) struct Edit<T> {
@@ -24,7 +27,8 @@ impl<T: Identifies> FromRequestParts<AppState> for Edit<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let at = match T::KIND {
-            ResourceKind::Share | ResourceKind::Tunnel => {
+            // What is not served any longer may be removed.
+            ResourceKind::Share | ResourceKind::Tunnel if parts.method != Method::DELETE => {
                 WritesShares::from_request_parts(parts, state).await?.0
             }
             _ => Writes::from_request_parts(parts, state).await?.0,

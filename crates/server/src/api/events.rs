@@ -6,6 +6,7 @@
 
 use super::{
     access::{Answer, Reads},
+    lasting::Permission,
     wire::{
         event::{event, greeting, heartbeat, last_event_id, reset},
         query::Query,
@@ -34,7 +35,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events queued for one reader, and the time after which a reader that takes none is disconnected.
 const ON_THE_WAY: usize = 64;
 pub(super) const SLOW: Duration = Duration::from_secs(10);
-/// A token that was revoked or has expired is refused when the reader reconnects.
+/// Longer ones would hold connections whose reader is gone.
 pub(super) const LONGEST: Duration = Duration::from_secs(600);
 /// Rows of one read.
 const READ: u32 = 500;
@@ -59,9 +60,13 @@ pub(super) async fn follow(Reads(at): Reads, headers: HeaderMap, query: Query) -
         .ok_or_else(|| ApiError::unavailable("The events can't be read now; try again"))?;
     let span = at.state.store.event_span_of(at.id()).await?;
     let (send, receive) = mpsc::channel(ON_THE_WAY);
+    let permission = Permission::of(&at, &headers);
     let reader = Reader { frontdoor: at.id(), state: at.state, send };
     tokio::spawn(async move {
-        let _ = reader.serve(after, span, live).await;
+        tokio::select! {
+            _ = reader.serve(after, span, live) => {}
+            () = permission.ended() => {}
+        }
         drop(place);
     });
     let body = stream::unfold(receive, async |mut receive: mpsc::Receiver<String>| {

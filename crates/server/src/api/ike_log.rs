@@ -3,6 +3,7 @@
 use super::{
     access::{Answer, Id, ReadsShares},
     events::{HEARTBEAT, LONGEST, SLOW, UNBUFFERED},
+    lasting::Permission,
     refusal::must_be_live,
     tunnels,
     wire::{
@@ -55,11 +56,15 @@ pub(super) async fn read(
     let silent = || ApiError::unavailable("The gateway does not answer: try again later");
     let written = reader.read().await.ok_or_else(silent)?;
     let body = if follows {
-        let place = at.state.follow(&at.frontdoor)?;
+        let (place, permission) = (at.state.follow(&at.frontdoor)?, Permission::of(&at, &headers));
         let (send, receive) = mpsc::channel(ON_THE_WAY);
         let over = at.state.feed.over().clone();
         tokio::spawn(async move {
-            over.run_until_cancelled(reader.follow(written, send)).await;
+            tokio::select! {
+                () = reader.follow(written, send) => {}
+                () = permission.ended() => {}
+                () = over.cancelled() => {}
+            }
             drop(place);
         });
         Body::from_stream(stream::unfold(receive, async |mut receive: mpsc::Receiver<String>| {

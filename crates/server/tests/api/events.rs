@@ -24,7 +24,11 @@ struct Reader {
 
 impl Reader {
     async fn new(app: &TestApp, last: Option<&str>) -> Self {
-        let mut request = Request::get(app.path("events")).header("authorization", format!("Bearer {TOKEN}"));
+        Self::with_token(app, TOKEN, last).await
+    }
+
+    async fn with_token(app: &TestApp, token: &str, last: Option<&str>) -> Self {
+        let mut request = Request::get(app.path("events")).header("authorization", format!("Bearer {token}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -130,6 +134,20 @@ async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
     for reader in &mut readers {
         assert_eq!(reader.event().await.1["id"], ours["id"]);
     }
+}
+
+#[tokio::test]
+async fn the_stream_of_a_revoked_account_ends() {
+    let app = TestApp::new().await;
+    let account = app.account(json!({"organizationId": "default"})).await;
+    let mut reader = Reader::with_token(&app, account["clientSecret"].as_str().unwrap(), None).await;
+    let mut others = Reader::new(&app, None).await;
+    let ours = app.post("ipsec-tunnels", tunnel("ours", 1)).await.body;
+    assert_eq!(reader.event().await.1["id"], ours["id"]);
+    let path = format!("/frontdoor/v2/api-accounts/{}", account["clientId"].as_str().unwrap());
+    assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(reader.block().await, None, "it goes on");
+    assert_eq!(others.event().await.1["id"], ours["id"]);
 }
 
 #[tokio::test]

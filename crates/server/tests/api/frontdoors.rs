@@ -1,7 +1,8 @@
-use crate::harness::{TestApp, tunnel};
+use crate::harness::{TestApp, at, tunnel};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use serde_json::json;
+use wicketgate_model::Status;
 
 #[tokio::test]
 async fn a_frontdoor_is_created_changed_and_deleted() {
@@ -19,6 +20,21 @@ async fn a_frontdoor_is_created_changed_and_deleted() {
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     let gone = app.get(&path).await;
     assert_eq!((gone.status, &gone.body["error"]), (StatusCode::FORBIDDEN, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn what_a_frontdoor_has_can_be_deleted_after_shares_were_switched_off() {
+    let (app, tunnel, site) = TestApp::with_site().await;
+    let share = app.share(&tunnel, &site.z_id, "app-db", 8443).await;
+    let path = format!("/frontdoor/v2/{}", app.frontdoor);
+    assert_eq!(app.patch(&path, json!({"ipsecSharesEnabled": false})).await.status, StatusCode::OK);
+    for (collection, resource) in [("ipsec-shares", &share), ("ipsec-tunnels", &tunnel)] {
+        let change = app.patch(&at(collection, resource), json!({"description": "x"})).await;
+        assert_eq!((change.status, &change.body["error"]), (StatusCode::FORBIDDEN, &json!("not_authorized")));
+        let deleted = app.delete(&at(collection, resource)).await;
+        assert_eq!((deleted.status, &deleted.body["status"]), (StatusCode::ACCEPTED, &json!("DELETING")));
+        app.settle(resource, Status::Deleted).await;
+    }
 }
 
 #[tokio::test]
