@@ -368,6 +368,7 @@ impl From<StoreError> for ApiError {
     fn from(e: StoreError) -> Self {
         match e {
             StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
+            StoreError::ActorRevoked => Self::token_invalid(),
             StoreError::QuotaExceeded { frontdoor, kind, limit, used } => {
                 Self::quota_exceeded(frontdoor, kind, limit, used)
             }

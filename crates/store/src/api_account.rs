@@ -92,23 +92,42 @@ impl Store {
         self.database.cache.get(key.clone(), self.find(LISTING.find(condition), &[&key])).await
     }
 
-    /// From the next request on, its secret and all its tokens are refused.
+    /// From the next request on, its secret and all its tokens are refused, and so are those of the accounts that it
+    /// created, that these created, and so on.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
-        self.write(context, move |write| {
-            async move {
-                let revoke =
-                    "UPDATE api_account SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING *";
-                let account = write.tx.find(revoke, &[&write.context.at, &id]).await?;
-                write.record_account(&account.ok_or(StoreError::Missing)?, Action::Delete).await
-            }
-            .boxed()
-        })
-        .await
+        self.write(context, move |write| write.revoke_api_account(id).boxed()).await
     }
 }
 
+/// The live account and those that go back to it.
+const REVOKE: &str = "WITH RECURSIVE ended (id) AS ( \
+         SELECT id FROM api_account WHERE id = $2 AND revoked_at IS NULL \
+         UNION SELECT a.id FROM api_account a JOIN ended e ON a.created_by = e.id WHERE a.revoked_at IS NULL) \
+     UPDATE api_account SET revoked_at = $1 WHERE id IN (SELECT id FROM ended) RETURNING *";
+
 impl Write {
+    async fn revoke_api_account(&mut self, id: ApiAccountId) -> Result<()> {
+        let mut revoked: Vec<ApiAccountRow> = self.tx.all(REVOKE, &[&self.context.at, &id]).await?;
+        if revoked.is_empty() {
+            return Err(StoreError::Missing);
+        }
+        revoked.sort_by_key(|account| account.id);
+        for account in &revoked {
+            self.record_account(account, Action::Delete).await?;
+        }
+        Ok(())
+    }
+
+    /// An account that was revoked while it creates another one would leave that behind.
+    async fn need_live_creator(&mut self) -> Result<()> {
+        let Ok(creator) = self.context.actor.parse::<ApiAccountId>() else { return Ok(()) };
+        let select = "SELECT id FROM api_account WHERE id = $1 AND revoked_at IS NULL";
+        let live: Option<(ApiAccountId,)> = self.tx.find(select, &[&creator]).await?;
+        live.map(|_| ()).ok_or(StoreError::ActorRevoked)
+    }
+
     async fn create_api_account(&mut self, spec: ApiAccountSpec) -> Result<ApiAccountRow> {
+        self.need_live_creator().await?;
         self.need_room_for(&spec).await?;
         let id = ApiAccountId::new((self.context.fresh)());
         let set = Assignments::of(&spec).and(&[

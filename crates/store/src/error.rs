@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The new row would belong to a Frontdoor that was deleted.
     #[error("the Frontdoor {0} was deleted")]
     NoFrontdoor(FrontdoorId),
+    /// The API account that writes was revoked meanwhile.
+    #[error("the account was revoked")]
+    ActorRevoked,
     /// A live share allows `source_cidr`, which would be outside of its tunnel's network.
     #[error("{source_cidr} of {with} is outside of {peer_cidr}")]
     SourceOutside { with: NamedRow, source_cidr: SourceCidr, peer_cidr: PeerCidr },

@@ -24,6 +24,7 @@ use axum::{
     },
     response::IntoResponse,
 };
+use jiff::Timestamp;
 use wicketgate_model::ApiAccountId;
 use wicketgate_store::{ApiAccountRow, ApiAccountSpec, Reach};
 
@@ -39,6 +40,7 @@ pub(super) async fn create(at: Administers, format: Format, body: Body) -> Answe
     let caller = at.caller;
     let requested = account_request(body.object()?, now())?;
     let organization = organization(&caller, &requested).await?;
+    let expires_at = within_the_creator(&caller, &requested).await?;
     let secret = ClientSecret::generate()?;
     let new = ApiAccountSpec {
         organization,
@@ -46,7 +48,7 @@ pub(super) async fn create(at: Administers, format: Format, body: Body) -> Answe
         scopes: requested.scopes.iter().map(|s| s.as_str().to_owned()).collect(),
         frontdoors: requested.frontdoors,
         secret_sha256: secret.sha256(),
-        expires_at: requested.expires_at,
+        expires_at,
     };
     let row = caller.state.store.create_api_account(&new, &caller.write_context()).await?;
     let location = ApiAccount::path(row.id);
@@ -81,15 +83,38 @@ async fn find(at: &Administers, id: ApiAccountId) -> Result<ApiAccountRow, ApiEr
         .ok_or_else(|| ApiError::not_found(ResourceKind::ApiAccount, id))
 }
 
+/// The new account may no more than its creator, and ends with it at the latest. Returns when it ends.
+async fn within_the_creator(
+    Caller { state, principal }: &Caller,
+    requested: &AccountRequest,
+) -> Result<Option<Timestamp>, ApiError> {
+    for scope in &requested.scopes {
+        principal.need(*scope)?;
+    }
+    let creator = match principal.actor.parse() {
+        Ok(id) => state.store.api_account(id).await?,
+        Err(_) => None,
+    };
+    let latest = creator.and_then(|creator| creator.spec.expires_at);
+    match (requested.expires_at, latest) {
+        (Some(asked), Some(latest)) if asked > latest => Err(fault(
+            "expiresAt",
+            &format!("must not be after {latest}, when the account that creates it ends"),
+        )),
+        (asked, latest) => Ok(asked.or(latest)),
+    }
+}
+
+fn fault(property: &str, rule: &str) -> ApiError {
+    ApiError::faults(vec![PropertyFault {
+        property: property.to_owned(),
+        message: format!("{property} {rule}"),
+    }])
+}
+
 /// The organization of the new account: that of the request, or the caller's, or that of the named Frontdoors, or the
 /// only one there is. All named Frontdoors must belong to it.
 async fn organization(caller: &Caller, requested: &AccountRequest) -> Result<String, ApiError> {
-    let fault = |property: &str, rule: &str| {
-        ApiError::faults(vec![PropertyFault {
-            property: property.to_owned(),
-            message: format!("{property} {rule}"),
-        }])
-    };
     if let Some(organization) = &requested.organization {
         caller.principal.need_organization(organization)?;
     }

@@ -49,7 +49,7 @@ async fn an_account_has_access_until_it_is_revoked() {
 #[tokio::test]
 async fn the_audit_record_names_the_account_and_its_creator() {
     let app = TestApp::new().await;
-    let admin = app.account(json!({"scopes": ["frontdoor.admin"]})).await;
+    let admin = app.account(json!({"scopes": ["frontdoor.admin", "frontdoor.read"]})).await;
     let body = json!({"name": "a", "scopes": ["frontdoor.read"]});
     let made = app.call_as(secret(&admin), Method::POST, ACCOUNTS, Some(body)).await.body;
     assert_eq!(made["createdBy"], admin["clientId"]);
@@ -117,7 +117,9 @@ async fn faults_are_reported() {
 async fn an_admin_manages_the_accounts_of_its_organization() {
     let app = TestApp::new().await;
     let other = other_frontdoor(&app).await;
-    let here = app.account(json!({"organizationId": "default", "scopes": ["frontdoor.admin"]})).await;
+    let here = app
+        .account(json!({"organizationId": "default", "scopes": ["frontdoor.admin", "frontdoor.read"]}))
+        .await;
     let there = app.account(json!({"frontdoorIds": [other], "scopes": ["frontdoor.admin"]})).await;
     assert_eq!(there["organizationId"], "other");
 
@@ -141,4 +143,32 @@ async fn an_admin_manages_the_accounts_of_its_organization() {
     let own = json!({"name": "a", "scopes": ["frontdoor.read"], "organizationId": "default"});
     let made = app.call_as(secret(&here), Method::POST, ACCOUNTS, Some(own)).await;
     assert_eq!((made.status, &made.body["organizationId"]), (StatusCode::CREATED, &json!("default")));
+}
+
+#[tokio::test]
+async fn an_account_gives_no_more_than_it_has_and_ends_what_it_gave() {
+    let app = TestApp::new().await;
+    let end = "2100-01-01T00:00:00Z";
+    let scopes = json!(["frontdoor.admin", "frontdoor.read"]);
+    let first = app.account(json!({"scopes": scopes, "organizationId": "default", "expiresAt": end})).await;
+    let create = async |by: &Value, changes: Value| {
+        let body = crate::harness::with(json!({"name": "a", "scopes": scopes}), changes);
+        app.call_as(secret(by), Method::POST, ACCOUNTS, Some(body)).await
+    };
+    let mut shown = Vec::new();
+    for beyond in [json!({"scopes": ["frontdoor.write"]}), json!({"expiresAt": "2100-01-01T00:00:01Z"})] {
+        shown.push(app.shown(&create(&first, beyond).await));
+    }
+    assert_json_snapshot!("beyond_the_creator", shown);
+    let second = create(&first, json!({})).await.body;
+    assert_eq!(second["expiresAt"], end);
+    let third = create(&second, json!({"expiresAt": "2099-01-01T00:00:00Z"})).await.body;
+    let other = app.account(json!({"scopes": ["frontdoor.read"]})).await;
+    assert_eq!(app.delete(&path(&first)).await.status, StatusCode::NO_CONTENT);
+    for ended in [&first, &second, &third] {
+        assert_eq!(app.get_as(secret(ended), "ipsec-tunnels").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(app.get_as(secret(&other), "ipsec-tunnels").await.status, StatusCode::OK);
+    let records = app.get("executions?resourceType=api-account&action=DELETE").await.body;
+    assert_eq!(records["totalElements"], 3, "each end is recorded: {records}");
 }
