@@ -29,6 +29,7 @@ use wicketgate_server::{
     ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
     auth::oidc::ProviderConfig,
 };
+use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
     descriptor_budget::DescriptorBudget,
     log::LogFilter,
@@ -146,6 +147,7 @@ pub(crate) const RELOADED: &[&str] = &["log"];
 pub(crate) struct Checked {
     tls: Option<ApiTls>,
     database: Option<SecretString>,
+    secret_keys: SecretKeyFile,
     pools: LoadBalancerPools,
     provider: Option<ProviderConfig>,
 }
@@ -157,7 +159,7 @@ impl Up {
         reload: impl FnMut() -> Option<Box<Self>>,
     ) -> anyhow::Result<()> {
         self.log.apply();
-        let Checked { tls, database, pools, provider } = self.check()?;
+        let Checked { tls, database, secret_keys, pools, provider } = self.check()?;
         Backend::preflight(self.ipsec)?;
         // Before the listeners: a second start names the directory, and not a port that the first one has.
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
@@ -172,12 +174,12 @@ impl Up {
             public_address: self.public_address,
         })
         .await?;
-
         let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
             connections: usize::try_from(DescriptorBudget::find().api)?,
             database: database.clone(),
+            secret_keys,
             tls,
             admin_listener,
             provider,
@@ -214,7 +216,6 @@ impl Up {
             drain: Duration::from_secs(self.drain.into()),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
-
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
@@ -229,6 +230,7 @@ impl Up {
         Ok(Checked {
             tls: self.tls()?,
             database: self.database.url()?,
+            secret_keys: self.database.secret_keys(&self.data_dir)?,
             pools: self.pools()?,
             provider: self.oidc.provider()?,
         })
