@@ -52,7 +52,6 @@ pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Store;
 
     #[tokio::test]
     async fn a_surplus_of_before_is_deleted_in_steps() {
