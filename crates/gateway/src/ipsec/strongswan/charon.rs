@@ -72,7 +72,7 @@ impl CharonHome {
     pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
         let Some((pid, process)) = self.process()? else { return Ok(None) };
         let charon = Charon { pid, process, child: None, run: self.open_run()? };
-        if self.has_conf() && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
+        if has_conf(&self.dir, &self.conf) && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
             return Ok(Some(charon));
         }
         charon.stop().await;
@@ -83,7 +83,8 @@ impl CharonHome {
     pub(super) async fn start(&self) -> Result<Charon, NetworkError> {
         // The file that leads to it is replaced soon, or its namespace is another one now.
         end(&self.dir, Some(&self.namespace)).await?;
-        self.prepare().map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
+        prepare(&self.dir, &self.conf, self.cell)
+            .map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
         let (dir, cell, run_fd) = (self.dir.clone(), self.cell, self.open_run()?);
         let (process, child) =
             self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir, cell)).await?;
@@ -135,30 +136,6 @@ impl CharonHome {
         rustix::fs::open(run(&self.dir), flags, Mode::empty())
             .map_err(|e| NetworkError::io("open the IKE daemon's directory")(e.into()))
     }
-
-    /// Whether the charon that runs here was started with the desired configuration.
-    fn has_conf(&self) -> bool {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(run(&self.dir).join("strongswan.conf"), flags, Mode::empty());
-        let Ok(file) = opened.map(std::fs::File::from) else { return false };
-        let (mut has, most) = (String::new(), u64::try_from(self.conf.len()).unwrap_or(u64::MAX) + 1);
-        let is_file = file.metadata().is_ok_and(|m| m.is_file());
-        is_file && file.take(most).read_to_string(&mut has).is_ok() && has == self.conf
-    }
-
-    /// A stale pid file prevents a start, and a stale socket looks like a listening one. Nothing is written through what a
-    /// charon of before has left.
-    fn prepare(&self) -> io::Result<()> {
-        let run = run(&self.dir);
-        if_exists(std::fs::remove_dir_all(&run))?;
-        if_exists(std::fs::remove_file(self.dir.join("pid")))?;
-        private_dir(&run)?;
-        private_dir(&self.dir.join("root"))?;
-        let conf = run.join("strongswan.conf");
-        create(&conf)?.write_all(self.conf.as_bytes())?;
-        self.cell.own(&conf)?;
-        self.cell.own(&run)
-    }
 }
 
 impl Charon {
@@ -197,6 +174,30 @@ impl Charon {
             tracing::warn!(%error, "could not wait for an IKE daemon that ended");
         }
     }
+}
+
+/// Whether the charon that runs here was started with this configuration.
+fn has_conf(dir: &Path, conf: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(run(dir).join("strongswan.conf"), flags, Mode::empty());
+    let Ok(file) = opened.map(std::fs::File::from) else { return false };
+    let (mut has, most) = (String::new(), u64::try_from(conf.len()).unwrap_or(u64::MAX).saturating_add(1));
+    let is_file = file.metadata().is_ok_and(|m| m.is_file());
+    is_file && file.take(most).read_to_string(&mut has).is_ok() && has == conf
+}
+
+/// Makes the directories of a charon with its configuration. A stale pid file prevents a start, and a stale socket looks like a
+/// listening one. Nothing is written through what a charon of before has left.
+fn prepare(dir: &Path, conf: &str, cell: Cell) -> io::Result<()> {
+    let (run, root) = (run(dir), dir.join("root"));
+    if_exists(std::fs::remove_dir_all(&run))?;
+    if_exists(std::fs::remove_file(dir.join("pid")))?;
+    private_dir(&run)?;
+    private_dir(&root)?;
+    let file = run.join("strongswan.conf");
+    create(&file)?.write_all(conf.as_bytes())?;
+    cell.own(&file)?;
+    cell.own(&run)
 }
 
 /// Ends every charon whose `/run` is this daemon's directory, in any namespace, and every one in `namespace`, with any
@@ -294,6 +295,35 @@ fn create(path: &Path) -> io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipsec::strongswan::confinement::Confinement;
+    use wicketgate_model::EspMode;
+
+    #[test]
+    fn what_a_daemon_left_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cell = Confinement::find(EspMode::Kernel, 0, dir.path()).of_slot(0);
+        let (victim, conf) = (dir.path().join("victim"), run(dir.path()).join("strongswan.conf"));
+        std::fs::write(&victim, "conf").unwrap();
+        private_dir(&run(dir.path())).unwrap();
+        std::os::unix::fs::symlink(&victim, &conf).unwrap();
+        assert!(!has_conf(dir.path(), "conf"));
+        prepare(dir.path(), "own", cell).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "conf");
+        assert!(has_conf(dir.path(), "own") && !has_conf(dir.path(), "ow") && !has_conf(dir.path(), "owns"));
+        // A pipe without a writer is not waited for.
+        std::fs::remove_file(&conf).unwrap();
+        let status = Command::new("mkfifo").arg(&conf).status().unwrap();
+        assert!(status.success() && !has_conf(dir.path(), "own"));
+        // Nor is the directory itself followed.
+        std::fs::remove_dir_all(run(dir.path())).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("kept"), "").unwrap();
+        std::os::unix::fs::symlink(other.path(), run(dir.path())).unwrap();
+        assert!(
+            prepare(dir.path(), "own", cell).is_err() || run(dir.path()).symlink_metadata().unwrap().is_dir()
+        );
+        assert!(other.path().join("kept").exists());
+    }
 
     #[test]
     fn a_program_is_recognised_after_its_file_was_replaced() {

@@ -90,8 +90,7 @@ impl Confinement {
 impl Cell {
     /// Gives the daemon the files of its directory.
     pub(super) fn own(self, path: &Path) -> io::Result<()> {
-        let user = self.user.unwrap_or(0);
-        lchown(path, Some(user), Some(user))
+        self.user.map_or(Ok(()), |user| lchown(path, Some(user), Some(user)))
     }
 
     /// Confines this thread, which only starts the daemon: `dir` has an empty directory `root`, and `run` becomes `/run`.
