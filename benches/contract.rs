@@ -36,7 +36,9 @@ use wicketgate_model::{
     PreSharedKey, QuotaKind, QuotaSetting, Quotas, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
 use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
-use wicketgate_store::{EnrolAttempt, NewEnrollment, ShareSpec, Store, TunnelSpec, WriteContext};
+use wicketgate_store::{
+    EnrolAttempt, NewEnrollment, SecretKeyFile, ShareSpec, Store, TunnelSpec, WriteContext,
+};
 
 /// The size of the database.
 const TUNNELS: u32 = 1000;
@@ -99,6 +101,7 @@ async fn serve(home: &Path) -> Result<()> {
     let config = ServerConfig {
         data_dir: home.to_owned(),
         database: None,
+        secret_keys: SecretKeyFile::created_at(home.join("secret-key")),
         listener,
         connections: 512,
         tls: None,
@@ -247,7 +250,8 @@ async fn measure(home: &Path) -> Result<()> {
 
 /// Writes the initial rows, as the API would.
 async fn fill(home: &Path) -> Result<Stock> {
-    let store = Store::open(&home.join("wicketgate.db").display().to_string()).await?;
+    let keys = SecretKeyFile::created_at(home.join("secret-key"));
+    let store = Store::open(&home.join("wicketgate.db").display().to_string(), &keys).await?;
     let act = WriteContext {
         quotas: Arc::new(quotas()?),
         ..WriteContext::new("bench", Timestamp::now(), Uuid::now_v7)

@@ -17,6 +17,7 @@ mod checks;
 mod clocks;
 mod command_line;
 mod completions;
+mod confinement;
 mod console;
 mod crash;
 mod crash_ipsec;

@@ -180,7 +180,12 @@ mod tests {
     #[tokio::test]
     async fn readers_are_limited_per_frontdoor_per_organization_and_in_total() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
+        let store = Store::open(
+            &dir.path().join("db").display().to_string(),
+            &wicketgate_store::SecretKeyFile::created_at(dir.path().join("secret-key")),
+        )
+        .await
+        .unwrap();
         let feed = EventFeed::new(store, CancellationToken::new());
         let most = QuotaKind::EventStreams.default_limit();
         let enter = |n, organization| feed.enter(FrontdoorId::new(Uuid::from_u128(n)), organization, most);

@@ -1,4 +1,4 @@
-//! Removes rows that are past their retention time, and ends the records of lost actions.
+//! Removes rows that are past their retention time and keys that are not valid any more, and ends the records of lost actions.
 
 use std::time::Duration;
 
@@ -37,6 +37,23 @@ impl BackgroundTask for LostActions {
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
         self.0.end_lost_actions(now).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Erases tunnels' previous keys whose grace has ended.
+#[derive(Debug)]
+pub(crate) struct ExpiredKeys(pub(crate) Store);
+
+impl BackgroundTask for ExpiredKeys {
+    const NAME: &'static str = "expired-keys";
+    /// The gateway accepts none of them any more: this only shortens the time for which they can be disclosed.
+    const PERIOD: Duration = Duration::from_secs(60);
+    /// One statement; after a rotation of all keys, some hundred transactions.
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        self.0.erase_expired_keys(now).await?;
         Ok(Outcome::Done)
     }
 }

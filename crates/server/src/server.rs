@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::{LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, Store};
+use wicketgate_store::{DatabaseLock, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
-    retention::{LostActions, Retention},
+    retention::{ExpiredKeys, LostActions, Retention},
     serve::{
         Http,
         tls::{ApiTls, TlsReload},
@@ -56,6 +56,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// A PostgreSQL database; `None` is a SQLite file in the data directory.
     pub database: Option<SecretString>,
+    /// What seals the secrets in the database.
+    pub secret_keys: SecretKeyFile,
     /// Where the REST API answers.
     pub listener: TcpListener,
     /// Connections to it at one time.
@@ -115,10 +117,9 @@ impl Server {
             Some(provider) => Some(Arc::new(Provider::connect(provider).await?)),
             None => None,
         };
-        let (store, lock) = match &config.database {
-            Some(url) => Store::open_alone(url.expose_secret()).await?,
-            None => Store::open_alone(&config.data_dir.join(Self::SQLITE).display().to_string()).await?,
-        };
+        let sqlite = || config.data_dir.join(Self::SQLITE).display().to_string();
+        let place = config.database.as_ref().map_or_else(sqlite, |url| url.expose_secret().to_owned());
+        let (store, lock) = Store::open_alone(&place, &config.secret_keys).await?;
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
@@ -213,6 +214,7 @@ impl Prepared {
         server.run_in_background(reconciler);
         server.run_in_background(Retention(server.store.clone()));
         server.run_in_background(LostActions(server.store.clone()));
+        server.run_in_background(ExpiredKeys(server.store.clone()));
         server.tasks.spawn({
             let state = state.clone();
             async move { essential("feeds events to their readers", state.run_event_feed()).await }

@@ -232,7 +232,12 @@ mod tests {
 
     /// With one gateway, and the metrics of `registry`.
     async fn scrape(dir: &TempDir, mut registry: Registry) -> Scrape {
-        let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+        let store = Store::open(
+            dir.path().join("test.db").to_str().unwrap(),
+            &wicketgate_store::SecretKeyFile::created_at(dir.path().join("secret-key")),
+        )
+        .await
+        .unwrap();
         ensure_first_frontdoor(&store).await.unwrap();
         let metrics = ServerMetrics::new(&mut registry);
         let (send, _gateway) = mpsc::channel(1);

@@ -5,14 +5,13 @@
 
 use crate::{
     Column, ColumnType, ListRequest, Page, Result, Store,
-    field::{get, shown},
+    field::{Found, get, shown},
     list::Listing,
     row::{FromRow, specs},
     statement::Assignments,
     transaction::Transaction,
 };
 use jiff::Timestamp;
-use sqlx::any::AnyRow;
 use std::net::Ipv4Addr;
 use wicketgate_model::{
     Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, GatewayId, Peer, TunnelId,
@@ -64,7 +63,7 @@ impl From<&Connection> for ConnectionColumns {
 }
 
 impl FromRow for ConnectionChange {
-    fn from_row(row: &AnyRow) -> Result<Self> {
+    fn from_row(row: &Found<'_>) -> Result<Self> {
         let is = ConnectionColumns::from_row(row)?;
         let peer = is.peer_address.zip(is.peer_port);
         Ok(Self {

@@ -4,8 +4,14 @@
 //! database: it contains pre-shared keys.
 
 use crate::{
-    Result, StoreError, cache::Cache, connections::Connections, database_lock::is_postgres,
-    disk_room::DiskRoom, transaction::Transaction, write_health::WriteHealth,
+    Result, SecretKeys, StoreError,
+    cache::Cache,
+    connections::Connections,
+    database_lock::is_postgres,
+    disk_room::DiskRoom,
+    erasure::{self, Erasure},
+    transaction::Transaction,
+    write_health::WriteHealth,
 };
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlStr,
@@ -43,6 +49,9 @@ pub(crate) struct Database {
     disk: Option<DiskRoom>,
     /// Events were committed.
     pub(crate) events_committed: Arc<Notify>,
+    /// What seals and opens secrets: nothing until the database is migrated.
+    pub(crate) keys: Arc<SecretKeys>,
+    pub(crate) erasure: Erasure,
     begin: &'static str,
     begin_snapshot: &'static str,
     /// Rows that are read to be changed must be locked. SQLite locks everything when a write begins.
@@ -67,6 +76,8 @@ impl Database {
             cache: Arc::new(Cache::new(false)),
             disk: None,
             events_committed: Arc::default(),
+            keys: Arc::default(),
+            erasure: Erasure::not_needed(),
             begin: "BEGIN",
             begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             locks_rows: true,
@@ -91,8 +102,9 @@ impl Database {
                     Box::pin(async move {
                         // A 202 promises a durable row: every commit is synced to the disk.
                         for pragma in [
-                            // Milliseconds: less than a statement's bound, which would not say what was waited for.
-                            "PRAGMA busy_timeout = 3500",
+                            erasure::BUSY,
+                            // What is deleted or replaced is overwritten, and not only marked as free.
+                            "PRAGMA secure_delete = ON",
                             // KiB of pages, of each connection; the system keeps the file in memory anyway.
                             "PRAGMA cache_size = -512",
                             "PRAGMA journal_mode = WAL",
@@ -111,13 +123,16 @@ impl Database {
         // Connected by the first read, after the migrations: a connection that knows the old schema reads rows with new
         // columns wrongly.
         let readers = options(SQLITE_READERS).connect_lazy(url.as_str()).map_err(failed)?;
+        let writers = Connections::to_file(writers);
         Ok(Self {
             readers: Connections::to_file(readers),
-            writers: Connections::to_file(writers),
+            erasure: Erasure::start(writers.clone()),
+            writers,
             write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(true)),
             disk: path.parent().map(DiskRoom::in_directory),
             events_committed: Arc::default(),
+            keys: Arc::default(),
             begin: "BEGIN IMMEDIATE",
             begin_snapshot: "BEGIN",
             locks_rows: false,
@@ -145,7 +160,7 @@ impl Database {
     }
 
     pub(crate) async fn begin(&self) -> Result<Transaction> {
-        let begun = Transaction::begin(&self.writers, self.begin, self.write_health.clone()).await?;
+        let begun = self.transaction(&self.writers, self.begin, self.write_health.clone()).await?;
         self.cache.resume();
         Ok(begun)
     }
@@ -162,7 +177,33 @@ impl Database {
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.
     pub(crate) async fn snapshot(&self) -> Result<Transaction> {
-        Transaction::begin(&self.readers, self.begin_snapshot, WriteHealth::default()).await
+        self.transaction(&self.readers, self.begin_snapshot, WriteHealth::default()).await
+    }
+
+    async fn transaction(
+        &self,
+        pool: &Connections,
+        begin: &'static str,
+        health: WriteHealth,
+    ) -> Result<Transaction> {
+        Transaction::begin(pool, begin, health, Arc::clone(&self.keys)).await
+    }
+
+    /// Writes again all that is there, so that the files contain nothing else.
+    pub(crate) async fn rewrite(&self) -> Result<()> {
+        let mut connection = self.writers.acquire().await?;
+        if self.locks_rows {
+            for statement in
+                ["VACUUM FULL clear_tunnel_key", "VACUUM FULL ipsec_tunnel", "VACUUM FULL idempotency"]
+            {
+                connection.execute(statement).await?;
+            }
+            return Ok(());
+        }
+        connection.execute("VACUUM").await?;
+        drop(connection);
+        self.erasure.request();
+        Ok(())
     }
 
     pub(crate) async fn ping(&self) -> Result<()> {
@@ -228,7 +269,7 @@ fn keep_private(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Store;
+    use crate::{SecretKeyFile, Store};
 
     #[test]
     fn migrations_are_numbered_consecutively() {
@@ -240,14 +281,15 @@ mod tests {
     async fn the_database_of_a_newer_version_is_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("wicketgate.db").display().to_string();
-        let store = Store::open(&file).await.unwrap();
+        let keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
+        let store = Store::open(&file, &keys).await.unwrap();
         let mut tx = store.database.begin().await.unwrap();
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                      VALUES (9999, 'later', TRUE, x'00', 0)";
         sqlx::query(later).execute(tx.db()).await.unwrap();
         tx.commit().await.unwrap();
         store.close().await;
-        let error = Store::open(&file).await.err().map(|e| e.to_string()).unwrap();
+        let error = Store::open(&file, &keys).await.err().map(|e| e.to_string()).unwrap();
         assert!(error.contains("newer version of this program (schema 9999)"), "{error}");
     }
 
@@ -260,7 +302,11 @@ mod tests {
             "postgres://127.0.0.1:1/wicketgate?user=u&password=geheim",
             "postgres://u:geheim@127.0.0.1:x/wicketgate?sslmode=geheim",
         ] {
-            let error = Store::open(url).await.err().map(|e| format!("{e} {e:?}")).unwrap();
+            let error = Store::open(url, &SecretKeyFile::existing("/nonexistent"))
+                .await
+                .err()
+                .map(|e| format!("{e} {e:?}"))
+                .unwrap();
             assert!(error.contains("127.0.0.1"), "{error}");
             assert!(!error.contains("geheim"), "{error}");
         }

@@ -14,6 +14,8 @@ pub(crate) struct Deferred {
     pub(crate) counts: ShareCounts,
     /// A row that is cached was changed.
     pub(crate) forgets: bool,
+    /// A secret was replaced or deleted.
+    pub(crate) erases: bool,
 }
 
 impl Deferred {
@@ -21,6 +23,7 @@ impl Deferred {
         self.events.extend(other.events);
         self.counts.extend(other.counts);
         self.forgets |= other.forgets;
+        self.erases |= other.erases;
     }
 
     pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<()> {

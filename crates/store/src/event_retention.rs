@@ -52,12 +52,11 @@ pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Store;
 
     #[tokio::test]
     async fn a_surplus_of_before_is_deleted_in_steps() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let store = crate::store::fresh(dir.path()).await;
         let mut tx = store.database.begin().await.unwrap();
         let frontdoor = FrontdoorId::new(uuid::Uuid::nil());
         let add = "WITH RECURSIVE n(i) AS (SELECT $2 + 1 UNION ALL SELECT i + 1 FROM n WHERE i < $3) \

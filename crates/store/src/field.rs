@@ -1,6 +1,6 @@
 //! Values of the domain, as columns store them: text or a 64-bit integer, and NULL for `None`.
 
-use crate::{Result, StoreError};
+use crate::{Result, SecretKeys, StoreError};
 use hex::FromHex;
 use jiff::Timestamp;
 use sqlx::{
@@ -18,8 +18,8 @@ use wicketgate_model::{
     AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
     Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FailureReason, FrontdoorId,
     GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort,
-    LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, PreSharedKey,
-    ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, ProbeInterval,
+    ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -68,9 +68,15 @@ impl Argument for Option<&str> {
     }
 }
 
+/// A row that a statement returned, and the keys that open its sealed values.
+pub(crate) struct Found<'r> {
+    pub(crate) row: &'r AnyRow,
+    pub(crate) keys: &'r SecretKeys,
+}
+
 /// The value of a column, by its name or its position.
-pub(crate) fn get<T: Field>(row: &AnyRow, column: impl ColumnIndex<AnyRow> + Display) -> Result<T> {
-    let stored = row.try_get(&column)?;
+pub(crate) fn get<T: Field>(found: &Found<'_>, column: impl ColumnIndex<AnyRow> + Display) -> Result<T> {
+    let stored = found.row.try_get(&column)?;
     T::load(stored).ok_or_else(|| StoreError::Corrupt { column: column.to_string() })
 }
 
@@ -163,7 +169,6 @@ fields! {
     bool: i64, |is| Ok((*is).into()), |n| Some(n != 0);
     Timestamp: i64, |at| Ok(at.as_microsecond()), |n| Timestamp::from_microsecond(n).ok();
     Generation: i64, |n| n.get().store(), |n| u64::load(n).map(Generation::new);
-    PreSharedKey: String, |key| Ok(key.expose().to_owned()), |text| text.parse().ok();
     [u8; 32]: String, |bytes| Ok(hex::encode(bytes)), |text| FromHex::from_hex(text).ok();
     // Words, separated by spaces.
     Vec<String>: String, |words| Ok(words.join(" ")), |text| Some(text.split(' ').map(str::to_owned).collect());

@@ -4,14 +4,8 @@
 //! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, the
 //! mark shows that the write was made.
 
-use crate::{
-    Claim, Result, Store, StoreError,
-    field::get,
-    row::{FromRow, rows},
-    transaction::Transaction,
-};
+use crate::{Claim, Result, Store, StoreError, row::rows, transaction::Transaction};
 use jiff::Timestamp;
-use sqlx::any::AnyRow;
 use std::time::Duration;
 use tokio::time::timeout;
 use wicketgate_model::ExecutionId;
@@ -23,14 +17,12 @@ const LEFT: i64 = 60 * 1_000_000;
 /// A request whose key is not claimed until then has changed nothing.
 const CLAIMED_WITHIN: Duration = Duration::from_millis(4500);
 
-rows! {
-    /// The answer to a request. It has no body if that held a secret, which is not kept.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct KeptAnswer {
-        pub status: u16,
-        pub headers: Vec<(String, String)>,
-        pub body: Option<String>,
-    }
+/// The answer to a request. It has no body if that held a secret, which is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<String>,
 }
 
 /// The state of a key.
@@ -58,18 +50,21 @@ impl Store {
         let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
                       OR (claimed_at < $4 AND process IS NULL AND status IS NULL))";
         let Claim { principal, key, fingerprint, token } = claim;
+        let tag = tx.keys().tag(fingerprint)?;
         let (at, expired) = (now.as_microsecond(), now.as_microsecond() - KEPT);
         tx.execute(forget, &[principal, key, &expired, &(at - LEFT)]).await?;
         let insert = "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
                       VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING";
-        let fresh = tx.execute(insert, &[principal, key, fingerprint, token, &at]).await?;
+        let fresh = tx.execute(insert, &[principal, key, &tag, token, &at]).await?;
         let select = "SELECT * FROM idempotency WHERE principal = $1 AND key = $2";
-        let found: AnyRow = tx.one(select, &[principal, key]).await?;
+        let found: Known = tx.one(select, &[principal, key]).await?;
+        let is_same = tx.keys().is_tag(&found.fingerprint, fingerprint);
         tx.commit().await?;
-        if fresh > 0 {
-            return Ok(Claimed::Fresh);
-        }
-        known(&found, claim, now)
+        Ok(match fresh {
+            0 if is_same => found.claimed(now),
+            0 => Claimed::Other,
+            _ => Claimed::Fresh,
+        })
     }
 
     pub async fn keep_answer(&self, claim: &Claim, answer: &KeptAnswer) -> Result<()> {
@@ -92,18 +87,31 @@ impl Store {
     }
 }
 
-fn known(row: &AnyRow, claim: &Claim, now: Timestamp) -> Result<Claimed> {
-    if get::<String>(row, "fingerprint")? != claim.fingerprint {
-        return Ok(Claimed::Other);
+rows! {
+    struct Known {
+        /// A tag: a request may contain a key, which a plain hash would let be tried.
+        fingerprint: String,
+        claimed_at: i64,
+        process: Option<ExecutionId>,
+        status: Option<u16>,
+        headers: Option<Vec<(String, String)>>,
+        body: Option<String>,
     }
-    if get::<Option<u16>>(row, "status")?.is_some() {
-        return KeptAnswer::from_row(row).map(Claimed::Answered);
+}
+
+impl Known {
+    /// For the same request.
+    fn claimed(self, now: Timestamp) -> Claimed {
+        if let Some(status) = self.status {
+            let headers = self.headers.unwrap_or_default();
+            return Claimed::Answered(KeptAnswer { status, headers, body: self.body });
+        }
+        let is_left = self.claimed_at < now.as_microsecond() - LEFT;
+        match self.process {
+            Some(process) if is_left => Claimed::Lost(process),
+            _ => Claimed::Running,
+        }
     }
-    let is_left = get::<i64>(row, "claimed_at")? < now.as_microsecond() - LEFT;
-    Ok(match get(row, "process")? {
-        Some(process) if is_left => Claimed::Lost(process),
-        _ => Claimed::Running,
-    })
 }
 
 /// Deletes keys that are too old.

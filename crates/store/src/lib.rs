@@ -2,7 +2,7 @@
 //!
 //! Invariants: a write and the record of its execution are one transaction; unique indexes are the arbiter of names,
 //! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
-//! from the caller, in a [`WriteContext`].
+//! from the caller, in a [`WriteContext`]. Secrets are sealed before they are bound, and opened when a row is read.
 
 mod action;
 mod agent;
@@ -24,6 +24,7 @@ mod deferred;
 mod disk_room;
 mod enrollment;
 mod environment;
+mod erasure;
 mod error;
 mod event;
 mod event_retention;
@@ -45,6 +46,9 @@ mod provisioned;
 mod quota;
 mod reconcile;
 mod row;
+mod sealing;
+mod secret_key_file;
+mod secret_keys;
 mod share;
 mod share_count;
 mod statement;
@@ -53,6 +57,7 @@ mod traffic;
 mod transaction;
 mod tunnel;
 mod tunnel_endpoint;
+mod tunnel_keys;
 mod unique;
 mod write;
 mod write_context;
@@ -88,6 +93,8 @@ pub use page::{Page, PageRequest};
 pub use previous_keys::PreviousKeys;
 pub use quota::QuotaUse;
 pub use reconcile::{Change, Resource, Revision, StatusUpdate};
+pub use secret_key_file::SecretKeyFile;
+pub use secret_keys::{InvalidSecretKeys, SecretKeys};
 pub use share::{ShareRow, ShareSpec};
 pub use store::Store;
 pub use traffic::{Sample, TrafficScope};

@@ -6,7 +6,11 @@
 mod listing;
 mod sql;
 
-use crate::{Page, Result, Store, StoreError, row::FromRow, store::READ};
+use crate::{
+    Page, Result, SecretKeys, Store, StoreError,
+    row::{FromRow, opened},
+    store::READ,
+};
 use listing::{Offset, Restriction};
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
@@ -36,7 +40,7 @@ impl Store {
             })
         });
         if let Some((rows, total)) = near_start.await? {
-            return page(&rows, total);
+            return page(&rows, total, &self.database.keys);
         }
         timeout_at(until, self.near_end(listing, scope, request)).await.map_err(|_| StoreError::RolledBack)?
     }
@@ -59,7 +63,7 @@ impl Store {
         };
         tx.commit().await?;
         rows.reverse();
-        page(&rows, total)
+        page(&rows, total, &self.database.keys)
     }
 }
 
@@ -67,8 +71,8 @@ async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> R
     Ok(count.fetch_one(db).await?.try_get(0)?)
 }
 
-fn page<T: FromRow>(rows: &[AnyRow], total: i64) -> Result<Page<T>> {
-    let rows = rows.iter().map(T::from_row).collect::<Result<_>>()?;
+fn page<T: FromRow>(rows: &[AnyRow], total: i64, keys: &SecretKeys) -> Result<Page<T>> {
+    let rows = rows.iter().map(|row| opened(row, keys)).collect::<Result<_>>()?;
     Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
 }
 

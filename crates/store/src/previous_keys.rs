@@ -1,8 +1,11 @@
 //! The previous keys of a tunnel that are still valid, each until its own time.
 
-use crate::field::fields;
 use jiff::Timestamp;
 use wicketgate_model::PreSharedKey;
+use zeroize::Zeroizing;
+
+/// Bytes: a 64-bit number, a space, the longest key and the end of the line.
+const LONGEST_LINE: usize = 20 + 1 + 128 + 1;
 
 /// The newest first; none of them is the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,16 +34,30 @@ impl PreviousKeys {
         Self(all.filter(|(key, until)| *until > now && key != new).take(Self::MOST).collect())
     }
 
-    fn text(&self) -> String {
-        let lines: Vec<_> = self
-            .0
-            .iter()
-            .map(|(key, until)| format!("{} {}", until.as_microsecond(), key.expose()))
-            .collect();
-        lines.join("\n")
+    /// Those that are valid at `now`.
+    pub(crate) fn left(&self, now: Timestamp) -> Self {
+        Self(self.valid(now).cloned().collect())
     }
 
-    fn read(text: &str) -> Option<Self> {
+    /// When the first of them becomes invalid.
+    pub(crate) fn until(&self) -> Option<Timestamp> {
+        self.0.iter().map(|(_, until)| *until).min()
+    }
+
+    /// A line for each key: the time until which it is valid, in microseconds, and the key.
+    pub(crate) fn text(&self) -> Zeroizing<String> {
+        // It never grows, so that nothing of it is left elsewhere.
+        let mut text = Zeroizing::new(String::with_capacity(LONGEST_LINE * self.0.len()));
+        for (key, until) in &self.0 {
+            let separator = if text.is_empty() { "" } else { "\n" };
+            for part in [separator, &until.as_microsecond().to_string(), " ", key.expose()] {
+                text.push_str(part);
+            }
+        }
+        text
+    }
+
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let one = |line: &str| {
             let (until, key) = line.split_once(' ')?;
             Some((key.parse().ok()?, Timestamp::from_microsecond(until.parse().ok()?).ok()?))
@@ -48,9 +65,6 @@ impl PreviousKeys {
         text.lines().map(one).collect::<Option<_>>().map(Self)
     }
 }
-
-// A line for each key: the time until which it is valid, in microseconds, and the key.
-fields! { PreviousKeys: String, |keys| Ok(keys.text()), |text| Self::read(&text); }
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +96,12 @@ mod tests {
             [(key(2), at(300)), (key(1), at(200))]
         );
         assert_eq!(keys.rotated(&key(2), &key(3), at(60), at(60)), PreviousKeys::default());
+        let all = keys.rotated(&key(2), &key(3), at(120), at(60));
+        assert_eq!((all.until(), PreviousKeys::default().until()), (Some(at(100)), None));
+        assert_eq!(all.left(at(110)).0, [(key(2), at(120)), (key(1), at(120))]);
+        let longest: PreSharedKey = "k".repeat(128).parse().unwrap();
+        let full = PreviousKeys(vec![(longest, Timestamp::MAX); PreviousKeys::MOST]).text();
+        assert!(full.len() <= LONGEST_LINE * PreviousKeys::MOST);
         assert_eq!(PreviousKeys::read("").unwrap(), PreviousKeys::default());
         assert_eq!(PreviousKeys::read("12"), None);
     }

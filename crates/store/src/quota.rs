@@ -7,12 +7,12 @@ use crate::{
     Result, Store, StoreError,
     bulk::parts,
     enrollment::TRIES,
-    field::{Argument, get},
+    field::{Argument, Found, get},
     row::FromRow,
     write::Write,
 };
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, any::AnyRow};
+use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
 use wicketgate_model::{FrontdoorId, QuotaKind, QuotaLimit, Quotas};
 
@@ -76,7 +76,7 @@ struct Used {
 }
 
 impl FromRow for Used {
-    fn from_row(row: &AnyRow) -> Result<Self> {
+    fn from_row(row: &Found<'_>) -> Result<Self> {
         let count = |(kind, column)| Ok((kind, get(row, column)?));
         let used = QuotaKind::of_frontdoor().zip(1_usize..).map(count).collect::<Result<_>>()?;
         Ok(Self { frontdoor: get(row, 0)?, used })
@@ -156,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn what_takes_no_room_is_not_looked_at() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let store = crate::store::fresh(dir.path()).await;
         for (kind, index) in [
             (QuotaKind::ApiAccounts, "api_account_live"),
             (QuotaKind::EnrollmentCodes, "enrollment_unused"),

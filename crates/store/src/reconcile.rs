@@ -289,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn reading_changes_does_not_scan_unchanged_rows() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+        let store = crate::store::fresh(dir.path()).await;
         for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {
             let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).bind(1_i64);
             let plan =

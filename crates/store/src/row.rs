@@ -1,8 +1,8 @@
 //! Rows as structs: each field is a column of the same name, or a struct of several columns.
 
 use crate::{
-    Result,
-    field::{Argument, Field, get},
+    Result, SecretKeys,
+    field::{Argument, Field, Found, get},
 };
 use sqlx::any::AnyRow;
 use wicketgate_model::{
@@ -11,13 +11,18 @@ use wicketgate_model::{
 
 /// What a statement returns.
 pub(crate) trait FromRow: Sized {
-    fn from_row(row: &AnyRow) -> Result<Self>;
+    fn from_row(row: &Found<'_>) -> Result<Self>;
+}
+
+/// Reads a row, whose sealed values these keys open.
+pub(crate) fn opened<T: FromRow>(row: &AnyRow, keys: &SecretKeys) -> Result<T> {
+    T::from_row(&Found { row, keys })
 }
 
 /// A field of a row.
 pub(crate) trait FromColumns: Sized {
     /// `column` is the name of the field.
-    fn from_columns(row: &AnyRow, column: &'static str) -> Result<Self>;
+    fn from_columns(row: &Found<'_>, column: &'static str) -> Result<Self>;
 }
 
 /// A field of what is written to a row.
@@ -29,7 +34,7 @@ pub(crate) trait ToColumns {
 pub(crate) type Assignment<'a> = (&'static str, &'a dyn Argument);
 
 impl<T: Field> FromColumns for T {
-    fn from_columns(row: &AnyRow, column: &'static str) -> Result<Self> {
+    fn from_columns(row: &Found<'_>, column: &'static str) -> Result<Self> {
         get(row, column)
     }
 }
@@ -44,13 +49,13 @@ impl<T: Argument + Field> ToColumns for T {
 macro_rules! read {
     ($name:ident { $($field:ident),+ $(,)? }) => {
         impl $crate::row::FromRow for $name {
-            fn from_row(row: &sqlx::any::AnyRow) -> $crate::Result<Self> {
+            fn from_row(row: &$crate::field::Found<'_>) -> $crate::Result<Self> {
                 Ok(Self { $($field: $crate::row::FromColumns::from_columns(row, stringify!($field))?,)+ })
             }
         }
 
         impl $crate::row::FromColumns for $name {
-            fn from_columns(row: &sqlx::any::AnyRow, _: &'static str) -> $crate::Result<Self> {
+            fn from_columns(row: &$crate::field::Found<'_>, _: &'static str) -> $crate::Result<Self> {
                 $crate::row::FromRow::from_row(row)
             }
         }
@@ -100,7 +105,7 @@ pub(crate) use specs;
 macro_rules! tuples {
     ($(($($name:ident $position:literal),+))+) => { $(
         impl<$($name: Field),+> FromRow for ($($name,)+) {
-            fn from_row(row: &AnyRow) -> Result<Self> {
+            fn from_row(row: &Found<'_>) -> Result<Self> {
                 Ok(($(get::<$name>(row, $position)?,)+))
             }
         }
@@ -126,7 +131,7 @@ write!(ShareOptions {
 });
 
 impl FromColumns for Option<HealthCheck> {
-    fn from_columns(row: &AnyRow, column: &'static str) -> Result<Self> {
+    fn from_columns(row: &Found<'_>, column: &'static str) -> Result<Self> {
         let Some(r#type) = get(row, column)? else { return Ok(None) };
         Ok(Some(HealthCheck { r#type, interval_seconds: get(row, "probe_interval")? }))
     }
@@ -146,7 +151,7 @@ impl ToColumns for Option<HealthCheck> {
 
 /// A row without a reason has the detail of its status.
 impl FromColumns for Standing {
-    fn from_columns(row: &AnyRow, _: &'static str) -> Result<Self> {
+    fn from_columns(row: &Found<'_>, _: &'static str) -> Result<Self> {
         let (status, since) = (get(row, "status")?, get(row, "status_since")?);
         let detail = match get(row, "reason")? {
             None => Status::waiting(status, since),
@@ -159,11 +164,5 @@ impl FromColumns for Standing {
             }
         };
         Ok(Self { status, since, observed_generation: get(row, "observed_generation")?, detail })
-    }
-}
-
-impl FromRow for AnyRow {
-    fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(row.clone())
     }
 }

@@ -1,8 +1,17 @@
 //! The store: a database, the writer of its changes, and what all resources need of both.
 
 use crate::{
-    Result, StoreError, WriteContext, database::Database, database_lock::DatabaseLock, deferred::Deferred,
-    event::NewEvent, field::Argument, row::FromRow, statement::query, transaction::Transaction, write::Write,
+    Result, SecretKeyFile, StoreError, WriteContext,
+    database::Database,
+    database_lock::DatabaseLock,
+    deferred::Deferred,
+    event::NewEvent,
+    field::Argument,
+    row::{FromRow, opened},
+    sealing,
+    statement::query,
+    transaction::Transaction,
+    write::Write,
     writer::Writer,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -27,24 +36,28 @@ pub struct Store {
 
 impl Store {
     /// Opens `postgres://…`, or the SQLite file at a path, which is created in a directory of its own if it is not
-    /// there; then migrates.
-    pub async fn open(place: &str) -> Result<Self> {
-        Self::migrated(Database::connect(place).await?).await
+    /// there; then migrates, and seals what is there in clear.
+    ///
+    /// # Errors
+    /// Also if the keys are not those of the database.
+    pub async fn open(place: &str, keys: &SecretKeyFile) -> Result<Self> {
+        Self::migrated(Database::connect(place).await?, keys).await
     }
 
     /// As [`Store::open`], for the only server of the database. A lock that is there has to be checked again and again.
-    pub async fn open_alone(place: &str) -> Result<(Self, Option<DatabaseLock>)> {
+    pub async fn open_alone(place: &str, keys: &SecretKeyFile) -> Result<(Self, Option<DatabaseLock>)> {
         let database = Database::connect(place).await?;
         // Before the migrations: they would change the database under the other server.
         let mut lock = DatabaseLock::take(place).await?;
         if let Some(lock) = &mut lock {
             lock.pool = Some(database.readers.clone());
         }
-        Ok((Self::migrated(database).await?, lock))
+        Ok((Self::migrated(database, keys).await?, lock))
     }
 
-    async fn migrated(database: Database) -> Result<Self> {
+    async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
         database.migrate().await?;
+        sealing::seal(&mut database, keys).await?;
         Ok(Self { writer: Writer::start(&database), database })
     }
 
@@ -97,7 +110,7 @@ impl Store {
     ) -> Result<Option<T>> {
         let query = query(sql, values)?;
         let row = self.read(async |db| Ok(query.fetch_optional(db).await?)).await?;
-        row.as_ref().map(T::from_row).transpose()
+        row.map(|row| opened(&row, &self.database.keys)).transpose()
     }
 
     /// The rows that a statement finds.
@@ -108,7 +121,7 @@ impl Store {
     ) -> Result<Vec<T>> {
         let query = query(sql, values)?;
         let rows = self.read(async |db| Ok(query.fetch_all(db).await?)).await?;
-        rows.iter().map(T::from_row).collect()
+        rows.iter().map(|row| opened(row, &self.database.keys)).collect()
     }
 
     /// Reads on a connection, within the bound of a request.
@@ -138,4 +151,11 @@ impl Drop for Reader {
             self.connection.close_on_drop();
         }
     }
+}
+
+/// A new database in this directory.
+#[cfg(test)]
+pub(crate) async fn fresh(dir: &std::path::Path) -> Store {
+    let keys = SecretKeyFile::created_at(dir.join("secret-key"));
+    Store::open(dir.join("wicketgate.db").to_str().unwrap(), &keys).await.unwrap()
 }

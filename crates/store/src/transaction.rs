@@ -4,16 +4,16 @@
 //! transaction back unless its COMMIT was carried out.
 
 use crate::{
-    Result, StoreError,
+    Result, SecretKeys, StoreError,
     connections::Connections,
     field::{Argument, Query},
-    row::FromRow,
+    row::{FromRow, opened},
     statement::query,
     write_health::WriteHealth,
 };
 use futures_util::TryStreamExt as _;
 use sqlx::{Any, AnyConnection, Executor as _, SqlSafeStr, pool::PoolConnection};
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// For a statement that takes a disk's sync at most. A host that is gone does not answer: TCP would wait for a quarter
@@ -25,6 +25,7 @@ pub(crate) struct Transaction {
     connection: PoolConnection<Any>,
     is_open: bool,
     health: WriteHealth,
+    keys: Arc<SecretKeys>,
 }
 
 impl Transaction {
@@ -32,9 +33,10 @@ impl Transaction {
         pool: &Connections,
         statement: &'static str,
         health: WriteHealth,
+        keys: Arc<SecretKeys>,
     ) -> Result<Self> {
         // Open from before the statement, which may be carried out after its timeout.
-        let mut begun = Self { connection: pool.acquire().await?, is_open: true, health };
+        let mut begun = Self { connection: pool.acquire().await?, is_open: true, health, keys };
         begun.carry_out(statement).await?;
         Ok(begun)
     }
@@ -57,6 +59,11 @@ impl Transaction {
         let done = timeout(STATEMENT, self.connection.execute(statement)).await;
         let done = done.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())));
         self.health.noted(done).map(|_| ())
+    }
+
+    /// What seals and opens secrets.
+    pub(crate) fn keys(&self) -> &SecretKeys {
+        &self.keys
     }
 
     pub(crate) fn db(&mut self) -> &mut AnyConnection {
@@ -94,7 +101,7 @@ impl Transaction {
     /// As [`find`](Self::find), for a statement with its values.
     pub(crate) async fn row<T: FromRow>(&mut self, query: Query) -> Result<Option<T>> {
         let found = query.fetch_optional(self.db()).await;
-        self.health.noted(found)?.as_ref().map(T::from_row).transpose()
+        self.health.noted(found)?.map(|row| opened(&row, &self.keys)).transpose()
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
@@ -105,9 +112,9 @@ impl Transaction {
         value: i64,
         mut take: impl FnMut(T) + Send,
     ) -> Result<()> {
-        let mut rows = query(sql, &[&value])?.fetch(self.db());
+        let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
         while let Some(row) = rows.try_next().await? {
-            take(T::from_row(&row)?);
+            take(opened(&row, &self.keys)?);
         }
         Ok(())
     }
@@ -119,7 +126,7 @@ impl Transaction {
         values: &[&dyn Argument],
     ) -> Result<Vec<T>> {
         let found = query(sql, values)?.fetch_all(self.db()).await;
-        self.health.noted(found)?.iter().map(T::from_row).collect()
+        self.health.noted(found)?.iter().map(|row| opened(row, &self.keys)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     row::{rows, specs},
     statement::Assignments,
     tunnel_endpoint::endpoint,
+    tunnel_keys::{self, SealedKeys},
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -56,7 +57,8 @@ specs! {
         pub peer_address: PeerAddress,
         pub peer_cidr: PeerCidr,
         pub peer_id: PeerId,
-        pub pre_shared_key: PreSharedKey,
+        /// `None`: it was erased when the tunnel was deleted.
+        pub pre_shared_key: Option<PreSharedKey>,
         /// `None`: the gateway's default.
         pub ike_proposals: Option<IkeProposals>,
         pub esp_proposals: Option<EspProposals>,
@@ -84,7 +86,7 @@ impl TunnelSpec {
             peer_address,
             peer_cidr,
             peer_id: peer_address.into(),
-            pre_shared_key,
+            pre_shared_key: Some(pre_shared_key),
             ike_proposals: None,
             esp_proposals: None,
             initiate: false,
@@ -132,7 +134,7 @@ impl TunnelRow {
 }
 
 impl Provisioned for TunnelRow {
-    const TABLE: &'static str = "ipsec_tunnel";
+    const TABLE: &'static str = tunnel_keys::TABLE;
     const TYPE: ResourceType = ResourceType::Tunnel;
     const COLUMNS: &'static str = selected!();
     const UNIQUE: &'static [Unique] = &[
@@ -195,7 +197,8 @@ impl Store {
                 let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
                 let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;
                 let id = TunnelId::new((write.context.fresh)());
-                let set = Assignments::of(&new).and(&[
+                let sealed = write.sealed(&id, &new, &PreviousKeys::default())?;
+                let set = Assignments::of(&new).with(&sealed).and(&[
                     ("id", &id),
                     ("frontdoor", &frontdoor),
                     ("slot", &slot),
@@ -223,7 +226,7 @@ impl Store {
         self.name_conflict(made, frontdoor, &change.spec).await
     }
 
-    /// Fails with [`StoreError::HasShares`] while a live share uses the tunnel.
+    /// Erases the tunnel's keys. Fails with [`StoreError::HasShares`] while a live share uses the tunnel.
     pub async fn delete_tunnel(
         &self,
         frontdoor: FrontdoorId,
@@ -240,7 +243,10 @@ impl Store {
                     return Err(StoreError::HasShares { count, first: NamedRow { id, name } });
                 }
                 write.revoke_links_of(id).await?;
-                write.delete(&before).await
+                let (actor, erased) = (write.context.actor.clone(), SealedKeys::default());
+                write.deferred.erases = true;
+                let set = Assignments::of(&erased).and(&[("deleted_by", &actor)]);
+                write.change(&before, set, Action::Delete).await
             }
             .boxed()
         })
@@ -249,6 +255,19 @@ impl Store {
 
     pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
         self.provisioned(frontdoor, &id).await
+    }
+
+    /// Erases previous keys whose grace has ended. To be called periodically.
+    pub async fn erase_expired_keys(&self, now: Timestamp) -> Result<()> {
+        loop {
+            let mut tx = self.database.begin().await?;
+            let were_there = tunnel_keys::erase_expired(&mut tx, now).await?;
+            tx.commit().await?;
+            if !were_there {
+                return Ok(());
+            }
+            self.database.erasure.request();
+        }
     }
 
     /// Records that the tunnel's key is handed out. Without this record it must not be.
@@ -299,22 +318,28 @@ impl Write {
             PreviousKeys::default()
         } else if old_key == key {
             before.previous_keys.clone()
+        } else if let (Some(old), Some(new)) = (old_key, key) {
+            before.previous_keys.rotated(old, new, previous_until, self.context.at)
         } else {
-            before.previous_keys.rotated(old_key, key, previous_until, self.context.at)
+            return Err(StoreError::Stale);
         };
         if cuts || old_key != key {
             // The holder of a link would read the new key with it.
             self.revoke_links_of(id).await?;
+            self.deferred.erases = true;
         }
         // The location is fixed.
         let spec = TunnelSpec { location: before.spec.location.clone(), ..spec };
         let cut = if cuts { Some(before.generation.next()) } else { before.cut_generation };
-        let set = Assignments::of(&spec).and(&[
-            ("load_balancer_ip", &address),
-            ("previous_keys", &previous),
-            ("cut_generation", &cut),
-        ]);
+        let sealed = self.sealed(&id, &spec, &previous)?;
+        let set = Assignments::of(&spec)
+            .with(&sealed)
+            .and(&[("load_balancer_ip", &address), ("cut_generation", &cut)]);
         self.change(&before, set, action).await
+    }
+
+    fn sealed(&self, id: &TunnelId, spec: &TunnelSpec, previous: &PreviousKeys) -> Result<SealedKeys> {
+        SealedKeys::of(id, spec.pre_shared_key.as_ref(), previous, self.tx.keys())
     }
 
     /// The address for the load balancer of a tunnel. It stays free, since writes follow one another.

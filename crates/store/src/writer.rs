@@ -239,7 +239,8 @@ impl Batch {
 
     async fn end(self, database: &Database) {
         let Self { write: Write { tx, kept: deferred, .. }, units, is_kept, has_savepoint, fault, .. } = self;
-        let (forgets, tells) = (deferred.forgets, !deferred.events.is_empty());
+        let Deferred { forgets, erases, .. } = deferred;
+        let tells = !deferred.events.is_empty();
         let ended = match fault {
             // The end of the connection rolls back.
             Some(error) => Err(error),
@@ -262,6 +263,10 @@ impl Batch {
                     database.cache.suspend();
                 }
             }
+        }
+        if erases {
+            // Also after an error: the database may carry out the commit yet.
+            database.erasure.request();
         }
         let ended = ended.map_err(Arc::new);
         for unit in units {

@@ -3,6 +3,7 @@
 use std::{fmt, fs, process::ExitCode};
 
 use anyhow::Context;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{log, service_manager};
@@ -32,9 +33,17 @@ impl fmt::Display for LastingRefusal {
 
 impl std::error::Error for LastingRefusal {}
 
+/// Keys in memory get into no core dump. A kernel that refuses this is no reason not to run.
+fn dump_no_core() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
 /// Runs a program to its end. The log goes to stderr, at the level in `RUST_LOG` or `info`. So does an error, in one line
 /// with its causes: what happened and what to do. The service manager shows it until the next start.
 pub fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    dump_no_core();
+    // Nor does another process of the user read them.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     log::start();
     let outcome = tokio::runtime::Runtime::new().context("could not start the runtime").and_then(|runtime| {
         runtime.spawn(service_manager::satisfy_watchdog());
@@ -65,6 +74,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// Runs a short command without a log: what it prints is its result.
 pub fn ask(command: impl Future<Output = ExitCode>) -> ExitCode {
+    dump_no_core();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => {

@@ -13,7 +13,7 @@ use clap::Args;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use wicketgate_server::Server;
-use wicketgate_store::database_name;
+use wicketgate_store::{SecretKeyFile, database_name};
 use wicketgate_system::{if_exists, private_file, program::WrongUsage};
 
 /// An alternative to the flag, and the only place for a URL with a password.
@@ -25,6 +25,9 @@ pub(crate) const GATEWAY_ID: &str = "gateway-id";
 /// The file in the data directory that names its database.
 const FILE: &str = "database";
 
+/// The file in the data directory that holds the secret keys, unless another is named.
+const SECRET_KEY: &str = "secret-key";
+
 #[derive(Debug, Args)]
 pub(crate) struct Database {
     /// A PostgreSQL database, postgres://USER@HOST/NAME [default: a SQLite file in the data directory]. A URL with a
@@ -35,6 +38,10 @@ pub(crate) struct Database {
     /// group must not be able to read it.
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     database_file: Option<PathBuf>,
+    /// The file with the keys that seal the secrets in the database, of 64 hexadecimal digits a line: the first seals, all
+    /// open [default: secret-key in the data directory, created at the first start].
+    #[arg(long, value_name = "FILE", env = "WICKETGATE_SECRET_KEY_FILE")]
+    secret_key_file: Option<PathBuf>,
 }
 
 impl Database {
@@ -44,6 +51,16 @@ impl Database {
             Some(file) => from_file(file).map(Some),
             None => self.or(std::env::var(VARIABLE).ok()),
         }
+    }
+
+    /// What seals the secrets in the database. A file that the operator names is read, so that its faults are told.
+    pub(crate) fn secret_keys(&self, data_dir: &Path) -> anyhow::Result<SecretKeyFile> {
+        let Some(file) = &self.secret_key_file else {
+            return Ok(SecretKeyFile::created_at(data_dir.join(SECRET_KEY)));
+        };
+        let file = SecretKeyFile::existing(file);
+        file.read()?;
+        Ok(file)
     }
 
     fn or(&self, environment: Option<String>) -> anyhow::Result<Option<SecretString>> {
@@ -161,7 +178,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn asked(argument: Option<&str>, environment: Option<&str>) -> Result<Option<String>, String> {
-        let database = Database { database: argument.map(str::to_owned), database_file: None };
+        let database =
+            Database { database: argument.map(str::to_owned), database_file: None, secret_key_file: None };
         let url = database.or(environment.map(str::to_owned)).map_err(|e| e.to_string())?;
         Ok(url.map(|u| u.expose_secret().to_owned()))
     }
@@ -170,7 +188,11 @@ mod tests {
     fn a_file_may_contain_a_password_but_not_for_everybody_to_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let url = || {
-            let database = Database { database: None, database_file: Some(file.path().to_owned()) };
+            let database = Database {
+                database: None,
+                database_file: Some(file.path().to_owned()),
+                secret_key_file: None,
+            };
             database
                 .url()
                 .map(|url| url.map(|url| url.expose_secret().to_owned()))

@@ -1,5 +1,6 @@
 //! `wicketgate up`: server and gateway in one process, joined by an in-process link.
 
+mod certificate_renewal;
 mod oidc;
 
 use std::{
@@ -26,9 +27,9 @@ use wicketgate_gateway::{
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId, QuotaSetting};
 use wicketgate_server::{
-    ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
-    auth::oidc::ProviderConfig,
+    ApiTls, ExternalAddress, ExternalUrl, Server, ServerConfig, TrustedProxy, auth::oidc::ProviderConfig,
 };
+use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
     descriptor_budget::DescriptorBudget,
     log::LogFilter,
@@ -37,13 +38,9 @@ use wicketgate_system::{
     program::{StopSignals, WrongUsage},
     service_manager::{self, ReloadSignals},
 };
-use wicketgate_transport::{
-    identity::{Identity, is_renewal_due},
-    key::PrivateKey,
-    tls::GatewayIdentity,
-};
 
 use crate::database::{self, Database, GATEWAY_ID};
+use certificate_renewal::CertificateRenewal;
 use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
@@ -146,6 +143,7 @@ pub(crate) const RELOADED: &[&str] = &["log"];
 pub(crate) struct Checked {
     tls: Option<ApiTls>,
     database: Option<SecretString>,
+    secret_keys: SecretKeyFile,
     pools: LoadBalancerPools,
     provider: Option<ProviderConfig>,
 }
@@ -157,7 +155,7 @@ impl Up {
         reload: impl FnMut() -> Option<Box<Self>>,
     ) -> anyhow::Result<()> {
         self.log.apply();
-        let Checked { tls, database, pools, provider } = self.check()?;
+        let Checked { tls, database, secret_keys, pools, provider } = self.check()?;
         Backend::preflight(self.ipsec)?;
         // Before the listeners: a second start names the directory, and not a port that the first one has.
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
@@ -172,12 +170,12 @@ impl Up {
             public_address: self.public_address,
         })
         .await?;
-
         let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             listener: api_listener,
             connections: usize::try_from(DescriptorBudget::find().api)?,
             database: database.clone(),
+            secret_keys,
             tls,
             admin_listener,
             provider,
@@ -196,10 +194,7 @@ impl Up {
         let (server, gateway_id, renewal) = match prepared.await.and_then(identified) {
             Ok(identified) => identified,
             Err(error) => {
-                // The firewall rules of a gateway that does not run would drop packets of other programs.
-                if let Err(left) = backend.rest().await {
-                    warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
-                }
+                give_back(backend).await;
                 return Err(error);
             }
         };
@@ -214,7 +209,6 @@ impl Up {
             drain: Duration::from_secs(self.drain.into()),
         };
         let gateway = Gateway::start(config, gateway_end).await?;
-
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
         let server = server.start(ca, server_end, agent_url, Registry::default())?;
@@ -229,6 +223,7 @@ impl Up {
         Ok(Checked {
             tls: self.tls()?,
             database: self.database.url()?,
+            secret_keys: self.database.secret_keys(&self.data_dir)?,
             pools: self.pools()?,
             provider: self.oidc.provider()?,
         })
@@ -276,6 +271,13 @@ impl Up {
             }
             IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => given.clone().into(),
         })
+    }
+}
+
+/// The firewall rules of a gateway that does not run would drop packets of other programs.
+async fn give_back(backend: Backend) {
+    if let Err(left) = backend.rest().await {
+        warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
     }
 }
 
@@ -353,43 +355,6 @@ fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
     String::from_utf8_lossy(&content).trim().parse().with_context(|| {
         format!("{} does not contain a gateway id: restore it, or delete the file", file.display())
     })
-}
-
-/// The gateway's certificate is short-lived, as an agent's is.
-struct CertificateRenewal {
-    ca: Arc<Ca>,
-    gateway: GatewayId,
-    identity: GatewayIdentity,
-    issued_at: Timestamp,
-}
-
-impl CertificateRenewal {
-    /// Issues the first certificate.
-    fn new(ca: Arc<Ca>, gateway: GatewayId) -> anyhow::Result<Self> {
-        let (key, issued_at) = (PrivateKey::generate()?, Timestamp::now());
-        let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), issued_at)?;
-        let identity = GatewayIdentity::new(ca.certificate(), key, certificate)?;
-        Ok(Self { ca, gateway, identity, issued_at })
-    }
-}
-
-impl BackgroundTask for CertificateRenewal {
-    const NAME: &'static str = "gateway-certificate";
-    /// A clock that is set right is noticed soon; a look costs nothing.
-    const PERIOD: Duration = Duration::from_secs(5);
-    /// One signature.
-    const WITHIN: Duration = Duration::from_secs(10);
-
-    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        if is_renewal_due(self.issued_at, now) {
-            let certificate = self.identity.certificate();
-            let identity = Identity::Gateway { gateway: self.gateway };
-            certificate.replace(self.ca.issue(&identity, &certificate.public_point(), now)?)?;
-            self.issued_at = now;
-            info!("the gateway's certificate was renewed");
-        }
-        Ok(Outcome::Done)
-    }
 }
 
 /// The URL for agents, if it can be derived from the address the gateway listens on.

@@ -16,9 +16,7 @@ pub(crate) fn preflight() -> Result<(), GroundError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
     };
-    for (program, package) in
-        [("ip", "iproute2"), ("nft", "nftables"), ("unshare", "util-linux"), ("setsid", "util-linux")]
-    {
+    for (program, package) in [("ip", "iproute2"), ("nft", "nftables"), ("setsid", "util-linux")] {
         if !installed(program) {
             return Err(GroundError::Missing { program, package });
         }

@@ -2,6 +2,7 @@
 
 mod charon;
 mod conf;
+mod confinement;
 mod connection_view;
 mod daemon;
 mod fault;
@@ -32,6 +33,7 @@ use crate::ground::{
 };
 use charon::CharonHome;
 use conf::CharonConfig;
+use confinement::Confinement;
 use daemon::Daemon;
 pub(super) use installation::preflight;
 pub(crate) use installation::{EspSupport, esp_support};
@@ -56,6 +58,7 @@ const TUN: &str = "ipsec0";
 pub struct Strongswan {
     pub(super) ground: Ground,
     pub(super) esp: EspMode,
+    confinement: Confinement,
     tunnels: Mutex<BTreeMap<TunnelId, TunnelEntry>>,
     starts: Semaphore,
     /// Of daemons that ended or hang.
@@ -101,7 +104,9 @@ impl Strongswan {
             EspMode::Userland => InnerPackets::Device(TUN),
             EspMode::Kernel | EspMode::Off => InnerPackets::SecurityPath,
         };
+        let confinement = Confinement::find(esp, instance, &state.path);
         let this = Self {
+            confinement,
             ground: Ground::start(state, instance, public_address, packets).await?,
             esp,
             tunnels: Mutex::default(),
@@ -308,6 +313,7 @@ impl Strongswan {
             namespace,
             conf: conf::file(self.esp),
             packets: self.ground.packets,
+            cell: self.confinement.of_slot(slot),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, form
 
 pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
     let AppState { locations, pools, .. } = &at.state;
-    let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, random_key()?, None)?;
+    let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, Some(random_key()?), None)?;
     tunnel::check_peer(&spec, at.state.gateways.public_address_at(&spec.location))?;
     let pools = pools.choosing(chosen);
     let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &at.write_context()).await;
@@ -67,7 +67,7 @@ pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
         None => random_key()?,
     };
     let change_of = |row: &TunnelRow| {
-        let spec = TunnelSpec { pre_shared_key: key.clone(), ..row.spec.clone() };
+        let spec = TunnelSpec { pre_shared_key: Some(key.clone()), ..row.spec.clone() };
         Ok((TunnelChange { cuts, ..of(row, spec, Action::RotateKey, grace) }, None))
     };
     change(edit, row, change_of).await

@@ -70,7 +70,8 @@ pub(super) async fn handed_out(
         .public_address_at(location)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     // Such a gateway supports ESP only in UDP (RFC 3948).
-    let config = VpnConfig::new(tunnel, gateway, esp == EspMode::Userland);
+    let config = VpnConfig::new(tunnel, gateway, esp == EspMode::Userland)
+        .ok_or_else(|| ApiError::conflict("The tunnel was deleted, and its key erased"))?;
     let mut answer = match render(format, &config) {
         None => {
             accepted?.one(StatusCode::OK, &config, vec![("ipsecTunnel", Tunnel::path(tunnel.frontdoor, id))])

@@ -182,7 +182,7 @@ mod tests {
     use tokio::time::timeout;
     use wicketgate_link::Pending;
     use wicketgate_model::{AgentId, EnrollmentId};
-    use wicketgate_store::{FrontdoorSpec, NewEnrollment};
+    use wicketgate_store::{FrontdoorSpec, NewEnrollment, SecretKeyFile};
     use wicketgate_transport::key::PrivateKey;
 
     /// The longest wait for an answer.
@@ -198,7 +198,12 @@ mod tests {
     impl Bench {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
+            let store = Store::open(
+                &dir.path().join("db").display().to_string(),
+                &SecretKeyFile::created_at(dir.path().join("secret-key")),
+            )
+            .await
+            .unwrap();
             let now = Timestamp::now();
             let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
             let act = WriteContext::new("test", now, Uuid::now_v7);

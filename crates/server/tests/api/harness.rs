@@ -32,7 +32,8 @@ use wicketgate_server::{
     ensure_first_frontdoor, router,
 };
 use wicketgate_store::{
-    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, StatusUpdate, Store, WriteContext,
+    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, SecretKeyFile, StatusUpdate, Store,
+    WriteContext,
 };
 use wicketgate_transport::trust::Fingerprint;
 
@@ -101,7 +102,8 @@ impl TestApp {
     }
 
     async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>, quotas: Quotas) -> Self {
-        let store = Store::open(place).await.unwrap();
+        let store =
+            Store::open(place, &SecretKeyFile::created_at(dir.path().join("secret-key"))).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
         store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);

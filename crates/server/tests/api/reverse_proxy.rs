@@ -23,6 +23,7 @@ use wicketgate_authority::Ca;
 use wicketgate_link::in_process;
 use wicketgate_model::{EspMode, GatewayId, LoadBalancerPools};
 use wicketgate_server::{ExternalAddress, Server, ServerConfig};
+use wicketgate_store::SecretKeyFile;
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -104,6 +105,7 @@ async fn links_lead_through_the_proxy_and_compressed_answers_can_be_written_back
     let config = ServerConfig {
         data_dir: dir.path().to_owned(),
         database: None,
+        secret_keys: SecretKeyFile::created_at(dir.path().join("secret-key")),
         listener,
         connections: 512,
         tls: None,

@@ -15,7 +15,8 @@ use wicketgate_link::in_process;
 use wicketgate_model::{EnrollmentId, EspMode, GatewayId, LoadBalancerPools, ZId};
 use wicketgate_server::{Server, ServerConfig};
 use wicketgate_store::{
-    AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, Store, WriteContext,
+    AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, SecretKeyFile, Store,
+    WriteContext,
 };
 
 use crate::harness::hello;
@@ -47,9 +48,11 @@ async fn gateway_is_recorded(url: &str) {
 async fn a_superseded_server_stops_and_writes_nothing_more() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
+    let secret_keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
     let config = ServerConfig {
         data_dir: dir.path().to_owned(),
         database: Some(url.clone().into()),
+        secret_keys: secret_keys.clone(),
         listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         connections: 512,
         tls: None,
@@ -68,7 +71,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
     timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 
-    let store = Store::open(&url).await.unwrap();
+    let store = Store::open(&url, &secret_keys).await.unwrap();
     let context = WriteContext::new("test", now, Uuid::now_v7);
     let frontdoor = store.frontdoors(&Reach::All, &ListRequest::default()).await.unwrap().rows[0].id;
     let enrollment = EnrollmentId::new(Uuid::now_v7());

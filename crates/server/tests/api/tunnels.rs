@@ -65,21 +65,24 @@ async fn a_key_can_be_written_and_not_read() {
     let key = "a key of more than twenty characters";
     let made = app.post("ipsec-tunnels", with(tunnel("a", 1), json!({"preSharedKey": key}))).await;
     assert!(!made.text.contains(key));
-    assert_eq!(row(&app, &made.body).await.spec.pre_shared_key.expose(), key);
+    assert_eq!(row(&app, &made.body).await.spec.pre_shared_key.unwrap().expose(), key);
     let path = at("ipsec-tunnels", &made.body);
     // A PUT of what was read leaves the key unchanged.
     app.put(&path, app.get(&path).await.body).await;
     let kept = row(&app, &made.body).await;
-    assert_eq!((kept.spec.pre_shared_key.expose(), kept.previous_keys), (key, PreviousKeys::default()));
+    assert_eq!(
+        (kept.spec.pre_shared_key.unwrap().expose(), kept.previous_keys),
+        (key, PreviousKeys::default())
+    );
     let rotated = app.call(Method::POST, &format!("{path}/psk"), None).await;
     assert_eq!((rotated.status, &rotated.body["status"]), (StatusCode::ACCEPTED, &json!("NEW")));
     let new = row(&app, &made.body).await;
-    assert_ne!(new.spec.pre_shared_key.expose(), key);
+    assert_ne!(new.spec.pre_shared_key.unwrap().expose(), key);
     let previous: Vec<_> = new.previous_keys.valid(Timestamp::now()).map(|(k, _)| k.expose()).collect();
     assert_eq!(previous, [key]);
     let chosen = "another key of more than twenty letters";
     app.post(&format!("{path}/psk"), json!({"preSharedKey": chosen})).await;
-    assert_eq!(row(&app, &made.body).await.spec.pre_shared_key.expose(), chosen);
+    assert_eq!(row(&app, &made.body).await.spec.pre_shared_key.unwrap().expose(), chosen);
     let short = app.post(&format!("{path}/psk"), json!({"preSharedKey": "secret-x"})).await;
     assert_eq!(short.status, StatusCode::BAD_REQUEST);
     assert!(!short.text.contains("secret-x"));
@@ -130,12 +133,12 @@ async fn previous_keys_are_valid_for_the_requested_time() {
     let path = at("ipsec-tunnels", &made);
     assert!(made.get("previousKeyUntil").is_none());
     let psk = format!("{path}/psk");
-    let first = row(&app, &made).await.spec.pre_shared_key;
+    let first = row(&app, &made).await.spec.pre_shared_key.unwrap();
     let rotated = app.post(&psk, json!({"graceSeconds": 3600})).await.body;
     let until: Timestamp = rotated["previousKeyUntil"].as_str().unwrap().parse().unwrap();
     let left = until.duration_since(Timestamp::now()).as_secs();
     assert!((3500..=3600).contains(&left), "{left}");
-    let second = row(&app, &made).await.spec.pre_shared_key;
+    let second = row(&app, &made).await.spec.pre_shared_key.unwrap();
     // A second rotation before the site has the second key: the first key stays valid, for no longer than before.
     let again = app.post(&psk, json!({})).await.body;
     let day = again["previousKeyUntil"].as_str().unwrap().parse::<Timestamp>().unwrap();
@@ -261,7 +264,7 @@ async fn a_key_is_random_or_given_with_20_to_128_characters() {
     for n in 1..=2 {
         let made =
             app.post("ipsec-tunnels", with(tunnel(&format!("t{n}"), n), json!({"tags": {}}))).await.body;
-        keys.push(row(&app, &made).await.spec.pre_shared_key.expose().to_owned());
+        keys.push(row(&app, &made).await.spec.pre_shared_key.unwrap().expose().to_owned());
     }
     // 256 bits take 43 characters of base64, and no two keys are equal.
     assert!(keys[0] != keys[1] && keys.iter().all(|key| key.len() >= 43), "of {} characters", keys[0].len());

@@ -26,7 +26,7 @@ fn value(kind: ColumnType) -> FilterValue {
 
 async fn empty() -> (Store, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().join("wicketgate.db").to_str().unwrap()).await.unwrap();
+    let store = crate::store::fresh(dir.path()).await;
     (store, dir)
 }
 

@@ -14,7 +14,7 @@ const BOUND: Duration = Duration::from_secs(5);
 
 async fn store() -> (TempDir, Store) {
     let dir = TempDir::new().unwrap();
-    let store = Store::open(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+    let store = crate::store::fresh(dir.path()).await;
     (dir, store)
 }
 

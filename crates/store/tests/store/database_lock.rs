@@ -1,5 +1,6 @@
 //! The lock that limits a PostgreSQL database to one server.
 
+use crate::database::keys_in;
 use sqlx::{AnyConnection, Connection};
 use std::{future::pending, sync::Arc, time::Duration};
 use tempfile::TempDir;
@@ -26,9 +27,10 @@ async fn break_connections(url: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_until_the_first_is_gone() {
     let Some(url) = postgres::fresh().unwrap() else { return };
-    let (store, lock) = Store::open_alone(&url).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    let (store, lock) = Store::open_alone(&url, &keys_in(&dir)).await.unwrap();
     let mut lock = lock.unwrap();
-    let refused = Store::open_alone(&url).await.err().unwrap().to_string();
+    let refused = Store::open_alone(&url, &keys_in(&dir)).await.err().unwrap().to_string();
     assert!(refused.contains("another server uses this PostgreSQL database"), "{refused}");
     assert_eq!(lock.check().await.unwrap(), Ownership::Held);
 
@@ -80,7 +82,7 @@ impl Line {
 async fn a_server_that_cannot_reconnect_detects_that_another_one_holds_the_lock() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let line = Line::to(&url);
-    let (store, lock) = Store::open_alone(&line.url).await.unwrap();
+    let (store, lock) = Store::open_alone(&line.url, &keys_in(&line.dir)).await.unwrap();
     let mut lock = lock.unwrap();
     // The pool keeps its connections, and new connections fail.
     std::fs::remove_file(line.dir.path().join(".s.PGSQL.5432")).unwrap();

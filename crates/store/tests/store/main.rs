@@ -15,6 +15,7 @@ mod migration;
 mod outage;
 mod quotas;
 mod reconcile;
+mod secrets;
 mod site;
 mod tls;
 mod traffic;

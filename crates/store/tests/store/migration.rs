@@ -1,6 +1,6 @@
 //! A database of an older version keeps all its data.
 
-use crate::{database, site::ALL};
+use crate::{database, secrets, site::ALL};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _, migrate::Migrator};
 use std::{borrow::Cow, path::Path};
@@ -97,7 +97,7 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
             values(&url, "id", &OF_LINK.map(str::to_owned), "agent WHERE version IS NOT NULL").await;
         assert_eq!((tunnels_before.len(), agents_before.len()), (2, 2));
 
-        let store = Store::open(&place).await.unwrap();
+        let store = database::open(&place, &dir).await.unwrap();
         let endpoints = values(&url, "tunnel", &OF_ENDPOINT.map(str::to_owned), "tunnel_endpoint").await;
         let links = values(&url, "agent", &OF_LINK.map(str::to_owned), "agent_link").await;
         assert_eq!((endpoints, links), (tunnels_before, agents_before));
@@ -109,6 +109,7 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
             assert_eq!((described.0.as_str(), described.1.as_str()), ("of site-1", "of app-db"));
         }
         gateway(&store, &url).await;
+        secrets::nothing_is_in_clear(dir.path(), &url, &["the first key of", "the key before that"]).await;
         store.close().await;
     });
 }
@@ -153,7 +154,7 @@ async fn tunnels(store: &Store) {
     assert_eq!((up.generation.get(), up.standing.status), (2, Status::Deployed));
     assert_eq!(up.standing.observed_generation, Some(up.generation));
     assert_eq!(
-        (up.spec.pre_shared_key.expose(), up.load_balancer_ip.to_string().as_str()),
+        (up.spec.pre_shared_key.unwrap().expose(), up.load_balancer_ip.to_string().as_str()),
         ("the first key of sixty", "100.64.0.1")
     );
     let previous: Vec<_> = up.previous_keys.valid(at(0)).map(|(key, until)| (key.expose(), *until)).collect();

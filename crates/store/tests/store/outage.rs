@@ -1,11 +1,15 @@
 //! A PostgreSQL host that stops answering.
 
-use crate::site::{ALL, context};
+use crate::{
+    database,
+    site::{ALL, context},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UnixStream},
@@ -78,7 +82,7 @@ async fn store_that_goes(word: &'static [u8], late: Duration) -> Option<(Store, 
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicBool::new(false)));
     let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
     tokio::spawn(line(listener, socket, Arc::clone(&goes), (word, late)));
-    let store = Store::open(&place).await.unwrap();
+    let store = database::open(&place, &TempDir::new().unwrap()).await.unwrap();
     store.create_frontdoor(&spec("before"), &context()).await.unwrap();
     Some((store, goes))
 }

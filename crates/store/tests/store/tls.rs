@@ -1,10 +1,11 @@
 //! PostgreSQL over a network: its certificate is verified.
 
+use crate::database;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
 use tempfile::TempDir;
 use wicketgate_lab::postgres::TlsPostgres;
-use wicketgate_store::{Store, StoreError};
+use wicketgate_store::StoreError;
 
 struct Authority {
     certificate: String,
@@ -37,7 +38,7 @@ async fn the_certificate_of_a_database_is_verified() {
     let (ours, other) = (roots("ours.pem", &ours), roots("other.pem", &other));
     let open = async |host: &str, options: String| {
         let place = format!("postgres://postgres@{host}:{}/postgres?{options}", server.port);
-        Store::open(&place).await
+        database::open(&place, &dir).await
     };
 
     let store = open("localhost", format!("sslmode=verify-full&sslrootcert={ours}")).await.unwrap();

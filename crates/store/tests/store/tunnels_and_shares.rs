@@ -114,7 +114,7 @@ fn a_new_key_keeps_the_previous_one_for_a_while() {
         let site = Site::new(&store).await;
         let pools = LoadBalancerPools::ipsec();
         let mut spec = tunnel_spec(1);
-        spec.pre_shared_key = PreSharedKey::from_random([9; 32]);
+        spec.pre_shared_key = Some(PreSharedKey::from_random([9; 32]));
         spec.peer_cidr = "100.64.0.0/10".parse().unwrap();
         let change = |expected| {
             let change = TunnelChange {
@@ -129,7 +129,7 @@ fn a_new_key_keeps_the_previous_one_for_a_while() {
         };
         let tunnel = change(1).await.unwrap();
         let previous: Vec<_> = tunnel.previous_keys.valid(after(59)).cloned().collect();
-        assert_eq!(previous, [(tunnel_spec(1).pre_shared_key, after(60))]);
+        assert_eq!(previous, [(tunnel_spec(1).pre_shared_key.unwrap(), after(60))]);
         assert_eq!(tunnel.generation, Generation::new(2));
         // The site's new network contains the previous load balancer address, so the tunnel gets another one.
         assert_eq!(tunnel.load_balancer_ip.to_string(), "10.255.0.1");

@@ -1,19 +1,20 @@
 //! One charon process: started in its tunnel's namespace, or found there.
 //!
 //! It outlives this process. A file has its pid, written by the process itself before it became charon, and the pid is
-//! valid if the process is in the tunnel's namespace, where no other runs. charon has a private `/run`, because the
-//! path of its pid file is compiled in; configuration and socket are there too.
+//! valid if the process is in the tunnel's namespace, where no other runs. charon is confined to a root of its own, whose `/run`
+//! has its configuration, its socket and the pid file that it writes itself. What is in there may be made by a charon that was
+//! taken over: it is read as that, and removed before another one starts.
 
 use std::{
     fs::OpenOptions,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use tokio::{
 };
 use wicketgate_system::{if_exists, private_file::private_dir};
 
-use super::installation::CHARON;
+use super::{confinement::Cell, installation::CHARON};
 use crate::ground::{InnerPackets, Namespace, NetworkError};
 
 /// A charon listens 60 to 110 ms after its start, on a busy machine later.
@@ -41,8 +42,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A charon that is terminated ends its SAs at the peer, too.
 const IN_ORDER: [Signal; 2] = [Signal::TERM, Signal::KILL];
 
-/// `$1` is the daemon's directory, `$2` charon.
-const START: &str = r#"umask 077; echo $$ >"$1/pid" && mount --bind "$1/run" /run && exec "$2""#;
+/// `$1` is charon. The file for the pid is its standard input: the path is not in its root. A core would contain keys.
+const START: &str = r#"umask 077; ulimit -c 0; echo $$ >&0 && exec "$1" </dev/null"#;
 
 /// The files of a charon.
 #[derive(Debug, Clone)]
@@ -52,6 +53,7 @@ pub(super) struct CharonHome {
     /// The desired content of its configuration file.
     pub(super) conf: String,
     pub(super) packets: InnerPackets,
+    pub(super) cell: Cell,
 }
 
 /// A running charon. Dropping it leaves it running.
@@ -70,9 +72,7 @@ impl CharonHome {
     pub(super) async fn adopt(&self) -> Result<Option<Charon>, NetworkError> {
         let Some((pid, process)) = self.process()? else { return Ok(None) };
         let charon = Charon { pid, process, child: None, run: self.open_run()? };
-        let has_conf =
-            std::fs::read_to_string(run(&self.dir).join("strongswan.conf")).is_ok_and(|c| c == self.conf);
-        if has_conf && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
+        if has_conf(&self.dir, &self.conf) && timeout(START_POLL * 100, charon.listens()).await.is_ok() {
             return Ok(Some(charon));
         }
         charon.stop().await;
@@ -83,10 +83,11 @@ impl CharonHome {
     pub(super) async fn start(&self) -> Result<Charon, NetworkError> {
         // The file that leads to it is replaced soon, or its namespace is another one now.
         end(&self.dir, Some(&self.namespace)).await?;
-        self.prepare().map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
-        let (dir, run_fd) = (self.dir.clone(), self.open_run()?);
+        prepare(&self.dir, &self.conf, self.cell)
+            .map_err(NetworkError::io("prepare the IKE daemon's directory"))?;
+        let (dir, cell, run_fd) = (self.dir.clone(), self.cell, self.open_run()?);
         let (process, child) =
-            self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir)).await?;
+            self.namespace.run_blocking("start the IKE daemon", move || spawn(&dir, cell)).await?;
         let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let mut charon = Charon { pid, process, child: Some(child), run: run_fd };
@@ -135,17 +136,6 @@ impl CharonHome {
         rustix::fs::open(run(&self.dir), flags, Mode::empty())
             .map_err(|e| NetworkError::io("open the IKE daemon's directory")(e.into()))
     }
-
-    /// A stale pid file prevents a start, and a stale socket looks like a listening one.
-    fn prepare(&self) -> io::Result<()> {
-        private_dir(&run(&self.dir))?;
-        for stale in
-            [self.dir.join("pid"), run(&self.dir).join("charon.pid"), run(&self.dir).join("charon.vici")]
-        {
-            if_exists(std::fs::remove_file(stale))?;
-        }
-        create(&run(&self.dir).join("strongswan.conf"))?.write_all(self.conf.as_bytes())
-    }
 }
 
 impl Charon {
@@ -184,6 +174,30 @@ impl Charon {
             tracing::warn!(%error, "could not wait for an IKE daemon that ended");
         }
     }
+}
+
+/// Whether the charon that runs here was started with this configuration.
+fn has_conf(dir: &Path, conf: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(run(dir).join("strongswan.conf"), flags, Mode::empty());
+    let Ok(file) = opened.map(std::fs::File::from) else { return false };
+    let (mut has, most) = (String::new(), u64::try_from(conf.len()).unwrap_or(u64::MAX).saturating_add(1));
+    let is_file = file.metadata().is_ok_and(|m| m.is_file());
+    is_file && file.take(most).read_to_string(&mut has).is_ok() && has == conf
+}
+
+/// Makes the directories of a charon with its configuration. A stale pid file prevents a start, and a stale socket looks like a
+/// listening one. Nothing is written through what a charon of before has left.
+fn prepare(dir: &Path, conf: &str, cell: Cell) -> io::Result<()> {
+    let (run, root) = (run(dir), dir.join("root"));
+    if_exists(std::fs::remove_dir_all(&run))?;
+    if_exists(std::fs::remove_file(dir.join("pid")))?;
+    private_dir(&run)?;
+    private_dir(&root)?;
+    let file = run.join("strongswan.conf");
+    create(&file)?.write_all(conf.as_bytes())?;
+    cell.own(&file)?;
+    cell.own(&run)
 }
 
 /// Ends every charon whose `/run` is this daemon's directory, in any namespace, and every one in `namespace`, with any
@@ -249,19 +263,18 @@ fn open(pid: i32) -> Option<OwnedFd> {
     pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
 }
 
-/// Runs on a thread inside the namespace, which the child inherits. `setsid` takes the child out of our process group
-/// and session, so that no terminal signal reaches it; it and `unshare` become the shell, which becomes charon.
-fn spawn(dir: &Path) -> io::Result<(OwnedFd, Child)> {
-    let output = create(&dir.join("output"))?;
+/// Runs on a thread of its own inside the namespace, which it confines further, and which the child inherits. `setsid` takes the
+/// child out of our process group and session, so that no terminal signal reaches it; it becomes the shell, which becomes charon.
+fn spawn(dir: &Path, cell: Cell) -> io::Result<(OwnedFd, Child)> {
+    let (output, pid) = (create(&dir.join("output"))?, create(&dir.join("pid"))?);
+    cell.enter(dir).map_err(|e| io::Error::new(e.kind(), format!("cannot confine it: {e}")))?;
     let mut child = Command::new("setsid")
-        .args(["unshare", "-m", "--propagation", "private", "sh", "-c", START, "sh"])
-        .arg(dir)
-        .arg(CHARON)
+        .args(["sh", "-c", START, "sh", CHARON])
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("STRONGSWAN_CONF", "/run/strongswan.conf")
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(pid)
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()?;
@@ -282,6 +295,35 @@ fn create(path: &Path) -> io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipsec::strongswan::confinement::Confinement;
+    use wicketgate_model::EspMode;
+
+    #[test]
+    fn what_a_daemon_left_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cell = Confinement::find(EspMode::Kernel, 0, dir.path()).of_slot(0);
+        let (victim, conf) = (dir.path().join("victim"), run(dir.path()).join("strongswan.conf"));
+        std::fs::write(&victim, "conf").unwrap();
+        private_dir(&run(dir.path())).unwrap();
+        std::os::unix::fs::symlink(&victim, &conf).unwrap();
+        assert!(!has_conf(dir.path(), "conf"));
+        prepare(dir.path(), "own", cell).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "conf");
+        assert!(has_conf(dir.path(), "own") && !has_conf(dir.path(), "ow") && !has_conf(dir.path(), "owns"));
+        // A pipe without a writer is not waited for.
+        std::fs::remove_file(&conf).unwrap();
+        let status = Command::new("mkfifo").arg(&conf).status().unwrap();
+        assert!(status.success() && !has_conf(dir.path(), "own"));
+        // Nor is the directory itself followed.
+        std::fs::remove_dir_all(run(dir.path())).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("kept"), "").unwrap();
+        std::os::unix::fs::symlink(other.path(), run(dir.path())).unwrap();
+        assert!(
+            prepare(dir.path(), "own", cell).is_err() || run(dir.path()).symlink_metadata().unwrap().is_dir()
+        );
+        assert!(other.path().join("kept").exists());
+    }
 
     #[test]
     fn a_program_is_recognised_after_its_file_was_replaced() {

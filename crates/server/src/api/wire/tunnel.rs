@@ -201,7 +201,7 @@ pub(in crate::api) fn spec(
     body: Map<String, Value>,
     locations: &[LocationId],
     pools: &LoadBalancerPools,
-    key: PreSharedKey,
+    key: Option<PreSharedKey>,
     old: Option<&TunnelRow>,
 ) -> Result<(TunnelSpec, Option<LoadBalancerIp>), ApiError> {
     let mut fields = Fields::new(body, PROPERTIES);
@@ -223,7 +223,7 @@ pub(in crate::api) fn spec(
             fields.fault("loadBalancerIp", format!("must be outside of peerCidr, {peer_cidr}"));
         }
     }
-    let key = fields.text::<PreSharedKey>("preSharedKey").unwrap_or(key);
+    let key = fields.text::<PreSharedKey>("preSharedKey").or(key);
     let ike_proposals = fields.list::<IkeProposal, _>("ikeProposals", IkeProposals::try_from);
     let esp_proposals = fields.list::<EspProposal, _>("espProposals", EspProposals::try_from);
     let initiate = fields.boolean("initiate").unwrap_or(false);

@@ -83,9 +83,14 @@ struct Dpd {
 }
 
 impl VpnConfig {
-    pub(in crate::api) fn new(tunnel: &TunnelRow, gateway: Ipv4Addr, udp_encapsulation: bool) -> Self {
+    /// `None`: the tunnel is deleted, and with it its key.
+    pub(in crate::api) fn new(
+        tunnel: &TunnelRow,
+        gateway: Ipv4Addr,
+        udp_encapsulation: bool,
+    ) -> Option<Self> {
         let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
-        Self {
+        Some(Self {
             name: tunnel.spec.name.clone(),
             strongswan_id: tunnel.spec.peer_id.in_strongswan(),
             ike_version: 2,
@@ -101,7 +106,7 @@ impl VpnConfig {
                 id_type: tunnel.spec.peer_id.kind().as_str(),
                 traffic_selector: tunnel.spec.peer_cidr.get(),
             },
-            pre_shared_key: tunnel.spec.pre_shared_key.clone(),
+            pre_shared_key: tunnel.spec.pre_shared_key.clone()?,
             ike: Phase {
                 proposals: tunnel.spec.ike_proposals.clone().unwrap_or_default(),
                 lifetime_seconds: IKE_LIFETIME,
@@ -116,7 +121,7 @@ impl VpnConfig {
             routes: [load_balancer],
             udp_encapsulation,
             initiator: if tunnel.spec.initiate { "both" } else { "peer" },
-        }
+        })
     }
 
     /// The address that hosts of the site connect to.

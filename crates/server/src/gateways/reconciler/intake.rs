@@ -1,7 +1,5 @@
 //! Takes in rows that were written, and builds the desired state from them.
 
-use std::iter;
-
 use jiff::Timestamp;
 use tracing::error;
 use wicketgate_model::{Assignment, HealthCheck, HealthCheckType, ShareDesired, Status, TunnelDesired};
@@ -113,7 +111,7 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         peer_cidr: row.spec.peer_cidr,
         peer_id: row.spec.peer_id.clone(),
         load_balancer_ip: row.load_balancer_ip,
-        keys: iter::once(row.spec.pre_shared_key.clone()).chain(previous).collect(),
+        keys: row.spec.pre_shared_key.iter().cloned().chain(previous).collect(),
         ike_proposals: row.spec.ike_proposals.clone().unwrap_or_default(),
         esp_proposals: row.spec.esp_proposals.clone().unwrap_or_default(),
         initiate: row.spec.initiate,

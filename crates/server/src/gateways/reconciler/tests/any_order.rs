@@ -162,7 +162,7 @@ proptest! {
                 let (row, served) = (b.tunnel_row(id).await, &desired.tunnels[&id]);
                 prop_assert_eq!((served.generation, served.initiate), (row.generation, row.spec.initiate));
                 let valid = row.previous_keys.valid(b.now).map(|(key, _)| key);
-                prop_assert!(served.keys.iter().eq(std::iter::once(&row.spec.pre_shared_key).chain(valid)));
+                prop_assert!(served.keys.iter().eq(row.spec.pre_shared_key.iter().chain(valid)));
                 prop_assert_eq!(row.connection.map(|c| c.state), Some(b.gateway.connection.state));
             }
             for id in deleted_shares {

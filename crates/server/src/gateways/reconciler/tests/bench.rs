@@ -11,8 +11,8 @@ use wicketgate_model::{
     ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
-    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, ShareRow, ShareSpec, TunnelChange, TunnelRow,
-    TunnelSpec, WriteContext,
+    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, SecretKeyFile, ShareRow, ShareSpec, TunnelChange,
+    TunnelRow, TunnelSpec, WriteContext,
 };
 
 /// A server without its tasks: the test runs each activation, at times of its choice.
@@ -48,7 +48,12 @@ pub(super) struct FakeGateway {
 impl Bench {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db").display().to_string()).await.unwrap();
+        let store = Store::open(
+            &dir.path().join("db").display().to_string(),
+            &SecretKeyFile::created_at(dir.path().join("secret-key")),
+        )
+        .await
+        .unwrap();
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
         let act = WriteContext::new("test", now, Uuid::now_v7);
@@ -117,7 +122,7 @@ impl Bench {
         self.names += 1;
         let key = format!("key number {} of this test", self.names).parse().unwrap();
         let spec = self.tunnel_row(id).await.spec;
-        let spec = TunnelSpec { pre_shared_key: key, initiate: !spec.initiate, ..spec };
+        let spec = TunnelSpec { pre_shared_key: Some(key), initiate: !spec.initiate, ..spec };
         self.change_tunnel(id, spec, grace).await;
     }
 
