@@ -45,8 +45,35 @@ export class Failure extends Error {
 
 const REPLACED = 'Another user signed in with this browser. The request was not sent again.';
 
-/** Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. */
+/** How long a request is sent again that the server refuses for its rate. */
+const PATIENCE_S = 60;
+
+/** Seconds until the request may be sent again: the server has done nothing. `undefined` if it was not refused for its rate. */
+function pause(response: Response): number | undefined {
+  const seconds = Number(response.headers.get('Retry-After') ?? undefined);
+  return response.status === 429 && Number.isFinite(seconds) ? Math.max(1, seconds) : undefined;
+}
+
+async function elapsed(seconds: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    }, seconds * 1000);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+}
+
+/**
+ * Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. A request that is
+ * refused for its rate is sent again when the server says.
+ */
 async function send(request: Request): Promise<Response> {
+  let patience = PATIENCE_S;
   for (;;) {
     const attempt = request.clone();
     if (!['GET', 'HEAD'].includes(request.method)) attempt.headers.set('X-CSRF-Token', session.current?.csrfToken ?? '');
@@ -67,6 +94,12 @@ async function send(request: Request): Promise<Response> {
       const found = await session.read();
       if (session.replaced) throw new Failure(401, 'session_ended', REPLACED);
       if (found ? session.current?.csrfToken !== used : session.expired && (await session.renew(used))) continue;
+    }
+    const wait = pause(response);
+    if (wait !== undefined && wait <= patience) {
+      patience -= wait;
+      await elapsed(wait, request.signal);
+      continue;
     }
     return response;
   }

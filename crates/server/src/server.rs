@@ -34,6 +34,7 @@ use crate::{
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
+    rate_limits::Rates,
     retention::{LostActions, Retention},
     serve::{
         Http,
@@ -72,6 +73,8 @@ pub struct ServerConfig {
     pub external: ExternalAddress,
     /// The limits of each Frontdoor that are not the defaults.
     pub quotas: Quotas,
+    /// The limits of requests that are not the defaults.
+    pub rates: Rates,
     /// The gateway's.
     pub location: LocationId,
     /// How long a change may take before its status is `ERROR`.
@@ -185,6 +188,7 @@ impl Prepared {
             ca: ca.fingerprint(),
             agent_server: agent_url,
             quotas: config.quotas,
+            rates: config.rates,
         };
         let state = AppState::new(state_config, &mut registry, stop.clone());
         let reconciler = Reconciler::new(ReconcilerParts {

@@ -67,6 +67,7 @@ impl Collector for LostLog {
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
     requests: Family<Labels<3>, Counter>,
+    limited: Family<Labels<1>, Counter>,
     durations: Histograms,
     tunnels: Family<Labels<1>, Gauge>,
     shares: Family<Labels<1>, Gauge>,
@@ -93,7 +94,10 @@ impl ServerMetrics {
         let series = TunnelSeries::default();
         shown.register_collector(Box::new(series.clone()));
         shown.register_collector(Box::new(LostLog));
+        let limited =
+            "Requests to the API that were refused since their caller sends them faster than a limit";
         Arc::new(Self {
+            limited: registered(shown, "http_requests_limited", limited),
             series,
             requests,
             durations,
@@ -108,6 +112,11 @@ impl ServerMetrics {
             ),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
         })
+    }
+
+    /// A request was refused for this limit.
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&[("limit", limit.to_owned())]).inc();
     }
 
     /// A request was answered. `route` is a template.

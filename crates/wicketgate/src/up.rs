@@ -1,5 +1,6 @@
 //! `wicketgate up`: server and gateway in one process, joined by an in-process link.
 
+mod certificate_renewal;
 mod oidc;
 
 use std::{
@@ -26,7 +27,7 @@ use wicketgate_gateway::{
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId, QuotaSetting};
 use wicketgate_server::{
-    ApiTls, BackgroundTask, ExternalAddress, ExternalUrl, Outcome, Server, ServerConfig, TrustedProxy,
+    ApiTls, ExternalAddress, ExternalUrl, RateSetting, Server, ServerConfig, TrustedProxy,
     auth::oidc::ProviderConfig,
 };
 use wicketgate_system::{
@@ -37,13 +38,9 @@ use wicketgate_system::{
     program::{StopSignals, WrongUsage},
     service_manager::{self, ReloadSignals},
 };
-use wicketgate_transport::{
-    identity::{Identity, is_renewal_due},
-    key::PrivateKey,
-    tls::GatewayIdentity,
-};
 
 use crate::database::{self, Database, GATEWAY_ID};
+use certificate_renewal::CertificateRenewal;
 use oidc::Oidc;
 
 /// Time for a port to become free: the daemon that a killed gateway was just starting may hold it for a moment.
@@ -128,6 +125,10 @@ pub(crate) struct Up {
     /// Frontdoor.
     #[arg(long, value_name = "KIND=NUMBER")]
     quota: Vec<QuotaSetting>,
+    /// Requests a second, and at once, of an account (reads, writes) or an address without a token (strangers), like
+    /// writes=10:1000 or writes=off; repeatable.
+    #[arg(long, value_name = "KIND=NUMBER:NUMBER")]
+    rate_limit: Vec<RateSetting>,
     /// Seconds that established connections may continue after a signal to stop, while new ones are refused. With 0
     /// they are cut at once, and a restart takes a second.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
@@ -183,6 +184,7 @@ impl Up {
             provider,
             pools,
             quotas: self.quota.into_iter().collect(),
+            rates: self.rate_limit.into_iter().collect(),
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
             location: self.location.clone(),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
@@ -196,10 +198,7 @@ impl Up {
         let (server, gateway_id, renewal) = match prepared.await.and_then(identified) {
             Ok(identified) => identified,
             Err(error) => {
-                // The firewall rules of a gateway that does not run would drop packets of other programs.
-                if let Err(left) = backend.rest().await {
-                    warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
-                }
+                rest(backend).await;
                 return Err(error);
             }
         };
@@ -279,6 +278,13 @@ impl Up {
     }
 }
 
+/// The firewall rules of a gateway that does not run would drop packets of other programs.
+async fn rest(backend: Backend) {
+    if let Err(left) = backend.rest().await {
+        warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
+    }
+}
+
 /// Serves until a signal stops the process, or another server takes over the database.
 async fn stop_on_signal(
     server: Server,
@@ -353,43 +359,6 @@ fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
     String::from_utf8_lossy(&content).trim().parse().with_context(|| {
         format!("{} does not contain a gateway id: restore it, or delete the file", file.display())
     })
-}
-
-/// The gateway's certificate is short-lived, as an agent's is.
-struct CertificateRenewal {
-    ca: Arc<Ca>,
-    gateway: GatewayId,
-    identity: GatewayIdentity,
-    issued_at: Timestamp,
-}
-
-impl CertificateRenewal {
-    /// Issues the first certificate.
-    fn new(ca: Arc<Ca>, gateway: GatewayId) -> anyhow::Result<Self> {
-        let (key, issued_at) = (PrivateKey::generate()?, Timestamp::now());
-        let certificate = ca.issue(&Identity::Gateway { gateway }, &key.public_point(), issued_at)?;
-        let identity = GatewayIdentity::new(ca.certificate(), key, certificate)?;
-        Ok(Self { ca, gateway, identity, issued_at })
-    }
-}
-
-impl BackgroundTask for CertificateRenewal {
-    const NAME: &'static str = "gateway-certificate";
-    /// A clock that is set right is noticed soon; a look costs nothing.
-    const PERIOD: Duration = Duration::from_secs(5);
-    /// One signature.
-    const WITHIN: Duration = Duration::from_secs(10);
-
-    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        if is_renewal_due(self.issued_at, now) {
-            let certificate = self.identity.certificate();
-            let identity = Identity::Gateway { gateway: self.gateway };
-            certificate.replace(self.ca.issue(&identity, &certificate.public_point(), now)?)?;
-            self.issued_at = now;
-            info!("the gateway's certificate was renewed");
-        }
-        Ok(Outcome::Done)
-    }
 }
 
 /// The URL for agents, if it can be derived from the address the gateway listens on.

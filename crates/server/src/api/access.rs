@@ -1,6 +1,9 @@
 //! What a handler starts from: a caller with the scope it needs, the Frontdoor of the path, and the id in the path.
 
-use super::wire::fields::printable;
+use super::{
+    limits::{Source, admitted},
+    wire::fields::printable,
+};
 use crate::{
     auth::{Principal, Scope, authenticate},
     error::{ApiError, ResourceKind},
@@ -99,11 +102,15 @@ impl FromRequestParts<AppState> for At {
     }
 }
 
-/// For a request with an idempotency key, `idempotency` has authenticated the caller already.
+/// For a request with an idempotency key, `idempotency` has authenticated and counted the caller already.
 async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, ApiError> {
     match parts.extensions.remove::<Principal>() {
         Some(principal) => Ok(principal),
-        None => authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await,
+        None => {
+            let source = Source::of(state, &parts.extensions, &parts.headers);
+            let authenticated = authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await;
+            admitted(state, &parts.method, source, authenticated)
+        }
     }
 }
 

@@ -57,6 +57,7 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     let Ok(principal) = authenticated else {
         return Ok(next.run(request).await);
     };
+    state.rate_limits.admit(&principal, request.method())?;
     let (mut parts, body) = request.into_parts();
     let bytes = read(body).await?;
     let claim = Arc::new(Claim {
