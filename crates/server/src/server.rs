@@ -38,6 +38,7 @@ use crate::{
     retention::{LostActions, Retention},
     serve::{
         Http,
+        places::Places,
         tls::{ApiTls, TlsReload},
     },
     state::{AppState, StateConfig, ensure_first_frontdoor},
@@ -236,12 +237,14 @@ impl Prepared {
                 store: server.store.clone(),
                 gateways: state.gateways.clone(),
             };
-            let admin = Http { listener, tls: None, router: telemetry::router(scrape), most: SCRAPERS };
+            let places = Places::new(SCRAPERS, Arc::default(), Arc::clone(&state.metrics));
+            let admin = Http { listener, tls: None, router: telemetry::router(scrape), places };
             server.tasks.spawn(admin.run(stop.clone()));
         }
         let is_tls = tls.is_some();
+        let places = Places::new(config.connections, Arc::clone(&state.external), Arc::clone(&state.metrics));
         let router = api::router(state);
-        let api = Http { listener: config.listener, tls, router, most: config.connections };
+        let api = Http { listener: config.listener, tls, router, places };
         server.tasks.spawn(essential("serves the API", api.run(stop)));
         let scheme = if is_tls { "https" } else { "http" };
         info!(api = %address, tls = is_tls, console = format!("{scheme}://{address}/"), "server started");

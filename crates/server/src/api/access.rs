@@ -1,9 +1,6 @@
 //! What a handler starts from: a caller with the scope it needs, the Frontdoor of the path, and the id in the path.
 
-use super::{
-    limits::{Source, admitted},
-    wire::fields::printable,
-};
+use super::{limits::admitted, wire::fields::printable};
 use crate::{
     auth::{Principal, Scope, authenticate},
     error::{ApiError, ResourceKind},
@@ -107,9 +104,8 @@ async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, Api
     match parts.extensions.remove::<Principal>() {
         Some(principal) => Ok(principal),
         None => {
-            let source = Source::of(state, &parts.extensions, &parts.headers);
             let authenticated = authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await;
-            admitted(state, &parts.method, source, authenticated)
+            admitted(state, (&parts.method, &parts.extensions, &parts.headers), authenticated)
         }
     }
 }

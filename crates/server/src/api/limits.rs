@@ -3,7 +3,12 @@
 //!
 //! Invariant: each request is counted once, before it is carried out.
 
-use crate::{auth::Principal, error::ApiError, serve::ClientAddress, state::AppState};
+use crate::{
+    auth::Principal,
+    error::ApiError,
+    serve::{ClientAddress, places::Connection},
+    state::AppState,
+};
 use axum::{
     extract::{FromRequestParts, Request, State},
     http::{Extensions, HeaderMap, Method, request::Parts},
@@ -31,17 +36,23 @@ impl FromRequestParts<AppState> for Source {
     }
 }
 
-/// The caller that has authenticated, or the refusal, as far as the limits admit it.
+/// The caller that has authenticated, or the refusal, as far as the limits admit it. A connection keeps its place for a caller.
 pub(super) fn admitted(
     state: &AppState,
-    method: &Method,
-    source: Source,
+    (method, extensions, headers): (&Method, &Extensions, &HeaderMap),
     authenticated: Result<Principal, ApiError>,
 ) -> Result<Principal, ApiError> {
     match &authenticated {
-        Ok(principal) => state.rate_limits.admit(principal, method)?,
+        Ok(principal) => {
+            if let Some(connection) = extensions.get::<Connection>() {
+                connection.is_known();
+            }
+            state.rate_limits.admit(principal, method)?;
+        }
         // A database that does not answer is no fault of the caller.
-        Err(error) if error.is_of_caller() => state.rate_limits.admit_stranger(source.0)?,
+        Err(error) if error.is_of_caller() => {
+            state.rate_limits.admit_stranger(Source::of(state, extensions, headers).0)?;
+        }
         Err(_) => {}
     }
     authenticated

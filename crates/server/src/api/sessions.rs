@@ -2,7 +2,7 @@
 
 use super::{
     access::Answer,
-    limits::{Source, admitted},
+    limits::admitted,
     wire::{
         body::Body,
         query::Query,
@@ -56,9 +56,8 @@ impl FromRequestParts<AppState> for InSession {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let active = session::active(&parts.method, &parts.headers, &state.auth, &state.store).await;
         let active = active.and_then(|active| active.ok_or_else(ApiError::token_missing));
-        let source = Source::of(state, &parts.extensions, &parts.headers);
         let caller = active.as_ref().map(|active| active.principal.clone()).map_err(ApiError::clone);
-        admitted(state, &parts.method, source, caller)?;
+        admitted(state, (&parts.method, &parts.extensions, &parts.headers), caller)?;
         Ok(Self(active?))
     }
 }

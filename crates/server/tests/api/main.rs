@@ -17,6 +17,7 @@ mod frontdoors;
 mod handover_links;
 mod harness;
 mod health;
+mod held_connections;
 mod hostile;
 mod idempotency;
 mod ike_log;
