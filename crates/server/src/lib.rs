@@ -17,6 +17,7 @@ mod server;
 mod site_desk;
 mod state;
 mod telemetry;
+mod turns;
 
 pub use api::{document, explained, router};
 pub use background::{BackgroundTask, BackgroundTasks, LastRun, Outcome};

@@ -10,6 +10,7 @@ use crate::{
     rate_limits::{RateLimits, Rates},
     site_desk::SiteDesk,
     telemetry::ServerMetrics,
+    turns::Turns,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use prometheus_client::registry::Registry;
@@ -19,6 +20,9 @@ use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
+
+/// Lists that a principal reads at a time: half of the connections that read a SQLite database.
+const LISTS: usize = 2;
 
 /// The arguments of [`AppState::new`].
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct AppState {
     pub(crate) tasks: BackgroundTasks,
     pub(crate) site: Arc<SiteDesk>,
     pub(crate) rate_limits: Arc<RateLimits>,
+    /// Of principals that read lists.
+    pub(crate) lists: Arc<Turns>,
 }
 
 impl AppState {
@@ -70,6 +76,7 @@ impl AppState {
             feed: EventFeed::new(store.clone(), stop),
             tasks: BackgroundTasks::new(registry),
             site: Arc::default(),
+            lists: Arc::new(Turns::new(LISTS)),
             store,
             auth,
             gateways,

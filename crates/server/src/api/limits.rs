@@ -8,6 +8,7 @@ use crate::{
     error::ApiError,
     serve::{ClientAddress, places::Connection},
     state::AppState,
+    turns::Turn,
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -15,7 +16,11 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{convert::Infallible, net::IpAddr};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
+use wicketgate_store::Reach;
+
+/// For a turn. As long as a query may take.
+const LIST_WITHIN: Duration = Duration::from_secs(4);
 
 /// The address that a request comes from; `None` if it comes through a trusted proxy that names no address.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +30,26 @@ impl Source {
     pub(super) fn of(state: &AppState, extensions: &Extensions, headers: &HeaderMap) -> Self {
         let peer = extensions.get::<ClientAddress>().map(|client| client.0.ip());
         Self(peer.and_then(|peer| state.external.client(peer, headers)))
+    }
+}
+
+/// A caller that takes turns with its other lists, so that its costly queries do not take all connections to the database.
+#[derive(Debug, Clone)]
+pub(super) struct ListReader(String);
+
+impl ListReader {
+    /// `None`: the admin token, which has no limit, as in `rate_limits`.
+    pub(super) fn of(principal: &Principal) -> Option<Self> {
+        (principal.reach != Reach::All).then(|| Self(principal.actor.clone()))
+    }
+
+    /// The turn of the request's reader, if it has one.
+    pub(super) async fn turn(state: &AppState, extensions: &Extensions) -> Result<Option<Turn>, ApiError> {
+        let Some(Self(actor)) = extensions.get() else { return Ok(None) };
+        let turn = state.lists.take(actor, LIST_WITHIN).await;
+        let refused =
+            "Other lists of this account are being read: wait for their answers, and request fewer at a time";
+        turn.map(Some).ok_or_else(|| ApiError::too_many_requests(refused))
     }
 }
 

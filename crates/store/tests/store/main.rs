@@ -16,6 +16,7 @@ mod outage;
 mod quotas;
 mod reconcile;
 mod site;
+mod tags;
 mod tls;
 mod traffic;
 mod tunnels_and_shares;
