@@ -2,6 +2,7 @@
 import createClient from 'openapi-fetch';
 import type { components, paths } from '../generated/api';
 import { BACKGROUND, CallRequest } from './background';
+import { elapsed, pause, PATIENCE_S } from './patience';
 import { session } from './session.svelte';
 
 export type Schemas = components['schemas'];
@@ -44,29 +45,6 @@ export class Failure extends Error {
 }
 
 const REPLACED = 'Another user signed in with this browser. The request was not sent again.';
-
-/** How long a request is sent again that the server refuses for its rate. */
-const PATIENCE_S = 60;
-
-/** Seconds until the request may be sent again: the server has done nothing. `undefined` if it was not refused for its rate. */
-function pause(response: Response): number | undefined {
-  const seconds = Number(response.headers.get('Retry-After') ?? undefined);
-  return response.status === 429 && Number.isFinite(seconds) ? Math.max(1, seconds) : undefined;
-}
-
-async function elapsed(seconds: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const abort = () => {
-      clearTimeout(timer);
-      reject(signal.reason as Error);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', abort);
-      resolve();
-    }, seconds * 1000);
-    signal.addEventListener('abort', abort, { once: true });
-  });
-}
 
 /**
  * Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. A request that is
