@@ -109,6 +109,7 @@ async fn serve(home: &Path) -> Result<()> {
         provider: None,
         external: Default::default(),
         quotas: quotas()?,
+        rates: Default::default(),
         pools: LoadBalancerPools::loopback(),
         location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),

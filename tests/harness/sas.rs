@@ -47,7 +47,7 @@ impl Sas {
     }
 
     fn listed(said: &str) -> Self {
-        let of = |is_child: bool, state: &str| {
+        let of = |is_child: bool, state: &str| -> Vec<String> {
             // The list shows CHILD SAs indented below their IKE SA.
             let lines = said.lines().filter(|l| l.starts_with("  ") == is_child && l.contains(state));
             let numbers = lines.filter_map(|l| l.split_once(": #")?.1.split(',').next());

@@ -2,6 +2,7 @@
 import createClient from 'openapi-fetch';
 import type { components, paths } from '../generated/api';
 import { BACKGROUND, CallRequest } from './background';
+import { elapsed, pause, PATIENCE_S } from './patience';
 import { session } from './session.svelte';
 
 export type Schemas = components['schemas'];
@@ -45,8 +46,12 @@ export class Failure extends Error {
 
 const REPLACED = 'Another user signed in with this browser. The request was not sent again.';
 
-/** Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. */
+/**
+ * Sends a request; if the session has ended, waits until the user has signed in again and sends it once more. A request that is
+ * refused for its rate is sent again when the server says.
+ */
 async function send(request: Request): Promise<Response> {
+  let patience = PATIENCE_S;
   for (;;) {
     const attempt = request.clone();
     if (!['GET', 'HEAD'].includes(request.method)) attempt.headers.set('X-CSRF-Token', session.current?.csrfToken ?? '');
@@ -67,6 +72,12 @@ async function send(request: Request): Promise<Response> {
       const found = await session.read();
       if (session.replaced) throw new Failure(401, 'session_ended', REPLACED);
       if (found ? session.current?.csrfToken !== used : session.expired && (await session.renew(used))) continue;
+    }
+    const wait = pause(response);
+    if (wait !== undefined && wait <= patience) {
+      patience -= wait;
+      await elapsed(wait, request.signal);
+      continue;
     }
     return response;
   }

@@ -6,13 +6,15 @@ pub use reqwest::Method;
 use reqwest::{RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     failure::{ApiProblem, Failure},
     local_server,
 };
 
+/// How long a request is sent again that the server refuses for its rate.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest wait for a connection to the server.
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest wait for an answer: a check of a share takes up to 20 s.
@@ -168,20 +170,30 @@ impl ApiClient {
     pub(crate) async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Failure> {
         let url = self.at(path)?;
         let request = self.http.request(method, url).header(header::ACCEPT, "application/json");
-        let (token, owner) = match &self.credentials {
+        let token = match &self.credentials {
             None => return Ok(request),
-            Some(Credentials::Token(token)) => (token.secret.clone(), token.owner),
+            Some(Credentials::Token(token)) => token.secret.clone(),
             Some(Credentials::Account { id, secret }) => {
                 let mut token = self.token.lock().await;
                 let token = match token.take() {
                     Some(known) => token.insert(known),
                     None => token.insert(self.exchange(id, secret).await?),
                 };
-                (token.clone(), secret.owner)
+                token.clone()
             }
         };
-        local_server::check(&self.base, owner)?;
+        self.check_listener()?;
         Ok(request.bearer_auth(token.expose_secret()))
+    }
+
+    /// Whether the server may get the credentials now.
+    fn check_listener(&self) -> Result<(), Failure> {
+        match &self.credentials {
+            None => Ok(()),
+            Some(Credentials::Token(secret) | Credentials::Account { secret, .. }) => {
+                local_server::check(&self.base, secret.owner)
+            }
+        }
     }
 
     /// Whether a refused sign-in is worth another try: an account's token ends after an hour, and a new one replaces it.
@@ -189,15 +201,41 @@ impl ApiClient {
         self.token.lock().await.take().is_some()
     }
 
-    /// Sends a request. An answer that is no success is a failure.
+    /// Sends a request, and sends it again when the server asks for it with a 429: the server has done nothing then. An answer
+    /// that is no success is a failure.
     pub(crate) async fn answered(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        self.accepted(self.sent(request).await?).await
+    }
+
+    /// The same without patience.
+    pub(crate) async fn answered_at_once(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let answer = request.send().await.map_err(|e| Failure::unreachable(&self.base, &e))?;
+        self.accepted(answer).await
+    }
+
+    async fn sent(&self, mut request: RequestBuilder) -> Result<Response, Failure> {
+        let mut left = PATIENCE;
+        loop {
+            // A body that is a stream cannot be sent again.
+            let again = request.try_clone();
+            let answer = request.send().await.map_err(|e| Failure::unreachable(&self.base, &e))?;
+            match (pause(&answer).filter(|pause| *pause <= left), again) {
+                (Some(pause), Some(again)) => {
+                    sleep(pause).await;
+                    self.check_listener()?;
+                    (left, request) = (left.saturating_sub(pause), again);
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    async fn accepted(&self, answer: Response) -> Result<Response, Failure> {
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
-        let retry_after =
-            answer.headers().get(header::RETRY_AFTER).and_then(|s| s.to_str().ok()?.parse().ok());
+        let retry_after = retry_after(&answer);
         let (url, refusal) = (answer.url().clone(), challenged(answer.headers()));
         let body = body(answer).await.unwrap_or_default();
         let problem: Option<ApiProblem> = serde_json::from_slice(&body).ok();
@@ -220,8 +258,7 @@ impl ApiClient {
             .basic_auth(id, Some(secret.secret.expose_secret()))
             .timeout(ANSWER);
         let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let answer = request.body("grant_type=client_credentials").send().await;
-        let answer = answer.map_err(|e| Failure::unreachable(&self.base, &e))?;
+        let answer = self.sent(request.body("grant_type=client_credentials")).await?;
         let (status, url) = (answer.status(), answer.url().clone());
         let body: Value = serde_json::from_slice(&body(answer).await.unwrap_or_default()).unwrap_or_default();
         match (status.is_success(), body["access_token"].as_str(), body["error"].as_str()) {
@@ -241,6 +278,18 @@ impl ApiClient {
         };
         Failure::NotSignedIn { why, account }
     }
+}
+
+/// Seconds. The API never names a date.
+fn retry_after(answer: &Response) -> Option<u64> {
+    answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()
+}
+
+/// How long the server asks to wait before the same request is sent again.
+fn pause(answer: &Response) -> Option<Duration> {
+    let is_refused = answer.status() == StatusCode::TOO_MANY_REQUESTS;
+    // With 0 there would be no bound.
+    is_refused.then(|| retry_after(answer))?.map(|seconds| Duration::from_secs(seconds.max(1)))
 }
 
 /// What the challenge of a 401 says of the token, more closely than the body (RFC 6750 §3).

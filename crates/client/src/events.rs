@@ -145,7 +145,7 @@ impl EventStream<'_> {
         if let Some(last) = &self.last {
             request = request.header("Last-Event-ID", last);
         }
-        let answer = timeout(SILENCE, self.client.answered(request)).await;
+        let answer = timeout(SILENCE, self.client.answered_at_once(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::silent(self.client.base())))?;
         Ok(Connection { answer, bytes: Vec::new(), ready: VecDeque::new() })
     }

@@ -25,6 +25,7 @@ pub(crate) mod idempotency;
 mod ike_log;
 mod index;
 mod lasting;
+mod limits;
 mod links;
 mod locations;
 mod metrics;
@@ -52,19 +53,25 @@ pub use reasons::explained;
 use crate::{error::ApiError, state::AppState};
 use axum::{
     Router,
+    handler::Handler as _,
     http::Uri,
     middleware::{from_fn, from_fn_with_state},
 };
+use operation::{Access, Operation};
 use operations::OPERATIONS;
 use std::sync::Arc;
 
 /// All paths of the server.
 pub fn router(state: AppState) -> Router {
-    let routes = OPERATIONS.iter();
-    let router =
-        routes.fold(console::routes(), |router, operation| router.route(operation.path, (operation.route)()));
+    let strangers = from_fn_with_state(state.clone(), limits::strangers);
+    let unknown = async |uri: Uri| ApiError::no_such_path(uri.path());
+    let router = console::routes().layer(strangers.clone()).fallback(unknown.layer(strangers.clone()));
+    let router = OPERATIONS.iter().fold(router, |router, operation| {
+        let route = (operation.route)();
+        let is_limited = is_of_strangers(operation);
+        router.route(operation.path, if is_limited { route.layer(strangers.clone()) } else { route })
+    });
     router
-        .fallback(async |uri: Uri| ApiError::no_such_path(uri.path()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
@@ -72,4 +79,10 @@ pub fn router(state: AppState) -> Router {
         // Around all that answers: errors have links, too.
         .layer(from_fn_with_state(state.clone(), links::absolute))
         .with_state(state)
+}
+
+/// Whether requests of the operation have no principal that they could be counted by. Monitors have to see that the process
+/// lives whatever others send from their address.
+fn is_of_strangers(operation: &Operation) -> bool {
+    matches!(operation.access, Access::Public) && operation.path != "/livez"
 }

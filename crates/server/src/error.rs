@@ -289,6 +289,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
     }
 
+    /// Whether the caller can be at fault, and not the server alone.
+    pub(crate) fn is_of_caller(&self) -> bool {
+        !self.status.is_server_error()
+    }
+
     /// Too many requests at one time: the caller may retry later.
     pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);

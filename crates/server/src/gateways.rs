@@ -24,6 +24,7 @@ use wicketgate_store::ShareRow;
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
 pub use rpc::GatewayRpc;
+pub(crate) use rpc::TooManyChecks;
 pub use view::SharedView;
 pub(crate) use view::{GatewayView, retry_until_written};
 
@@ -120,13 +121,18 @@ impl Gateways {
     }
 
     /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.
-    pub(crate) async fn check(&self, location: &LocationId, share: ShareId) -> Option<ShareCheck> {
-        let gateway = self.at(location)?;
-        let seen = gateway.rpc.check(share).await?;
-        if seen.dialled.is_ok() {
+    pub(crate) async fn check(
+        &self,
+        location: &LocationId,
+        share: ShareId,
+        organization: &str,
+    ) -> Result<Option<ShareCheck>, TooManyChecks> {
+        let Some(gateway) = self.at(location) else { return Ok(None) };
+        let seen = gateway.rpc.check(share, organization).await?;
+        if seen.as_ref().is_some_and(|seen| seen.dialled.is_ok()) {
             gateway.view.reached(share);
         }
-        Some(seen)
+        Ok(seen)
     }
 
     /// Resets the share's open connections, all or those of one client, and returns how many; `None`: no gateway answers.

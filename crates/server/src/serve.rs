@@ -1,9 +1,10 @@
 //! Serves HTTP/1.1 on one listener, in clear or with TLS, until the server stops.
 //!
-//! Invariants: the accept loop only accepts. A connection has a place before it is accepted. Every connection ends,
+//! Invariants: the accept loop only accepts. A connection is served once it has a place ([`places`]). Every connection ends,
 //! whatever its client does: the handshake, a request's head, a write without progress and the server's stop all have
 //! bounds. A stream of events ends when the server stops.
 
+pub(crate) mod places;
 pub(crate) mod tls;
 
 use std::{
@@ -11,18 +12,29 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Extension, Router, body::Body, extract::Request, http::header::CONTENT_TYPE, response::Response};
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::header::CONTENT_TYPE,
+    response::Response,
+};
 use futures_util::StreamExt as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Connection, Places, Working};
 use tls::ApiTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_io_timeout::TimeoutWriter;
@@ -58,27 +70,44 @@ pub(crate) struct Http {
     /// `None`: in clear.
     pub(crate) tls: Option<Arc<ApiTls>>,
     pub(crate) router: Router,
-    /// Connections at one time.
-    pub(crate) most: usize,
+    pub(crate) places: Places,
+}
+
+/// What serves the requests of one connection.
+struct Serving {
+    client: ClientAddress,
+    connection: Connection,
+    router: Router,
+    stop: CancellationToken,
+}
+
+/// The body of an answer: its request is being carried out until it was taken.
+struct Answering {
+    body: Body,
+    _working: Working,
 }
 
 impl Http {
     /// Serves until `stop`, and then until what is being answered is answered, or had its time.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let Self { listener, tls, router, most } = self;
+        let Self { listener, tls, router, places } = self;
         let router = router.layer(Extension(Encrypted(tls.is_some())));
-        let (places, connections) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
+        let connections = TaskTracker::new();
         let mut listener = Acceptor::new(listener, "API clients");
         let accepting = async {
             loop {
-                // The semaphore is never closed.
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 let (tcp, client) = listener.next().await;
-                let served =
-                    connection(tcp, ClientAddress(client), tls.clone(), router.clone(), stop.clone());
+                let Some(place) = places.enter(client.ip()).await else {
+                    debug!(client.address = %client, "a connection to the API was closed: its address has too many");
+                    continue;
+                };
+                let connection = place.connection();
+                let (client, router, stop) = (ClientAddress(client), router.clone(), stop.clone());
+                let served = serve(tcp, tls.clone(), Serving { client, connection, router, stop });
                 connections.spawn(async move {
-                    served.await;
-                    drop(place);
+                    if place.lost.run_until_cancelled(served).await.is_none() {
+                        debug!(client.address = %client.0, "a connection to the API ended for a newer one");
+                    }
                 });
             }
         };
@@ -89,19 +118,14 @@ impl Http {
     }
 }
 
-async fn connection(
-    tcp: TcpStream,
-    client: ClientAddress,
-    tls: Option<Arc<ApiTls>>,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn serve(tcp: TcpStream, tls: Option<Arc<ApiTls>>, serving: Serving) {
     // Without it an answer of two packets waits for an acknowledgement.
     let _ = tcp.set_nodelay(true);
     let tcp = bounded_writes(tcp);
-    let Some(tls) = tls else { return requests(tcp, client, router, stop).await };
-    match stop.run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
-        Some(Ok(Ok(stream))) => requests(stream, client, router, stop).await,
+    let Some(tls) = tls else { return requests(tcp, serving).await };
+    let client = serving.client;
+    match serving.stop.clone().run_until_cancelled(timeout(HANDSHAKE, tls.accept(tcp))).await {
+        Some(Ok(Ok(stream))) => requests(stream, serving).await,
         Some(Ok(Err(error))) => {
             debug!(client.address = %client.0, %error, "a TLS handshake with the API failed")
         }
@@ -118,15 +142,21 @@ fn bounded_writes<S: AsyncWrite>(stream: S) -> Pin<Box<TimeoutWriter<S>>> {
     Box::pin(writer)
 }
 
-async fn requests<S>(stream: S, client: ClientAddress, router: Router, stop: CancellationToken)
+async fn requests<S>(stream: S, Serving { client, connection, router, stop }: Serving)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let ended = stop.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(connection.clone());
+        let working = connection.works();
         let (answer, ended) = (router.clone().call(request.map(Body::new)), ended.clone());
-        async move { answer.await.map(|response| until(ended, response)) as Result<Response, Infallible> }
+        async move {
+            let response = answer.await.map(|response| until(ended, response))?;
+            Ok(response.map(|body| Body::new(Answering { body, _working: working })))
+                as Result<Response, Infallible>
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LARGEST_HEAD);
@@ -147,6 +177,26 @@ where
     }
 }
 
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A stream of events has no end of its own.
 fn until(stop: CancellationToken, response: Response) -> Response {
     let content_type = response.headers().get(CONTENT_TYPE).map(|v| v.as_bytes());
@@ -159,8 +209,10 @@ fn until(stop: CancellationToken, response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{external::ExternalAddress, telemetry::ServerMetrics};
     use axum::{response::sse, routing::get};
     use futures_util::stream;
+    use prometheus_client::registry::Registry;
     use std::io;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
@@ -216,7 +268,8 @@ mod tests {
         let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let slow = {
             let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
-            async move || {
+            async move |Extension(connection): Extension<Connection>| {
+                connection.is_known();
                 asked.notify_one();
                 answer.notified().await;
                 "the slow answer"
@@ -228,7 +281,10 @@ mod tests {
             .route("/slow", get(slow))
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/events", get(events));
-        let running = tokio::spawn(Http { listener, tls: None, router, most }.run(stop.clone()));
+        // As a proxy, the only client of these tests may have all places.
+        let proxies = ExternalAddress { url: None, trusted_proxies: vec!["127.0.0.1".parse().unwrap()] };
+        let places = Places::new(most, Arc::new(proxies), ServerMetrics::new(&mut Registry::default()));
+        let running = tokio::spawn(Http { listener, tls: None, router, places }.run(stop.clone()));
         Served { address, stop, running, asked, answer }
     }
 
@@ -286,20 +342,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_read_ends_the_connection() {
-        let server = served_with(1).await;
+        let server = served().await;
         let mut deaf = ask(server.address, "/large").await;
-        // The server accepts one connection, and this client occupies it until it is disconnected.
-        let mut next = ask(server.address, "/quick").await;
         let mut head = [0; 12];
-        timeout(PATIENCE * 2, next.read_exact(&mut head)).await.unwrap().unwrap();
+        timeout(BOUND, deaf.read_exact(&mut head)).await.unwrap().unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
+        sleep(PATIENCE * 2).await;
         let mut read = Vec::new();
         let _ = timeout(BOUND, deaf.read_to_end(&mut read)).await.unwrap();
         assert!(read.len() < LARGE);
     }
 
     #[tokio::test]
-    async fn a_connection_above_the_limit_waits() {
+    async fn a_connection_above_the_limit_ends_one_that_says_nothing() {
+        let server = served_with(2).await;
+        let mut working = ask(server.address, "/slow").await;
+        timeout(BOUND, server.asked.notified()).await.unwrap();
+        let mut silent = TcpStream::connect(server.address).await.unwrap();
+        let mut answered = ask(server.address, "/quick").await;
+        assert_eq!(rest(&mut silent).await, "");
+        let mut head = [0; 12];
+        timeout(BOUND, answered.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        // Now that one is silent, too.
+        let mut next = ask(server.address, "/quick").await;
+        timeout(BOUND, next.read_exact(&mut head)).await.unwrap().unwrap();
+        assert!(rest(&mut answered).await.ends_with("quick"));
+        server.answer.notify_one();
+        timeout(BOUND, working.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+    }
+
+    #[tokio::test]
+    async fn a_connection_above_the_limit_waits_for_work_to_end() {
         let server = served_with(2).await;
         let first = ask(server.address, "/slow").await;
         timeout(BOUND, server.asked.notified()).await.unwrap();

@@ -34,9 +34,11 @@ use crate::{
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
+    rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, Retention},
     serve::{
         Http,
+        places::Places,
         tls::{ApiTls, TlsReload},
     },
     state::{AppState, StateConfig, ensure_first_frontdoor},
@@ -74,6 +76,8 @@ pub struct ServerConfig {
     pub external: ExternalAddress,
     /// The limits of each Frontdoor that are not the defaults.
     pub quotas: Quotas,
+    /// The limits of requests that are not the defaults.
+    pub rates: Rates,
     /// The gateway's.
     pub location: LocationId,
     /// How long a change may take before its status is `ERROR`.
@@ -186,6 +190,7 @@ impl Prepared {
             ca: ca.fingerprint(),
             agent_server: agent_url,
             quotas: config.quotas,
+            rates: config.rates,
         };
         let state = AppState::new(state_config, &mut registry, stop.clone());
         let reconciler = Reconciler::new(ReconcilerParts {
@@ -234,12 +239,14 @@ impl Prepared {
                 store: server.store.clone(),
                 gateways: state.gateways.clone(),
             };
-            let admin = Http { listener, tls: None, router: telemetry::router(scrape), most: SCRAPERS };
+            let places = Places::new(SCRAPERS, Arc::default(), Arc::clone(&state.metrics));
+            let admin = Http { listener, tls: None, router: telemetry::router(scrape), places };
             server.tasks.spawn(admin.run(stop.clone()));
         }
         let is_tls = tls.is_some();
+        let places = Places::new(config.connections, Arc::clone(&state.external), Arc::clone(&state.metrics));
         let router = api::router(state);
-        let api = Http { listener: config.listener, tls, router, most: config.connections };
+        let api = Http { listener: config.listener, tls, router, places };
         server.tasks.spawn(essential("serves the API", api.run(stop)));
         let scheme = if is_tls { "https" } else { "http" };
         info!(api = %address, tls = is_tls, console = format!("{scheme}://{address}/"), "server started");

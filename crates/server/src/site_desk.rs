@@ -3,24 +3,25 @@
 //!
 //! Invariant: it is small whatever strangers send, and it is lost with the process: nothing is decided by it for long.
 
-use crate::error::ApiError;
-use jiff::Timestamp;
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
+use crate::{
+    error::ApiError,
+    rate_limits::{
+        buckets::{Buckets, MOST, Rate},
+        one_client,
+    },
 };
+use jiff::Timestamp;
+use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
 use tokio::time::Instant;
 use wicketgate_model::{HandoverLinkId, TunnelId};
 use wicketgate_system::Mutex;
 
-/// Rows of a table: more sources and links than are in use at a time, in a megabyte.
-const MOST: usize = 4096;
-/// In which wrong tries and calls are counted.
+/// In which all tries and calls of an empty bucket are there again.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Links and sessions that one source may have wrong within a window. A person pastes a link that has ended a few times.
+/// Links and sessions that one source may have wrong at once, and within a window. A person pastes a link that has ended a few
+/// times.
 const WRONG_BY_SOURCE: u32 = 10;
+const WRONG: Rate = Rate::within(WINDOW, WRONG_BY_SOURCE);
 /// Wrong passphrases of a link before the first pause: enough for mistyping.
 const WRONG_PASSPHRASES: u32 = 5;
 /// The first pause, which doubles up to the longest: some 30 tries a day, from all sources together.
@@ -36,8 +37,8 @@ pub(crate) enum SiteCall {
 }
 
 impl SiteCall {
-    /// Calls of a link's sessions within a window.
-    fn most(self) -> u32 {
+    /// Calls of a link's sessions at once, and within a window.
+    const fn most(self) -> u32 {
         match self {
             // Ten open pages, each of which asks every two seconds.
             Self::Tunnel => 300,
@@ -52,9 +53,9 @@ impl SiteCall {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct SiteDesk {
-    sources: Mutex<Table<IpAddr, Counted>>,
+    sources: Mutex<Buckets<IpAddr>>,
     passphrases: Mutex<Table<HandoverLinkId, Tried>>,
-    calls: Mutex<Table<(HandoverLinkId, SiteCall), Counted>>,
+    calls: Mutex<Buckets<(HandoverLinkId, SiteCall)>>,
     logs: Mutex<Table<TunnelId, LogRead>>,
 }
 
@@ -71,16 +72,15 @@ impl SiteDesk {
     /// Whether the source may try a link or a session, as far as its earlier tries allow it. `None`: it has none of its own.
     pub(crate) fn admits(&self, source: Option<IpAddr>) -> Result<(), ApiError> {
         let Some(source) = source.map(one_client) else { return Ok(()) };
-        let counted = self.sources.lock().row(source, Instant::now()).left(WRONG_BY_SOURCE, Instant::now());
-        counted.map_err(|time| {
-            ApiError::wait("Too many links were wrong: wait before you try another one", time)
-        })
+        let has = self.sources.lock().has(&source, WRONG, Instant::now());
+        has.map_err(|time| ApiError::wait("Too many links were wrong: wait before you try another one", time))
     }
 
     /// The source has tried a link, a session or a passphrase that is wrong.
     pub(crate) fn was_wrong(&self, source: Option<IpAddr>) {
         if let Some(source) = source.map(one_client) {
-            self.sources.lock().row(source, Instant::now()).add(Instant::now());
+            // One that came while others were looked up may be one too many: it is answered as wrong all the same.
+            let _ = self.sources.lock().take(source, WRONG, Instant::now());
         }
     }
 
@@ -99,11 +99,8 @@ impl SiteDesk {
 
     /// Counts a call of a session of the link.
     pub(crate) fn calls(&self, link: HandoverLinkId, call: SiteCall) -> Result<(), ApiError> {
-        let mut calls = self.calls.lock();
-        let counted = calls.row((link, call), Instant::now());
-        let left = counted.left(call.most(), Instant::now());
-        counted.add(Instant::now());
-        left.map_err(|time| {
+        let taken = self.calls.lock().take((link, call), Rate::within(WINDOW, call.most()), Instant::now());
+        taken.map_err(|time| {
             ApiError::wait("The pages of this link ask too often: wait, and close some", time)
         })
     }
@@ -114,17 +111,6 @@ impl SiteDesk {
 
     pub(crate) fn read_log(&self, tunnel: TunnelId, read: LogRead) {
         *self.logs.lock().row(tunnel, Instant::now()) = read;
-    }
-}
-
-/// The address by which a client counts: hosts of IPv6 have a whole network each (RFC 6177).
-fn one_client(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -154,37 +140,6 @@ impl<K: Hash + Eq + Copy, V: Default> Table<K, V> {
     }
 }
 
-/// What happened within a window.
-#[derive(Debug, Default)]
-struct Counted {
-    since: Option<Instant>,
-    count: u32,
-}
-
-impl Counted {
-    /// The beginning of the window, which is a new one if the last has ended.
-    fn window(&mut self, now: Instant) -> Instant {
-        match self.since {
-            Some(since) if now < since + WINDOW => since,
-            _ => {
-                *self = Self { since: Some(now), count: 0 };
-                now
-            }
-        }
-    }
-
-    fn add(&mut self, now: Instant) {
-        self.window(now);
-        self.count = self.count.saturating_add(1);
-    }
-
-    /// Whether there were fewer than `most`; otherwise, how long the window lasts.
-    fn left(&mut self, most: u32, now: Instant) -> Result<(), Duration> {
-        let end = self.window(now) + WINDOW;
-        if self.count < most { Ok(()) } else { Err(end.duration_since(now)) }
-    }
-}
-
 /// Passphrases that were tried since the last right one.
 #[derive(Debug, Default)]
 struct Tried {
@@ -209,7 +164,6 @@ impl Tried {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
     use tokio::time::advance;
     use uuid::Uuid;
 
@@ -225,12 +179,15 @@ mod tests {
             assert!(desk.admits(source("2001:db8::1")).is_ok());
             desk.was_wrong(source("2001:db8::1"));
         }
-        advance(WINDOW / 2).await;
         // Its other addresses are the same client, and others are not, nor is a proxy.
         assert!(desk.admits(source("2001:db8::2")).is_err());
         assert!(desk.admits(source("2001:db8:0:1::1")).is_ok() && desk.admits(None).is_ok());
-        advance(WINDOW / 2).await;
+        advance(WINDOW / WRONG_BY_SOURCE - Duration::from_millis(1)).await;
+        assert!(desk.admits(source("2001:db8::1")).is_err());
+        advance(Duration::from_millis(1)).await;
         assert!(desk.admits(source("2001:db8::1")).is_ok());
+        desk.was_wrong(source("2001:db8::1"));
+        assert!(desk.admits(source("2001:db8::1")).is_err(), "one try more arrives in this time");
     }
 
     #[tokio::test(start_paused = true)]
@@ -266,18 +223,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_sources_replaces_the_oldest() {
+    async fn a_flood_of_links_replaces_the_oldest() {
         let desk = SiteDesk::default();
-        let source = |n: usize| Some(IpAddr::from(Ipv4Addr::from_bits(u32::try_from(n).unwrap())));
-        for n in 0..MOST + 10 {
+        let count = u128::try_from(MOST).unwrap() + 10;
+        for n in 0..count {
             advance(Duration::from_nanos(1)).await;
-            desk.was_wrong(source(n));
+            desk.tries_passphrase(link(n)).unwrap();
         }
-        let sources = desk.sources.lock();
-        assert_eq!(sources.rows.len(), MOST);
-        assert!(
-            !sources.rows.contains_key(&source(9).unwrap())
-                && sources.rows.contains_key(&source(10).unwrap())
-        );
+        let rows = &desk.passphrases.lock().rows;
+        assert_eq!(rows.len(), MOST);
+        assert!(!rows.contains_key(&link(9)) && rows.contains_key(&link(10)));
     }
 }

@@ -7,8 +7,10 @@ use crate::{
     event_feed::{EventFeed, EventReader, Subscription},
     external::ExternalAddress,
     gateways::Gateways,
+    rate_limits::{RateLimits, Rates},
     site_desk::SiteDesk,
     telemetry::ServerMetrics,
+    turns::Turns,
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use prometheus_client::registry::Registry;
@@ -18,6 +20,9 @@ use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
+
+/// Lists that a principal reads at a time: half of the connections that read a SQLite database.
+const LISTS: usize = 2;
 
 /// The arguments of [`AppState::new`].
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct StateConfig {
     pub agent_server: Option<String>,
     /// The limits of the installation that are not the defaults.
     pub quotas: Quotas,
+    /// The limits of requests that are not the defaults.
+    pub rates: Rates,
 }
 
 /// Cheap to clone.
@@ -52,18 +59,24 @@ pub struct AppState {
     pub(crate) feed: EventFeed,
     pub(crate) tasks: BackgroundTasks,
     pub(crate) site: Arc<SiteDesk>,
+    pub(crate) rate_limits: Arc<RateLimits>,
+    /// Of principals that read lists.
+    pub(crate) lists: Arc<Turns>,
 }
 
 impl AppState {
     /// `registry` is what `/metrics` shows; event streams end with `stop`.
     pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
-        let StateConfig { store, auth, gateways, pools, external, ca, agent_server, quotas } = config;
+        let StateConfig { store, auth, gateways, pools, external, ca, agent_server, quotas, rates } = config;
+        let metrics = ServerMetrics::new(registry);
         Self {
             locations: gateways.locations().into_iter().cloned().collect(),
-            metrics: ServerMetrics::new(registry),
+            rate_limits: Arc::new(RateLimits::new(rates, Arc::clone(&metrics))),
+            metrics,
             feed: EventFeed::new(store.clone(), stop),
             tasks: BackgroundTasks::new(registry),
             site: Arc::default(),
+            lists: Arc::new(Turns::new(LISTS)),
             store,
             auth,
             gateways,

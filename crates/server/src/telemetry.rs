@@ -67,6 +67,8 @@ impl Collector for LostLog {
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
     requests: Family<Labels<3>, Counter>,
+    limited: Family<Labels<1>, Counter>,
+    ended: Family<Labels<1>, Counter>,
     durations: Histograms,
     tunnels: Family<Labels<1>, Gauge>,
     shares: Family<Labels<1>, Gauge>,
@@ -93,7 +95,12 @@ impl ServerMetrics {
         let series = TunnelSeries::default();
         shown.register_collector(Box::new(series.clone()));
         shown.register_collector(Box::new(LostLog));
+        let limited =
+            "Requests to the API that were refused since their caller sends them faster than a limit";
+        let ended = "Connections that ended for a newer one, or were refused: of an address with too many, or with all taken";
         Arc::new(Self {
+            ended: registered(shown, "http_connections_ended", ended),
+            limited: registered(shown, "http_requests_limited", limited),
             series,
             requests,
             durations,
@@ -108,6 +115,16 @@ impl ServerMetrics {
             ),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
         })
+    }
+
+    /// A request was refused for this limit.
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&[("limit", limit.to_owned())]).inc();
+    }
+
+    /// A connection ended for a newer one, or was refused.
+    pub(crate) fn connection_ended(&self, limit: &'static str) {
+        self.ended.get_or_create(&[("limit", limit.to_owned())]).inc();
     }
 
     /// A request was answered. `route` is a template.
@@ -325,6 +342,8 @@ mod tests {
         let failures = [(FailureReason::NoAgent, 1)].into();
         scrape.metrics.carried(&[TrafficDelta { failures, active: 1, ..TrafficDelta::new(share, tunnel) }]);
         scrape.metrics.answered("GET", "/livez", 200, Duration::ZERO);
+        scrape.metrics.limited("reads");
+        scrape.metrics.connection_ended("full");
         let created_at = Timestamp::now();
         let (name, location) = ("a".to_owned(), "local".parse().unwrap());
         scrape.metrics.tunnel(tunnel, TunnelFacts { name, location, enabled: true, created_at }, None);

@@ -14,7 +14,7 @@ use crate::{
     write_health::WriteHealth,
 };
 use sqlx::{
-    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlStr,
+    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr as _,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::SqliteConnectOptions,
@@ -141,7 +141,7 @@ impl Database {
 
     pub(crate) async fn migrate(&self) -> Result<()> {
         let mut connection = self.writers.acquire().await?;
-        migrator().run(&mut *connection).await.map_err(|e| {
+        migrator(self.has_one_writer()).run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
@@ -222,9 +222,11 @@ impl Database {
     }
 }
 
-fn migrator() -> Migrator {
+/// The databases have no common function for the names and values of a JSON object: a migration calls it `JSON_ROWS(r.tags)`.
+fn migrator(is_sqlite: bool) -> Migrator {
+    let json_rows = if is_sqlite { "json_each(r.tags)" } else { "json_each_text(CAST(r.tags AS JSON))" };
     let migrations = MIGRATIONS.iter().map(|(version, what, sql)| {
-        let sql = SqlStr::from_static(sql);
+        let sql = AssertSqlSafe(sql.replace("JSON_ROWS(r.tags)", json_rows)).into_sql_str();
         Migration::new(*version, (*what).into(), MigrationType::Simple, sql, false)
     });
     Migrator::with_migrations(migrations.collect())

@@ -53,6 +53,7 @@ mod share;
 mod share_count;
 mod statement;
 mod store;
+mod tag;
 mod traffic;
 mod transaction;
 mod tunnel;

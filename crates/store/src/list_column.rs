@@ -11,7 +11,7 @@ pub enum ColumnType {
     Integer,
     Boolean,
     Time,
-    /// A JSON object of strings: filtered by one name and its value.
+    /// A JSON object of strings, which are rows of a table, too: filtered by one name and its value.
     Tags,
     /// A JSON array of strings: filtered by one of them.
     List,

@@ -4,13 +4,14 @@
 //! of an earlier generation applies to it, and is recorded in the same transaction.
 
 use crate::{
-    Action, Column, ColumnType, NamedRow, ResourceType, Result, Store, StoreError,
+    Action, Column, ColumnType, NamedRow, ResourceType, Result, Store, StoreError, Tags,
     execution::{EndsWith, Execution},
     field::Argument,
     list::Hidden,
     row::{FromRow, ToColumns},
     share_count::Counted,
     statement::Assignments,
+    tag::Tagged,
     write::Write,
 };
 use sqlx::AssertSqlSafe;
@@ -23,10 +24,15 @@ pub(crate) trait Provisioned: FromRow {
     /// The columns that a row is read from, in SELECT and in RETURNING.
     const COLUMNS: &'static str;
 
+    /// The table of the tags of its rows.
+    const TAGS: &'static str;
+
     /// The unique indexes of its live rows.
     const UNIQUE: &'static [Unique];
 
     fn head(&self) -> Head;
+
+    fn tags(&self) -> &Tags;
 
     /// Where the row is counted, if it is.
     fn counted(&self) -> Option<Counted> {
@@ -160,6 +166,8 @@ impl Write {
     ) -> Result<R> {
         self.deferred.counts.moved(before.and_then(R::counted), row.counted());
         let Head { id, frontdoor, generation, .. } = row.head();
+        let tagged = Tagged { id: &id, frontdoor, before: before.map(R::tags), tags: row.tags() };
+        self.write_tags(R::TAGS, tagged).await?;
         let on = Execution { ends_with: EndsWith::Status(generation), ..Execution::of(R::TYPE, &id) };
         self.record(frontdoor, action, on).await?;
         Ok(row)

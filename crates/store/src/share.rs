@@ -99,6 +99,7 @@ impl ShareRow {
 
 impl Provisioned for ShareRow {
     const TABLE: &'static str = "ipsec_share";
+    const TAGS: &'static str = "ipsec_share_tag";
     const TYPE: ResourceType = ResourceType::Share;
     const COLUMNS: &'static str = selected!();
     const UNIQUE: &'static [Unique] = &[
@@ -117,6 +118,10 @@ impl Provisioned for ShareRow {
             generation: self.generation,
             status: self.standing.status,
         }
+    }
+
+    fn tags(&self) -> &Tags {
+        &self.spec.tags
     }
 
     fn counted(&self) -> Option<Counted> {
@@ -255,6 +260,7 @@ pub(crate) static LISTING: Listing = Listing {
         columns: &[&columns::FRONTDOOR, &columns::Z_ID, &columns::STATUS],
     }),
     hidden: Some(HIDDEN),
+    tags: Some("ipsec_share_tag g"),
     ..Listing::new(
         "r.*, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id",
         "ipsec_share r JOIN ipsec_tunnel t ON t.id = r.tunnel JOIN environment e ON e.id = r.environment",

@@ -135,6 +135,7 @@ impl TunnelRow {
 
 impl Provisioned for TunnelRow {
     const TABLE: &'static str = tunnel_keys::TABLE;
+    const TAGS: &'static str = "ipsec_tunnel_tag";
     const TYPE: ResourceType = ResourceType::Tunnel;
     const COLUMNS: &'static str = selected!();
     const UNIQUE: &'static [Unique] = &[
@@ -159,6 +160,10 @@ impl Provisioned for TunnelRow {
             generation: self.generation,
             status: self.standing.status,
         }
+    }
+
+    fn tags(&self) -> &Tags {
+        &self.spec.tags
     }
 }
 
@@ -385,6 +390,7 @@ impl Write {
 
 pub(crate) static LISTING: Listing = Listing {
     hidden: Some(HIDDEN),
+    tags: Some("ipsec_tunnel_tag g"),
     ..Listing::new(concat!("r.*, ", endpoint!("connection"), " AS connection"), "ipsec_tunnel r", "r.id")
 };
 

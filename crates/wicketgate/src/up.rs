@@ -27,7 +27,8 @@ use wicketgate_gateway::{
 use wicketgate_link as link;
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId, QuotaSetting};
 use wicketgate_server::{
-    ApiTls, ExternalAddress, ExternalUrl, Server, ServerConfig, TrustedProxy, auth::oidc::ProviderConfig,
+    ApiTls, ExternalAddress, ExternalUrl, RateSetting, Server, ServerConfig, TrustedProxy,
+    auth::oidc::ProviderConfig,
 };
 use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
@@ -125,6 +126,10 @@ pub(crate) struct Up {
     /// Frontdoor.
     #[arg(long, value_name = "KIND=NUMBER")]
     quota: Vec<QuotaSetting>,
+    /// Requests a second, and at once, of an account (reads, writes) or an address without a token (strangers), like
+    /// writes=10:1000 or writes=off; repeatable.
+    #[arg(long, value_name = "KIND=NUMBER:NUMBER")]
+    rate_limit: Vec<RateSetting>,
     /// Seconds that established connections may continue after a signal to stop, while new ones are refused. With 0
     /// they are cut at once, and a restart takes a second.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
@@ -181,6 +186,7 @@ impl Up {
             provider,
             pools,
             quotas: self.quota.into_iter().collect(),
+            rates: self.rate_limit.into_iter().collect(),
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
             location: self.location.clone(),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),

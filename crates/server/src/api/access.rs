@@ -1,6 +1,9 @@
 //! What a handler starts from: a caller with the scope it needs, the Frontdoor of the path, and the id in the path.
 
-use super::wire::fields::printable;
+use super::{
+    limits::{ListReader, admitted},
+    wire::fields::printable,
+};
 use crate::{
     auth::{Principal, Scope, authenticate},
     error::{ApiError, ResourceKind},
@@ -99,12 +102,20 @@ impl FromRequestParts<AppState> for At {
     }
 }
 
-/// For a request with an idempotency key, `idempotency` has authenticated the caller already.
+/// For a request with an idempotency key, `idempotency` has authenticated and counted the caller already.
 async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, ApiError> {
-    match parts.extensions.remove::<Principal>() {
-        Some(principal) => Ok(principal),
-        None => authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await,
+    let principal = match parts.extensions.remove::<Principal>() {
+        Some(principal) => principal,
+        None => {
+            let authenticated = authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await;
+            admitted(state, (&parts.method, &parts.extensions, &parts.headers), authenticated)?
+        }
+    };
+    // For the query of a list, which is read next.
+    if let Some(reader) = ListReader::of(&principal) {
+        parts.extensions.insert(reader);
     }
+    Ok(principal)
 }
 
 impl Caller {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ResourceKind},
+    gateways::TooManyChecks,
     state::{AppState, now},
 };
 use axum::{
@@ -20,7 +21,7 @@ use wicketgate_store::{
     Filter, FilterValue, ListRequest, PageRequest, ShareRow, TunnelRow, column::connection_change,
 };
 
-/// Changes nothing. The number of concurrent dials is bounded.
+/// Changes nothing. The number of concurrent dials is bounded, and that of one organization, too.
 pub(super) async fn walk(
     ReadsShares(at): ReadsShares,
     Id(id): Id<ShareId>,
@@ -49,9 +50,11 @@ pub(super) async fn walked<T>(
     let environment = state.store.environment(share.frontdoor, share.spec.environment).await?;
     let environment = environment.map(|environment| environment.named());
     let was_up = was_up(state, tunnel.id).await?;
+    let frontdoor = state.store.frontdoor(share.frontdoor).await?;
+    let organization = frontdoor.map(|frontdoor| frontdoor.spec.organization).unwrap_or_default();
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let seen = state.gateways.check(&tunnel.spec.location, share.id).await;
+    let seen = state.gateways.check(&tunnel.spec.location, share.id, &organization).await.map_err(refused)?;
     let took = begin.elapsed();
     let has_ipsec = state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
     let unanswered = state.gateways.unanswered(&tunnel.spec.location, share.id);
@@ -68,6 +71,16 @@ pub(super) async fn walked<T>(
         unanswered,
         at,
     }))
+}
+
+fn refused(why: TooManyChecks) -> ApiError {
+    let whose = match why {
+        TooManyChecks::OfOrganization => "this organization",
+        TooManyChecks::OfGateway => "the gateway",
+    };
+    ApiError::too_many_requests(format!(
+        "As many checks of {whose} run as may run at a time: wait for their answers, and check again"
+    ))
 }
 
 /// Whether the tunnel's peer was connected at some time.

@@ -5,7 +5,10 @@
 //! `no-store` and is not stored: the repeated request is refused with a 409, since a secret is returned only once. A
 //! request is completed even if its client disconnects, so that there is an answer to store.
 
-use super::wire::body::{LARGEST, read};
+use super::{
+    limits::admitted,
+    wire::body::{LARGEST, read},
+};
 use crate::{
     auth::{Principal, Scope, authenticate},
     error::ApiError,
@@ -54,9 +57,10 @@ pub(super) async fn once(State(state): State<AppState>, request: Request, next: 
 
 async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Response, ApiError> {
     let authenticated = authenticate(request.method(), request.headers(), &state.auth, &state.store).await;
-    let Ok(principal) = authenticated else {
-        return Ok(next.run(request).await);
-    };
+    // One that failed is counted where it fails again.
+    let Ok(principal) = authenticated else { return Ok(next.run(request).await) };
+    let asked = (request.method(), request.extensions(), request.headers());
+    let principal = admitted(&state, asked, Ok(principal))?;
     let (mut parts, body) = request.into_parts();
     let bytes = read(body).await?;
     let claim = Arc::new(Claim {

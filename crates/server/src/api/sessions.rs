@@ -2,6 +2,7 @@
 
 use super::{
     access::Answer,
+    limits::admitted,
     wire::{
         body::Body,
         query::Query,
@@ -53,8 +54,11 @@ impl FromRequestParts<AppState> for InSession {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let active = session::active(&parts.method, &parts.headers, &state.auth, &state.store).await?;
-        Ok(Self(active.ok_or_else(ApiError::token_missing)?))
+        let active = session::active(&parts.method, &parts.headers, &state.auth, &state.store).await;
+        let active = active.and_then(|active| active.ok_or_else(ApiError::token_missing));
+        let caller = active.as_ref().map(|active| active.principal.clone()).map_err(ApiError::clone);
+        admitted(state, (&parts.method, &parts.extensions, &parts.headers), caller)?;
+        Ok(Self(active?))
     }
 }
 

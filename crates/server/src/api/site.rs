@@ -5,7 +5,9 @@
 
 use super::{
     access::Answer,
-    checks, shares, vpn_config,
+    checks,
+    limits::Source,
+    shares, vpn_config,
     wire::{
         answer::Format,
         body::SmallBody,
@@ -16,21 +18,19 @@ use super::{
 use crate::{
     auth::{client_secret::sha256, handover_token::HandoverToken, passphrase::Place},
     error::{ApiError, ResourceKind},
-    serve::ClientAddress,
     site_desk::{LogRead, SiteCall},
     state::{AppState, now},
 };
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
 use axum::{
     Json,
+    extract::State,
     http::header::CACHE_CONTROL,
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use std::{convert::Infallible, net::IpAddr, net::Ipv4Addr, time::Duration};
+use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 use wicketgate_link::IKE_LOG_LINES;
@@ -46,18 +46,6 @@ const MOST_SHARES: u32 = 1000;
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// Parts of a log that are read at a time: all of it.
 const LOG_PARTS: usize = 5;
-
-/// The address that a call comes from; `None` if it comes through a trusted proxy that names no address.
-pub(super) struct Source(Option<IpAddr>);
-
-impl FromRequestParts<AppState> for Source {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<ClientAddress>().map(|client| client.0.ip());
-        Ok(Self(peer.and_then(|peer| state.external.client(peer, &parts.headers))))
-    }
-}
 
 /// A call with a session, and the tunnel that it is about.
 struct Visit {

@@ -9,6 +9,8 @@ use tokio::{
 use wicketgate_link::{AgentShares, IkeLogLine, Pending, RequestId, ShareCheck, ToGateway};
 use wicketgate_model::{AgentId, ResetMode, ResetScope, ShareId, TunnelId};
 
+use crate::turns::Turns;
+
 /// A gateway answers after a dial, which takes 15 s at most.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
 /// A gateway answers at once, from memory.
@@ -20,15 +22,27 @@ const RESET_WITHIN: Duration = Duration::from_secs(60);
 /// A gateway answers at once, from memory.
 const LOG_WITHIN: Duration = Duration::from_secs(5);
 /// Checks at one time: their dials must not crowd out the connections of sites.
-const CHECKS: usize = 8;
+const CHECKS: usize = 32;
+/// Of one organization: an eighth, since a check whose target does not answer takes as long as it may.
+const CHECKS_OF_ORGANIZATION: usize = 4;
+/// For a place among the checks.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// Requests that wait for an answer at one time: as many as the API has connections.
 const WAITING: usize = 512;
+
+/// Why a check was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooManyChecks {
+    OfOrganization,
+    OfGateway,
+}
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct GatewayRpc {
     send: mpsc::Sender<ToGateway>,
     checking: Arc<Semaphore>,
+    organizations: Arc<Turns>,
     checks: Pending<ShareCheck>,
     shares: Pending<Vec<AgentShares>>,
     closed: Pending<u64>,
@@ -42,6 +56,7 @@ impl GatewayRpc {
         Self {
             send,
             checking,
+            organizations: Arc::new(Turns::new(CHECKS_OF_ORGANIZATION)),
             checks: Pending::new(WAITING),
             shares: Pending::new(WAITING),
             closed: Pending::new(WAITING),
@@ -50,13 +65,18 @@ impl GatewayRpc {
         }
     }
 
-    /// `None`: the gateway does not answer, or too many checks run.
-    pub(crate) async fn check(&self, share: ShareId) -> Option<ShareCheck> {
-        let ask = async {
-            let _permit = self.checking.acquire().await.ok()?;
-            self.ask(&self.checks, CHECK_WITHIN, |request| ToGateway::Check { request, share }).await
-        };
-        timeout(CHECK_WITHIN, ask).await.ok().flatten()
+    /// For an organization, whose checks wait for each other. `None`: the gateway does not answer.
+    pub(crate) async fn check(
+        &self,
+        share: ShareId,
+        organization: &str,
+    ) -> Result<Option<ShareCheck>, TooManyChecks> {
+        let turn = self.organizations.take(organization, PLACE_WITHIN).await;
+        let _turn = turn.ok_or(TooManyChecks::OfOrganization)?;
+        let place = timeout(PLACE_WITHIN, self.checking.acquire()).await;
+        let _place = place.map_err(|_| TooManyChecks::OfGateway)?;
+        let ask = self.ask(&self.checks, CHECK_WITHIN, |request| ToGateway::Check { request, share });
+        Ok(timeout(CHECK_WITHIN, ask).await.ok().flatten())
     }
 
     /// Empty if the gateway does not answer.
@@ -136,5 +156,61 @@ impl GatewayRpc {
         self.closed.abandon();
         self.resets.abandon();
         self.logs.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn share(n: usize) -> ShareId {
+        ShareId::new(Uuid::from_u128(n as u128))
+    }
+
+    async fn asked(received: &mut mpsc::Receiver<ToGateway>) -> ShareId {
+        match timeout(PLACE_WITHIN / 5, received.recv()).await {
+            Ok(Some(ToGateway::Check { share, .. })) => share,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_that_hang_keep_those_of_their_own_organization_waiting_only() {
+        let (send, mut received) = mpsc::channel(64);
+        let rpc = GatewayRpc::new(send);
+        let check = |n: usize, organization: &'static str| {
+            let rpc = rpc.clone();
+            tokio::spawn(async move { rpc.check(share(n), organization).await })
+        };
+        let hanging: Vec<_> = (0..48).map(|n| check(n, "a")).collect();
+        for n in 0..CHECKS_OF_ORGANIZATION {
+            assert_eq!(asked(&mut received).await, share(n));
+        }
+        let _other = check(100, "b");
+        assert_eq!(asked(&mut received).await, share(100), "another organization does not wait");
+        let mut answers = Vec::new();
+        for check in hanging {
+            answers.push(check.await.unwrap().err());
+        }
+        let refused =
+            answers.iter().filter(|refused| **refused == Some(TooManyChecks::OfOrganization)).count();
+        assert_eq!(refused, 48 - CHECKS_OF_ORGANIZATION, "{answers:?}");
+        // Their places are free again.
+        let _next = check(101, "a");
+        assert_eq!(asked(&mut received).await, share(101));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_all_checks_one_is_refused() {
+        let (send, _received) = mpsc::channel(64);
+        let rpc = GatewayRpc::new(send);
+        let checks = (0..CHECKS + 1).map(|n| {
+            let rpc = rpc.clone();
+            async move { rpc.check(share(n), &n.to_string()).await }
+        });
+        let answers = futures_util::future::join_all(checks).await;
+        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert_eq!(refused, [&TooManyChecks::OfGateway]);
     }
 }

@@ -27,7 +27,8 @@ use wicketgate_model::{
     Quotas, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_server::{
-    AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, SharedView, StateConfig,
+    AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, RateSetting, Rates, SharedView,
+    StateConfig,
     auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
     ensure_first_frontdoor, router,
 };
@@ -50,6 +51,13 @@ pub(crate) struct TestApp {
     /// The messages to the gateway. A test takes the receiver to answer them.
     pub(crate) asked: Mutex<Option<mpsc::Receiver<ToGateway>>>,
     _dir: TempDir,
+}
+
+/// The limits of an installation.
+#[derive(Default)]
+struct Limits {
+    quotas: Quotas,
+    rates: Rates,
 }
 
 /// A complete response.
@@ -78,20 +86,30 @@ impl TestApp {
     /// Its gateway has not connected yet.
     pub(crate) async fn unlinked(provider: Option<Arc<Provider>>) -> Self {
         let dir = TempDir::new().unwrap();
-        Self::start(&Self::place(&dir), dir, provider, Quotas::default()).await
+        Self::start(&Self::place(&dir), dir, provider, Limits::default()).await
     }
 
     /// On a database of the test's own.
     pub(crate) async fn on(place: &str, dir: TempDir) -> Self {
-        let app = Self::start(place, dir, None, Quotas::default()).await;
+        let app = Self::start(place, dir, None, Limits::default()).await;
         app.gateway.view.linked(hello(EspMode::Userland));
         app
     }
 
     /// With these limits of the installation.
     pub(crate) async fn with_quotas(quotas: Quotas) -> Self {
+        Self::with_limits(Limits { quotas, ..Limits::default() }).await
+    }
+
+    /// With these limits of requests, written as settings.
+    pub(crate) async fn with_rates(settings: &[&str]) -> Self {
+        let rates = settings.iter().map(|text| text.parse::<RateSetting>().unwrap()).collect();
+        Self::with_limits(Limits { rates, ..Limits::default() }).await
+    }
+
+    async fn with_limits(limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
-        let app = Self::start(&Self::place(&dir), dir, None, quotas).await;
+        let app = Self::start(&Self::place(&dir), dir, None, limits).await;
         app.gateway.view.linked(hello(EspMode::Userland));
         app
     }
@@ -101,7 +119,7 @@ impl TestApp {
         postgres::fresh().unwrap().unwrap_or_else(file)
     }
 
-    async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>, quotas: Quotas) -> Self {
+    async fn start(place: &str, dir: TempDir, provider: Option<Arc<Provider>>, limits: Limits) -> Self {
         let store =
             Store::open(place, &SecretKeyFile::created_at(dir.path().join("secret-key"))).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
@@ -124,7 +142,8 @@ impl TestApp {
             external: Default::default(),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
-            quotas,
+            quotas: limits.quotas,
+            rates: limits.rates,
         };
         let state = AppState::new(config, &mut Registry::default(), CancellationToken::new());
         let (feeding, tasks) = (state.clone(), state.tasks().clone());

@@ -323,11 +323,16 @@ async fn the_pages_of_a_link_ask_for_so_much_and_bodies_are_small() {
     let session = site.open(&site.link(json!({})).await).await;
     let read = || site.ask("configuration", json!({"session": session, "format": "json"}));
     let mut statuses = Vec::new();
-    for _ in 0..31 {
+    for _ in 0..60 {
         statuses.push(read().await.status);
     }
-    assert_eq!(statuses.iter().filter(|s| **s == StatusCode::OK).count(), 30);
-    assert_eq!(statuses[30], StatusCode::TOO_MANY_REQUESTS);
+    // One more arrives in two seconds.
+    let admitted = statuses.iter().filter(|s| **s == StatusCode::OK).count();
+    assert!(
+        statuses[..30].iter().all(|s| *s == StatusCode::OK) && (30..50).contains(&admitted),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS));
 
     let large = site.ask("open", json!({"token": "x".repeat(17_000)})).await;
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);

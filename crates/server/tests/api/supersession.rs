@@ -59,6 +59,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         admin_listener: None,
         provider: None,
         quotas: Default::default(),
+        rates: Default::default(),
         pools: LoadBalancerPools::ipsec(),
         external: Default::default(),
         location: "local".parse().unwrap(),

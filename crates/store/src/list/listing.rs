@@ -20,6 +20,8 @@ pub(crate) struct Listing {
     pub(crate) only: &'static str,
     /// The rows that are left out by default.
     pub(crate) hidden: Option<Hidden>,
+    /// The table of the rows' tags, named `g`. They belong to the owner that the list is restricted to.
+    pub(crate) tags: Option<&'static str>,
     /// Where row counts are kept.
     pub(crate) counts: Option<CountTable>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct Hidden {
 
 impl Listing {
     pub(crate) const fn new(select: &'static str, from: &'static str, id: &'static str) -> Self {
-        Self { select, from, table: None, id, only: "", hidden: None, counts: None }
+        Self { select, from, table: None, id, only: "", hidden: None, tags: None, counts: None }
     }
 
     pub(crate) const fn only(self, only: &'static str) -> Self {

@@ -10,6 +10,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Executor, any::AnyRow};
+use std::collections::BTreeMap;
 use wicketgate_model::Status;
 
 /// A statement under construction. Its text contains literals of this program only.
@@ -20,6 +21,13 @@ pub(super) struct Sql {
 }
 
 type Value = Box<dyn Argument + Send>;
+
+/// What a filter is part of.
+struct Within<'a> {
+    listing: &'a Listing,
+    scope: Option<&'a Restriction>,
+    known: Option<&'a KnownFalse>,
+}
 
 impl Sql {
     pub(super) fn count(listing: &Listing, scope: Option<&Restriction>, request: &ListRequest) -> Self {
@@ -95,13 +103,15 @@ impl Sql {
                 all.push(format!("({deleted_at} IS NULL OR {deleted_at} >= {})", self.place(since)));
             }
         }
-        all.extend(request.filters.iter().map(|filter| self.filter(filter, request.known.as_ref())));
+        let within = Within { listing, scope, known: request.known.as_ref() };
+        all.extend(request.filters.iter().map(|filter| self.filter(filter, &within)));
         if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
-    fn filter(&mut self, filter: &Filter, known: Option<&KnownFalse>) -> String {
-        let column = filter.column;
+    fn filter(&mut self, filter: &Filter, within: &Within<'_>) -> String {
+        let (column, known) = (filter.column, within.known);
         let mut alternatives = Vec::new();
+        let mut tags: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         // Simple values go into one list, which an index serves; the others get a condition each.
         let (mut texts, mut numbers) = (Vec::new(), Vec::new());
         for value in &filter.values {
@@ -111,11 +121,14 @@ impl Sql {
                 FilterValue::Boolean(is) => numbers.push(i64::from(*is)),
                 FilterValue::Times(Some(from), Some(to)) if from == to => numbers.push(from.as_microsecond()),
                 FilterValue::Times(from, to) => alternatives.push(self.times(column, *from, *to)),
-                FilterValue::Tag { name, value } => {
-                    alternatives.push(self.part(column, format!("{}:{}", quoted(name), quoted(value))));
-                }
+                // No tag has a NUL, and PostgreSQL refuses it as a value.
+                FilterValue::Tag { name, value } if name.contains('\0') || value.contains('\0') => {}
+                FilterValue::Tag { name, value } => tags.entry(name).or_default().push(value.clone()),
                 FilterValue::Item(text) => alternatives.push(self.part(column, quoted(text))),
             }
+        }
+        for (name, values) in tags {
+            alternatives.push(self.tagged(within, name.to_owned(), values));
         }
         if !texts.is_empty() {
             alternatives.push(self.found(column, texts));
@@ -130,6 +143,17 @@ impl Sql {
             });
         }
         if alternatives.is_empty() { "1 = 0".to_owned() } else { format!("({})", alternatives.join(" OR ")) }
+    }
+
+    /// The row has a tag of this name with one of the values.
+    fn tagged(&mut self, within: &Within<'_>, name: String, values: Vec<String>) -> String {
+        let Some(table) = within.listing.tags else { return "1 = 0".to_owned() };
+        let mut conditions = vec![self.one_of("g.name", vec![name]), self.one_of("g.value", values)];
+        if let Some((_, owners)) = within.scope {
+            conditions.push(self.one_of("g.frontdoor", owners.clone()));
+        }
+        let id = within.listing.id;
+        format!("{id} IN (SELECT g.id FROM {table} WHERE {})", conditions.join(" AND "))
     }
 
     /// The column, or that of the row that it is looked up in, has one of the values.
@@ -156,7 +180,7 @@ impl Sql {
         format!("({column} IS NOT NULL{from}{to})")
     }
 
-    /// Tags and lists are stored as JSON without spaces. A quoted text in it is never part of another text, where quotes
+    /// Lists are stored as JSON without spaces. A quoted text in it is never part of another text, where quotes
     /// are escaped. Unlike LIKE, REPLACE is case-sensitive in both databases.
     fn part(&mut self, column: &Column, part: String) -> String {
         format!("REPLACE({column}, {}, '') <> {column}", self.place(part))

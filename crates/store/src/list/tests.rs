@@ -68,6 +68,60 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
     }
 }
 
+/// Those that a caller can make expensive: each filter with each other one, and with each sort.
+#[tokio::test]
+async fn no_filters_and_sort_together_scan_a_table_or_a_tenants_tags() {
+    let (store, _dir) = empty().await;
+    let filter =
+        |column: &'static Column| Filter { column, values: vec![value(column.kind), value(column.kind)] };
+    for (listing, owner, columns) in [
+        (&share::LISTING, &column::share::FRONTDOOR, column::share::ALL),
+        (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::tunnel::ALL),
+        (&execution_row::LISTING, &column::execution::FRONTDOOR, column::execution::ALL),
+    ] {
+        let scope = (owner, vec!["x".to_owned()]);
+        for (&one, &other) in columns.iter().flat_map(|one| columns.iter().map(move |other| (one, other))) {
+            let sorted = ListRequest {
+                filters: vec![filter(one)],
+                sort: vec![Sort { column: other, descending: true }],
+                ..ListRequest::default()
+            };
+            let filtered =
+                ListRequest { filters: vec![filter(one), filter(other)], ..ListRequest::default() };
+            for request in [sorted, filtered] {
+                for sql in [
+                    Sql::page(listing, Some(&scope), &request, Offset::Start(0)),
+                    Sql::count(listing, Some(&scope), &request),
+                ] {
+                    let plan = plan(&store, sql).await;
+                    assert!(plan.iter().all(|step| !step.starts_with("SCAN")), "{one} {other}: {plan:?}");
+                    let of_tags = plan.iter().filter(|step| step.starts_with("SEARCH g "));
+                    for step in of_tags {
+                        let index = "_tag_value (frontdoor=? AND name=? AND value=?)";
+                        assert!(step.ends_with(index), "{one} {other}: {plan:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows that were changed last are a page of an index, in which only those of the same time are put in order.
+#[tokio::test]
+async fn the_newest_changes_are_not_sorted() {
+    let (store, _dir) = empty().await;
+    let scope = (&column::share::FRONTDOOR, vec!["x".to_owned()]);
+    for descending in [true, false] {
+        let sort = vec![Sort { column: &column::share::UPDATED_AT, descending }];
+        let request = ListRequest { sort, ..ListRequest::default() };
+        let plan = plan(&store, Sql::page(&share::LISTING, Some(&scope), &request, Offset::Start(0))).await;
+        assert!(plan.iter().any(|step| step.contains("ipsec_share_updated")), "{plan:?}");
+        // The last step puts the rows of the page in order again, after the joins.
+        let found = plan.split_last().map_or(&plan[..], |(_, found)| found);
+        assert!(!found.iter().any(|step| step == "USE TEMP B-TREE FOR ORDER BY"), "{plan:?}");
+    }
+}
+
 #[tokio::test]
 async fn frequent_requests_need_no_sorting() {
     let (store, _dir) = empty().await;
@@ -105,6 +159,13 @@ async fn frequent_requests_need_no_sorting() {
             vec![(&column::share::STATUS, text("DELETED"))],
             None,
             "ipsec_share_status",
+        ),
+        (
+            &share::LISTING,
+            &column::share::FRONTDOOR,
+            vec![(&column::share::TUNNEL, text("tnl-1"))],
+            None,
+            "ipsec_share_of_tunnel",
         ),
         (&tunnel::LISTING, &column::tunnel::FRONTDOOR, vec![], None, "ipsec_tunnel_frontdoor"),
         (

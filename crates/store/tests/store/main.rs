@@ -17,6 +17,7 @@ mod quotas;
 mod reconcile;
 mod secrets;
 mod site;
+mod tags;
 mod tls;
 mod traffic;
 mod tunnels_and_shares;

@@ -6,7 +6,8 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as 
 use std::{borrow::Cow, path::Path};
 use wicketgate_model::{ConnectionFault, ConnectionState, FrontdoorId, GatewayId, Reason, Status};
 use wicketgate_store::{
-    Action, Claim, Claimed, ExecutionStatus, KeptAnswer, MetricsWindow, Reach, Revision, Store, TrafficScope,
+    Action, Claim, Claimed, Column, ExecutionStatus, Filter, FilterValue, KeptAnswer, ListRequest,
+    MetricsWindow, Reach, Revision, Store, TrafficScope, column,
 };
 
 const ROWS_OF_0009: &str = include_str!("migration/rows_of_0009.sql");
@@ -114,6 +115,11 @@ fn keeps_everything(migrations: i64, rows: &'static str) {
     });
 }
 
+fn with_tag(column: &'static Column, name: &str, value: &str) -> ListRequest {
+    let values = vec![FilterValue::Tag { name: name.to_owned(), value: value.to_owned() }];
+    ListRequest { filters: vec![Filter { column, values }], ..ListRequest::default() }
+}
+
 async fn check_everything(store: &Store) {
     tunnels(store).await;
     shares(store).await;
@@ -162,6 +168,9 @@ async fn tunnels(store: &Store) {
     assert_eq!(serde_json::to_string(&up.spec.ike_proposals).unwrap(), r#"["aes256-sha256-modp2048"]"#);
     assert_eq!(serde_json::to_string(&up.spec.esp_proposals).unwrap(), r#"["aes256gcm16-modp2048"]"#);
     assert_eq!(up.spec.tags["team"], "payments");
+    let request = with_tag(&column::tunnel::TAGS, "team", "payments");
+    let tagged = store.tunnels(frontdoor(1), &request).await.unwrap();
+    assert_eq!(tagged.rows.iter().map(|row| row.id).collect::<Vec<_>>(), [up.id]);
     let connection = up.connection.unwrap();
     assert_eq!((connection.state, connection.since), (ConnectionState::Up, at(31)));
     let peer = connection.peer.unwrap();

@@ -6,8 +6,10 @@ use super::{
     property::{Property, PropertyType, listed},
 };
 use crate::{
+    api::limits::ListReader,
     error::{ApiError, PropertyFault},
     state::{AppState, now},
+    turns::Turn,
 };
 use axum::{
     extract::{FromRequestParts, Query as Pairs},
@@ -28,17 +30,19 @@ const SIZE: u32 = 20;
 const LARGEST_SIZE: i64 = 1000;
 /// Filters: more than any client needs, and few enough for one SQL statement.
 const MOST_PARAMETERS: usize = 200;
+/// Values that the items of one list property are searched for: each is looked for in the text of every row.
+const MOST_ITEMS: usize = 10;
 /// Followed by the name of a tag.
 const TAG: &str = "tag.";
 
-/// The parameters of a request, decoded.
+/// The parameters of a request, decoded. A caller takes turns with its other lists.
 #[derive(Debug)]
-pub(in crate::api) struct Query(Vec<(String, String)>);
+pub(in crate::api) struct Query(Vec<(String, String)>, Option<Turn>);
 
 impl FromRequestParts<AppState> for Query {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         // The decoder of the pairs replaces bytes that are not UTF-8 by U+FFFD.
         if percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8().is_err() {
             return Err(ApiError::bad_request("The query must be UTF-8, percent-encoded"));
@@ -50,7 +54,7 @@ impl FromRequestParts<AppState> for Query {
                 "The query must not have more than {MOST_PARAMETERS} parameters"
             )));
         }
-        Ok(Self(pairs))
+        Ok(Self(pairs, ListReader::turn(state, &parts.extensions).await?))
     }
 }
 
@@ -91,7 +95,7 @@ impl Query {
         let kept_since = Some(now() - super::RETENTION);
         let request = ListRequest { page, sort, filters, kept_since, known: None };
         let rest = self.0.into_iter().filter(|(name, _)| name != "page" && name != "size").collect();
-        Ok(ListQuery { request, rest })
+        Ok(ListQuery { request, rest, _turn: self.1 })
     }
 }
 
@@ -101,6 +105,7 @@ pub(in crate::api) struct ListQuery {
     pub(in crate::api) request: ListRequest,
     /// The parameters that links to other pages repeat.
     rest: Vec<(String, String)>,
+    _turn: Option<Turn>,
 }
 
 impl ListQuery {
@@ -165,6 +170,9 @@ impl Reading {
                 }
         };
         match self.filters.iter_mut().find(same) {
+            Some(filter) if matches!(value, FilterValue::Item(_)) && filter.values.len() >= MOST_ITEMS => {
+                return Err(format!("{name} must be given at most {MOST_ITEMS} times"));
+            }
             Some(filter) => filter.values.push(value),
             None => self.filters.push(Filter { column, values: vec![value] }),
         }
@@ -293,7 +301,7 @@ mod tests {
 
     fn read(text: &str) -> Result<ListQuery, ApiError> {
         let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Query(pairs).list(PROPERTIES)
+        Query(pairs, None).list(PROPERTIES)
     }
 
     proptest! {
@@ -302,7 +310,7 @@ mod tests {
             name in "page|size|sort|name|createdAt|deletedAt|ingressPort|status|tags|tag\\.[a-z]{0,2}|id|.{0,9}",
             value in "-?[0-9]{0,25}|[a-z]{0,5},?(asc|desc)?|[0-9TZ:. +-]{0,40}|2026-01-01T00:00:00Z(\\.\\.)?|.{0,20}",
         ) {
-            let _ = Query(vec![(name, value)]).list(PROPERTIES);
+            let _ = Query(vec![(name, value)], None).list(PROPERTIES);
         }
 
         #[test]
@@ -312,12 +320,19 @@ mod tests {
             let mut pairs: Vec<_> = names.into_iter().filter(|n| !n.contains('\0')).map(|n| ("name".to_owned(), n)).collect();
             pairs.push((format!("tag.{tag}"), "a&b=c".to_owned()));
             pairs.push(("sort".to_owned(), "name,desc".to_owned()));
-            let query = Query(pairs).list(PROPERTIES).unwrap();
+            let query = Query(pairs, None).list(PROPERTIES).unwrap();
             let again = read(&query.at_page(page)).unwrap();
             prop_assert_eq!(again.request.filters, query.request.filters);
             prop_assert_eq!(again.request.sort, query.request.sort);
             prop_assert_eq!(again.request.page, PageRequest { number: page, size: SIZE });
         }
+    }
+
+    #[test]
+    fn items_of_lists_are_searched_for_a_few_values_only() {
+        let query = |count: usize| read(&vec!["allowedSources=10.0.0.0/8"; count].join("&"));
+        assert!(query(MOST_ITEMS).is_ok() && query(MOST_ITEMS + 1).is_err());
+        assert!(read(&vec!["tag.a=b"; MOST_PARAMETERS].join("&")).is_ok());
     }
 
     #[test]

@@ -1,0 +1,244 @@
+//! How many requests a caller may send: each principal has a bucket for reads and one for writes, and each source of requests
+//! without a principal has one.
+//!
+//! Invariants: a valid token is never refused for what others send from its address. The admin token has no limit: it belongs
+//! to the operator, who sets the limits and can do all that they prevent.
+
+pub(crate) mod buckets;
+
+use crate::{auth::Principal, error::ApiError, telemetry::ServerMetrics};
+use axum::http::Method;
+use buckets::{Buckets, Rate};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+use wicketgate_model::Invalid;
+use wicketgate_store::Reach;
+use wicketgate_system::Mutex;
+
+wicketgate_model::text_enum!(
+    /// The requests that share a limit.
+    RateKind {
+        /// GET and HEAD of a principal.
+        Reads = "reads",
+        /// All other requests of a principal.
+        Writes = "writes",
+        /// Requests of a source address without a principal: public paths, and tokens that are refused.
+        Strangers = "strangers",
+    }
+);
+
+impl RateKind {
+    /// Far above what programs and consoles send, and low enough that a caller takes neither the processors nor, with writes
+    /// around the clock, the disk of an ordinary host.
+    fn default_limit(self) -> RateLimit {
+        let (per_second, burst) = match self {
+            Self::Reads => (100, 2000),
+            // `apply` of some hundreds of rows is one burst.
+            Self::Writes => (10, 1000),
+            // The console's files for some dozens of browsers behind one address.
+            Self::Strangers => (50, 1000),
+        };
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MAX);
+        RateLimit { per_second: number(per_second), burst: number(burst) }
+    }
+
+    fn refusal(self, time: Duration) -> ApiError {
+        let what = match self {
+            Self::Reads => "This account reads",
+            Self::Writes => "This account writes",
+            Self::Strangers => "This address sends requests without a valid token",
+        };
+        let how = "faster than the server allows: repeat the request after the seconds in Retry-After, and send fewer";
+        ApiError::wait(format!("{what} {how}"), time)
+    }
+}
+
+/// Requests a second for long, and at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RateLimit {
+    per_second: NonZeroU32,
+    burst: NonZeroU32,
+}
+
+/// One limit, written as `writes=10:1000` (a second, and at once) or `writes=off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateSetting {
+    kind: RateKind,
+    limit: Option<RateLimit>,
+}
+
+impl FromStr for RateSetting {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let form = || {
+            let form = "must be a kind, the requests a second and those at once, like writes=10:1000, or a kind and off";
+            Invalid(form.to_owned())
+        };
+        let (kind, limit) = text.split_once('=').ok_or_else(form)?;
+        let kind = kind.parse().map_err(|rule: Invalid| Invalid(format!("{kind} {rule}")))?;
+        if limit == "off" {
+            return Ok(Self { kind, limit: None });
+        }
+        let (per_second, burst) = limit.split_once(':').ok_or_else(form)?;
+        let number = |text: &str| {
+            let number = text.parse::<NonZeroU32>().ok().filter(|number| number.get() <= LARGEST);
+            number.ok_or_else(|| Invalid(format!("must have whole numbers from 1 to {LARGEST}")))
+        };
+        Ok(Self { kind, limit: Some(RateLimit { per_second: number(per_second)?, burst: number(burst)? }) })
+    }
+}
+
+/// More than the server answers; a bucket of it fills within 12 days.
+const LARGEST: u32 = 1_000_000;
+
+/// The limits of an installation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rates(BTreeMap<RateKind, Option<RateLimit>>);
+
+impl Rates {
+    /// `None`: without limit.
+    fn of(&self, kind: RateKind) -> Option<Rate> {
+        let limit = self.0.get(&kind).copied().unwrap_or_else(|| Some(kind.default_limit()))?;
+        Some(Rate::per_second(limit.per_second, limit.burst))
+    }
+}
+
+impl FromIterator<RateSetting> for Rates {
+    /// The last setting of a kind counts.
+    fn from_iter<I: IntoIterator<Item = RateSetting>>(settings: I) -> Self {
+        Self(settings.into_iter().map(|RateSetting { kind, limit }| (kind, limit)).collect())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct RateLimits {
+    rates: Rates,
+    metrics: Arc<ServerMetrics>,
+    principals: Mutex<Buckets<(RateKind, String)>>,
+    sources: Mutex<Buckets<IpAddr>>,
+}
+
+impl RateLimits {
+    pub(crate) fn new(rates: Rates, metrics: Arc<ServerMetrics>) -> Self {
+        Self { rates, metrics, principals: Mutex::default(), sources: Mutex::default() }
+    }
+
+    /// Counts a request of an authenticated caller.
+    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<(), ApiError> {
+        // No account and no organization of an identity provider reaches all.
+        if principal.reach == Reach::All {
+            return Ok(());
+        }
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        let kind = if is_read { RateKind::Reads } else { RateKind::Writes };
+        let Some(rate) = self.rates.of(kind) else { return Ok(()) };
+        let taken = self.principals.lock().take((kind, principal.actor.clone()), rate, Instant::now());
+        taken.map_err(|time| self.refused(kind, time))
+    }
+
+    /// Counts a request without a principal. `None`: its source is not known, and not limited.
+    pub(crate) fn admit_stranger(&self, source: Option<IpAddr>) -> Result<(), ApiError> {
+        let kind = RateKind::Strangers;
+        let Some((source, rate)) = source.zip(self.rates.of(kind)) else { return Ok(()) };
+        let taken = self.sources.lock().take(one_client(source), rate, Instant::now());
+        taken.map_err(|time| self.refused(kind, time))
+    }
+
+    fn refused(&self, kind: RateKind, time: Duration) -> ApiError {
+        self.metrics.limited(kind.as_str());
+        kind.refusal(time)
+    }
+}
+
+/// The address by which a client counts: hosts of IPv6 have a whole network each (RFC 6177).
+pub(crate) fn one_client(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use tokio::time::advance;
+
+    fn limits(settings: &[&str], registry: &mut Registry) -> RateLimits {
+        let rates = settings.iter().map(|text| text.parse::<RateSetting>().unwrap()).collect();
+        RateLimits::new(rates, ServerMetrics::new(registry))
+    }
+
+    fn of(actor: &str, reach: Reach) -> Principal {
+        Principal { actor: actor.to_owned(), reach, scopes: Vec::new(), claim: None }
+    }
+
+    fn tenant(actor: &str) -> Principal {
+        of(actor, Reach::Organization("a".to_owned()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_principal_has_buckets_of_its_own_for_reads_and_writes_and_the_operator_has_none() {
+        let mut registry = Registry::default();
+        let limits = limits(&["writes=2:3", "reads=1:1"], &mut registry);
+        let write = |who: &Principal| limits.admit(who, &Method::POST);
+        let (a, b) = (tenant("a"), tenant("b"));
+        assert!((0..3).all(|_| write(&a).is_ok()));
+        assert!(write(&a).is_err() && limits.admit(&a, &Method::PATCH).is_err());
+        assert!(write(&b).is_ok() && limits.admit(&a, &Method::GET).is_ok());
+        assert!(limits.admit(&a, &Method::HEAD).is_err());
+        advance(Duration::from_millis(500)).await;
+        assert!(write(&a).is_ok() && write(&a).is_err());
+        assert!((0..10_000).all(|_| write(&of("admin", Reach::All)).is_ok()));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [r#"{limit="writes"} 3"#, r#"{limit="reads"} 1"#] {
+            let line = format!("wicketgate_http_requests_limited_total{line}");
+            assert!(text.contains(&line), "{line} is missing in {text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_are_limited_by_their_source() {
+        let limits = limits(&["strangers=1:2"], &mut Registry::default());
+        let ask = |source: &str| limits.admit_stranger(Some(source.parse().unwrap())).is_ok();
+        assert!(ask("2001:db8::1") && ask("2001:db8::2"));
+        assert!(!ask("2001:db8::3"), "it is of the same /64");
+        assert!(ask("2001:db8:0:1::1") && ask("192.0.2.1") && ask("::ffff:192.0.2.1") && !ask("192.0.2.1"));
+        assert!((0..100).all(|_| limits.admit_stranger(None).is_ok()));
+    }
+
+    #[test]
+    fn a_setting_is_a_kind_and_two_numbers_or_off() {
+        let (mut registry, off) = (Registry::default(), ["writes=1:1", "writes=off"]);
+        let limits = limits(&off, &mut registry);
+        assert!((0..9).all(|_| limits.admit(&tenant("a"), &Method::PUT).is_ok()));
+        for bad in [
+            "",
+            "writes",
+            "writes=",
+            "writes=1",
+            "writes=0:1",
+            "writes=1:0",
+            "writes=1:1000001",
+            "write=1:1",
+            "reads=-1:1",
+        ] {
+            assert!(bad.parse::<RateSetting>().is_err(), "{bad}");
+        }
+        let refused = "write=1:1".parse::<RateSetting>().unwrap_err().to_string();
+        assert!(refused.contains("strangers"), "{refused}");
+    }
+}

@@ -1,0 +1,84 @@
+//! A whole server on a port of loopback, and requests from chosen addresses of loopback.
+
+use crate::harness::{TOKEN, hello};
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use std::{any::Any, fs, net::SocketAddr, sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
+use uuid::Uuid;
+use wicketgate_authority::Ca;
+use wicketgate_link::in_process;
+use wicketgate_model::{EspMode, GatewayId, LoadBalancerPools};
+use wicketgate_server::{Server, ServerConfig};
+use wicketgate_store::SecretKeyFile;
+
+/// The longest wait for each step.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: TempDir,
+    server: Server,
+    /// Its end of the link.
+    _gateway: Box<dyn Any + Send>,
+}
+
+impl Serving {
+    /// With a SQLite database, the admin token of these tests, and a gateway that serves nothing.
+    pub(crate) async fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("admin.token"), format!("{TOKEN}\n")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = ServerConfig {
+            data_dir: dir.path().to_owned(),
+            database: None,
+            secret_keys: SecretKeyFile::created_at(dir.path().join("secret-key")),
+            listener,
+            connections: 512,
+            tls: None,
+            admin_listener: None,
+            provider: None,
+            quotas: Default::default(),
+            rates: Default::default(),
+            pools: LoadBalancerPools::ipsec(),
+            external: Default::default(),
+            location: "local".parse().unwrap(),
+            provisioning_deadline: BOUND,
+        };
+        change(&mut config);
+        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
+        let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
+        let prepared = Server::prepare(config).await.unwrap();
+        let server = prepared.start(ca, server_end, None, Registry::default()).unwrap();
+        let _gateway = Box::new(gateway_end.open(hello(EspMode::Off)));
+        Self { address, dir, server, _gateway }
+    }
+
+    pub(crate) async fn stop(self) {
+        timeout(BOUND, self.server.stop()).await.unwrap();
+    }
+
+    /// A connection from an address of this host.
+    pub(crate) async fn connect(&self, from: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        timeout(BOUND, socket.connect(self.address)).await.unwrap().unwrap()
+    }
+
+    /// Sends one request on a connection of its own, and returns the status. `lines` are those of its head.
+    pub(crate) async fn ask(&self, from: &str, lines: &[&str]) -> u16 {
+        let mut stream = self.connect(from).await;
+        let head = format!("{}\r\nhost: x\r\nconnection: close\r\n\r\n", lines.join("\r\n"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        timeout(BOUND, stream.read_to_end(&mut text)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&text).split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
