@@ -2,10 +2,10 @@
 
 use crate::{
     database::on_each,
-    site::{Site, after, context, settled, tunnel_spec},
+    site::{Site, after, context, frontdoor, settled, tunnel_spec},
 };
 use jiff::SignedDuration;
-use wicketgate_model::{LoadBalancerPools, Status};
+use wicketgate_model::{FrontdoorId, LoadBalancerPools, Status};
 use wicketgate_store::{
     Action, Column, Filter, FilterValue, ListRequest, Store, Tags, TunnelChange, column::share,
     column::tunnel,
@@ -25,10 +25,10 @@ fn tags(pairs: &[(&str, &str)]) -> Tags {
 }
 
 /// How many shares each of some tags finds.
-async fn found(store: &Store, site: &Site, pairs: &[(&str, &str)]) -> Vec<u64> {
+async fn found(store: &Store, of: FrontdoorId, pairs: &[(&str, &str)]) -> Vec<u64> {
     let mut totals = Vec::new();
     for pair in pairs {
-        totals.push(store.shares(site.frontdoor, &request(&share::TAGS, &[*pair])).await.unwrap().total);
+        totals.push(store.shares(of, &request(&share::TAGS, &[*pair])).await.unwrap().total);
     }
     totals
 }
@@ -41,14 +41,14 @@ fn a_row_is_found_by_the_tags_that_it_has_now() {
         let mut spec = site.share("app-db", 9000);
         spec.tags = tags(&[("a", "1"), ("b", "2")]);
         let made = store.create_share(site.frontdoor, &spec, &context()).await.unwrap();
-        assert_eq!(found(&store, &site, &asked).await, [1, 1, 0, 0, 0, 0, 0]);
-        let other = Site::new(&store).await;
-        assert_eq!(found(&store, &other, &asked[..1]).await, [0], "it is of another Frontdoor");
+        assert_eq!(found(&store, site.frontdoor, &asked).await, [1, 1, 0, 0, 0, 0, 0]);
+        let other = frontdoor(&store).await;
+        assert_eq!(found(&store, other, &asked[..1]).await, [0], "it is of another Frontdoor");
 
         spec.tags = tags(&[("b", "3"), ("c", "4")]);
         let (generation, act) = (made.generation, context());
         let changed = store.replace_share(site.frontdoor, made.id, generation, &spec, &act).await.unwrap();
-        assert_eq!(found(&store, &site, &asked).await, [0, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(found(&store, site.frontdoor, &asked).await, [0, 0, 1, 1, 0, 0, 0]);
         let either =
             store.shares(site.frontdoor, &request(&share::TAGS, &[("b", "2"), ("b", "3")])).await.unwrap();
         assert_eq!((either.total, either.rows[0].id), (1, made.id));
@@ -56,7 +56,7 @@ fn a_row_is_found_by_the_tags_that_it_has_now() {
         // One that fails changes nothing.
         spec.tags = tags(&[("a", "1")]);
         store.replace_share(site.frontdoor, made.id, made.generation, &spec, &context()).await.unwrap_err();
-        assert_eq!(found(&store, &site, &asked).await, [0, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(found(&store, site.frontdoor, &asked).await, [0, 0, 1, 1, 0, 0, 0]);
 
         // A deleted share keeps its tags, until it is removed.
         let deleted = store.delete_share(site.frontdoor, made.id, &context()).await.unwrap();
