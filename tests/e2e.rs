@@ -28,6 +28,7 @@ mod drain;
 mod enabled;
 mod entry_point;
 mod failures;
+mod forged_icmp;
 mod gateway_faults;
 mod guard;
 mod half_close;

@@ -26,6 +26,9 @@ pub(crate) const UPLINK: &str = "uplink";
 /// The largest packet between the namespaces: that of the network that nearly every peer is behind.
 pub(crate) const MTU: u32 = 1500;
 
+/// The least path MTU that an ICMP error can set, in bytes. IPv4 requires 68 (RFC 791); lines of today have more than this.
+const LEAST_PATH_MTU: &str = "1200";
+
 /// Brings the link `outside` and the inside of `namespace` to the desired state, and returns what was missing. The route into
 /// the tunnel is named apart: it also goes with the engine's device. Correct settings are not written again: the monitor
 /// would report a change.
@@ -87,6 +90,12 @@ fn settings() -> io::Result<()> {
     sysctl::set("conf.all.rp_filter", "0")?;
     sysctl::set("conf.default.rp_filter", "0")?;
     sysctl::set("conf.all.accept_redirects", "0")?;
+    // An ICMP error for less is no reason for smaller segments: what does not fit is fragmented on the way.
+    match sysctl::set("route.min_pmtu", LEAST_PATH_MTU) {
+        // Linux before 5.17 has it in the host's namespace only.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        set => set?,
+    }
     // On a path that drops large packets silently, connections find smaller segments by themselves.
     sysctl::set("tcp_mtu_probing", "1")?;
     sysctl::set("conf.default.accept_redirects", "0")

@@ -2,7 +2,8 @@
 //!
 //! The kernel forgets a path MTU after ten minutes and learns it again from a packet that was too large. Following it
 //! would give the connections of these moments segments that are fragmented for as long as they last. So a learned
-//! value is kept while the connection is up, for some hours.
+//! value is kept until a probe of full size was sent, from which the kernel learns it again if it holds. What came from a
+//! forged ICMP error lasts no longer than that.
 //!
 //! On a path that drops large packets silently, the kernel learns nothing: a probe finds that, see [`super::path_probe`].
 
@@ -14,8 +15,9 @@ use wicketgate_model::{ConnectionDoubt, ConnectionWarning};
 
 use super::{link::MTU, path_probe::Outcome};
 
-/// After this time larger packets are tried again: a path seldom improves while a connection is up.
-const KEPT: Duration = Duration::from_secs(8 * 60 * 60);
+/// For the probe of full size after the kernel has forgotten a value. Without one, since no client has connected, the value is
+/// forgotten all the same.
+const TRIED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What nearly every path carries: it is the least of IPv6 (RFC 8200 §5), also for networks that use tunnels themselves.
 pub(super) const SAFE: u32 = 1280;
@@ -40,14 +42,20 @@ const LARGE_LOST: &str = "packets of more than 1,280 bytes are lost between the 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct PathMtu {
-    /// The learned MTU, and when it was last confirmed.
-    learned: Option<(u32, Instant)>,
+    learned: Option<Learned>,
     /// Since when packets of more than [`SAFE`] are lost.
     lost: Option<Timestamp>,
     /// How often they were lost since the connection is up, and how many probes in a row have passed since the last one.
     losses: u32,
     passes: u32,
     probed: Option<Probed>,
+}
+
+#[derive(Debug)]
+struct Learned {
+    mtu: u32,
+    /// Since when the kernel does not have it any longer.
+    forgotten: Option<Instant>,
 }
 
 /// The last probe.
@@ -68,16 +76,21 @@ impl PathMtu {
 
     /// As the kernel knows it.
     pub(super) fn learned(&self) -> u32 {
-        self.learned.map_or(MTU, |(mtu, _)| mtu)
+        self.learned.as_ref().map_or(MTU, |learned| learned.mtu)
     }
 
     /// Processes the kernel's current path MTU.
     pub(super) fn look(&mut self, mtu: u32, is_up: bool, now: Instant) {
         let before = self.learned();
-        let is_kept = |at| is_up && now.duration_since(at) < KEPT;
-        match self.learned {
-            Some((learned, at)) if mtu > learned && is_kept(at) => {}
-            _ => self.learned = (mtu < MTU).then_some((mtu, now)),
+        let (is_tried, is_late) = match &mut self.learned {
+            Some(learned) if is_up && mtu > learned.mtu => {
+                let since = *learned.forgotten.get_or_insert(now);
+                (self.has_probed_since(since), now.duration_since(since) >= TRIED_WITHIN)
+            }
+            _ => (true, true),
+        };
+        if is_tried || is_late {
+            self.learned = (mtu < MTU).then_some(Learned { mtu, forgotten: None });
         }
         if !is_up || self.learned() < before {
             // The previous packets were larger, or went another way.
@@ -88,8 +101,25 @@ impl PathMtu {
         }
     }
 
+    fn has_probed_since(&self, since: Instant) -> bool {
+        self.probed.as_ref().is_some_and(|last| last.at >= since)
+    }
+
+    /// Since when the kernel does not have what was learned.
+    fn forgotten(&self) -> Option<Instant> {
+        self.learned.as_ref().and_then(|learned| learned.forgotten)
+    }
+
+    /// The largest packet that a probe is to try.
+    pub(super) fn tries(&self) -> u32 {
+        self.forgotten().map_or(self.learned(), |_| MTU)
+    }
+
     /// Whether to probe the path to `host` now. `has_stalled`: connections have waited for acknowledgements in vain.
     pub(super) fn is_due(&self, host: Ipv4Addr, has_stalled: bool, now: Instant) -> bool {
+        if let Some(since) = self.forgotten() {
+            return !self.has_probed_since(since);
+        }
         if self.learned() <= SAFE {
             return false;
         }
@@ -138,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_learned_mtu_is_kept_after_the_kernel_forgets_it() {
+    fn a_learned_mtu_is_kept_for_a_minute_after_the_kernel_forgets_it() {
         let mut path = PathMtu::default();
         let start = Instant::now();
         let mut look = |mtu, is_up, after| {
@@ -152,12 +182,34 @@ mod tests {
         // A packet was too large again.
         assert_eq!(look(1400, true, minutes(12)), 1400);
         assert_eq!(look(1300, true, minutes(13)), 1300);
-        assert_eq!(look(1400, true, minutes(24)), 1300);
-        assert_eq!(look(MTU, true, minutes(13) + KEPT - minutes(1)), 1300);
-        assert_eq!(look(MTU, true, minutes(13) + KEPT), MTU);
+        assert_eq!(look(1400, true, minutes(23)), 1300);
+        // No client whose host could be probed.
+        assert_eq!(look(MTU, true, minutes(24)), MTU);
         // A device that reconnects may use another path.
-        assert_eq!(look(1400, true, minutes(600)), 1400);
-        assert_eq!(look(MTU, false, minutes(601)), MTU);
+        assert_eq!(look(1400, true, minutes(30)), 1400);
+        assert_eq!(look(MTU, false, minutes(31)), MTU);
+    }
+
+    #[test]
+    fn full_size_is_tried_once_the_kernel_has_forgotten_and_decides() {
+        let (mut path, start) = (PathMtu::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        path.look(1200, true, start);
+        assert!(!path.is_due(HOST, false, start) && path.tries() == 1200);
+        path.look(MTU, true, start + second);
+        assert!(path.is_due(HOST, false, start + second) && path.tries() == MTU);
+        assert_eq!(path.bears(), 1200, "until it was tried");
+        let probed = (start + second, Timestamp::UNIX_EPOCH);
+        path.probed(HOST, Outcome::Unclear, probed);
+        assert!(!path.is_due(HOST, false, start + 2 * second));
+        // It was true: the kernel has learned it again, from the probe.
+        path.look(1200, true, start + 2 * second);
+        assert_eq!((path.bears(), path.tries()), (1200, 1200));
+        // It was forged: the kernel has learned nothing.
+        path.look(MTU, true, start + 3 * second);
+        path.probed(HOST, Outcome::Passes, (start + 3 * second, Timestamp::UNIX_EPOCH));
+        path.look(MTU, true, start + 4 * second);
+        assert_eq!(path.bears(), MTU);
     }
 
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
@@ -181,9 +233,9 @@ mod tests {
         // An ICMP error arrives after all.
         path.look(1200, true, now);
         assert_eq!((path.bears(), path.warning()), (1200, None));
-        path.look(MTU, true, now + KEPT);
+        path.look(MTU, false, now);
         path.probed(HOST, Outcome::LargeLost, at(7));
-        path.look(MTU, false, now + KEPT);
+        path.look(MTU, false, now);
         assert_eq!((path.bears(), path.warning()), (MTU, None));
     }
 

@@ -186,7 +186,8 @@ impl RunningTunnel {
         if !self.path.is_due(host, has_stalled, Instant::now()) {
             return;
         }
-        let (middle, large) = (guard::largest_inner(SAFE), guard::largest_inner(self.path.learned()));
+        let tried = self.path.tries();
+        let (middle, large) = (guard::largest_inner(SAFE), guard::largest_inner(tried));
         let probe = move || path_probe::probe(from, host, middle, large);
         let outcome = self.namespace.run_blocking("probe the path to the site", probe).await;
         let outcome = outcome.unwrap_or_else(|error| {
