@@ -15,6 +15,7 @@ use crate::{
     harness::{
         PATIENCE, World, door,
         targets::{ask, greeting},
+        text,
     },
 };
 
@@ -104,6 +105,23 @@ fn a_daemon_is_confined_to_its_tunnel() -> Result<()> {
     for (tunnel, pid) in tunnels.iter().zip(daemons) {
         ensure!(charons(world.tunnel_namespace(tunnel)?.name())? == [pid], "the daemon was replaced");
     }
+
+    // What a daemon has started ends with it, whatever it is: the next tunnel with its number has the same user.
+    let pid = charons(world.tunnel_namespace(&tunnels[1])?.name())?.pop().context("no charon")?;
+    let user = status(pid, "Uid")?.split_whitespace().next().context("no user")?.to_owned();
+    let sleep = ["--reuid", &user, "--regid", &user, "--clear-groups", "sleep", "300"];
+    let mut left = world.outside.command("setpriv").args(sleep).spawn()?;
+    let path = format!("ipsec-tunnels/{}", text(&tunnels[1], "id")?);
+    world.gateway.api.delete(&world.gateway.at(&path))?;
+    let ended = world.lab.until("what the daemon has left is ended", PATIENCE, || {
+        Ok(left.try_wait()?.filter(|ended| !ended.success()))
+    });
+    if ended.is_err() {
+        left.kill()?;
+        left.wait()?;
+    }
+    ended?;
+    world.gateway.wait(&world.lab, &path, "DELETED", PATIENCE, |it| it["status"] == "DELETED")?;
     world.end()
 }
 

@@ -14,7 +14,7 @@ use std::{
 use wicketgate_model::{Host, Target};
 
 /// Rules; without any, everything is allowed but the agent's own loopback and link-local addresses: what listens there
-/// trusts the host itself, such as a cloud's metadata service.
+/// trusts the host itself, such as most clouds' metadata service.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList(Vec<AllowRule>);
 

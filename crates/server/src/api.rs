@@ -81,8 +81,8 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// Whether requests of the operation have no principal that they could be counted by. Monitors have to see that the process
-/// lives whatever others send from their address.
+/// Whether requests of the operation have no principal that they could be counted by. Monitors and balancers have to see whether
+/// the process lives and serves whatever others send from their address.
 fn is_of_strangers(operation: &Operation) -> bool {
-    matches!(operation.access, Access::Public) && operation.path != "/livez"
+    matches!(operation.access, Access::Public) && !["/livez", "/readyz"].contains(&operation.path)
 }

@@ -118,16 +118,7 @@ impl Write {
         Ok(())
     }
 
-    /// An account that was revoked while it creates another one would leave that behind.
-    async fn need_live_creator(&mut self) -> Result<()> {
-        let Ok(creator) = self.context.actor.parse::<ApiAccountId>() else { return Ok(()) };
-        let select = "SELECT id FROM api_account WHERE id = $1 AND revoked_at IS NULL";
-        let live: Option<(ApiAccountId,)> = self.tx.find(select, &[&creator]).await?;
-        live.map(|_| ()).ok_or(StoreError::ActorRevoked)
-    }
-
     async fn create_api_account(&mut self, spec: ApiAccountSpec) -> Result<ApiAccountRow> {
-        self.need_live_creator().await?;
         self.need_room_for(&spec).await?;
         let id = ApiAccountId::new((self.context.fresh)());
         let set = Assignments::of(&spec).and(&[

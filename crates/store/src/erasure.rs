@@ -50,7 +50,10 @@ impl Erasure {
                 sleep(REST).await;
             }
         });
-        Self(Some(requests))
+        let erasure = Self(Some(requests));
+        // What an earlier process was asked for and did not do.
+        erasure.request();
+        erasure
     }
 
     /// Erases what was committed before, soon.

@@ -12,9 +12,10 @@ use crate::{
     write_health::WriteHealth,
 };
 use futures_util::TryStreamExt as _;
-use sqlx::{Any, AnyConnection, Executor as _, SqlSafeStr, pool::PoolConnection};
+use sqlx::{Any, AnyConnection, Executor as _, Row as _, SqlSafeStr, pool::PoolConnection};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
+use tracing::error;
 
 /// For a statement that takes a disk's sync at most. A host that is gone does not answer: TCP would wait for a quarter
 /// of an hour. A COMMIT that takes longer may be carried out, and its connection holds no other write back.
@@ -105,7 +106,7 @@ impl Transaction {
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
-    /// takes several times the memory of what it is read as.
+    /// takes several times the memory of what it is read as. A row that cannot be read is left out, and told.
     pub(crate) async fn each<T: FromRow>(
         &mut self,
         sql: &'static str,
@@ -114,7 +115,14 @@ impl Transaction {
     ) -> Result<()> {
         let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
         while let Some(row) = rows.try_next().await? {
-            take(opened(&row, &self.keys)?);
+            match opened(&row, &self.keys) {
+                Ok(read) => take(read),
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    let id = row.try_get::<String, _>("id").unwrap_or_default();
+                    error!(id, %error, "a row of the database cannot be read, and is not served: restore it, or delete it");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

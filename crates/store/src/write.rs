@@ -7,7 +7,7 @@ use crate::{
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
 use tokio::time::timeout;
-use wicketgate_model::{ExecutionId, FrontdoorId, Status};
+use wicketgate_model::{ApiAccountId, ExecutionId, FrontdoorId, Status};
 
 /// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
 const REVISION: Duration = Duration::from_secs(4);
@@ -33,6 +33,15 @@ impl Write {
         let context = context.clone();
         let (deferred, kept) = (Deferred::default(), Deferred::default());
         Ok(Self { tx, revision, context, deferred, kept, database: database.clone() })
+    }
+
+    /// Fails with [`StoreError::ActorRevoked`] if the API account that writes was revoked since it authenticated: what it makes
+    /// now would outlive it.
+    pub(crate) async fn need_live_actor(&mut self) -> Result<()> {
+        let Ok(actor) = self.context.actor.parse::<ApiAccountId>() else { return Ok(()) };
+        let select = "SELECT id FROM api_account WHERE id = $1 AND revoked_at IS NULL";
+        let live: Option<(ApiAccountId,)> = self.tx.find(select, &[&actor]).await?;
+        live.map(|_| ()).ok_or(StoreError::ActorRevoked)
     }
 
     /// See [`Database::locking`].

@@ -93,10 +93,13 @@ where
     }
 
     fn run<'a>(&'a mut self, write: &'a mut Write) -> BoxFuture<'a, bool> {
-        let work = self.work.take().map(|work| work(write));
+        let work = self.work.take();
         async move {
             if let Some(work) = work {
-                self.made = Some(work.await);
+                self.made = Some(match write.need_live_actor().await {
+                    Ok(()) => work(write).await,
+                    Err(error) => Err(error),
+                });
             }
             matches!(self.made, Some(Ok(_)))
         }

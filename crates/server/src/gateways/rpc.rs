@@ -72,11 +72,18 @@ impl GatewayRpc {
         organization: &str,
     ) -> Result<Option<ShareCheck>, TooManyChecks> {
         let turn = self.organizations.take(organization, PLACE_WITHIN).await;
-        let _turn = turn.ok_or(TooManyChecks::OfOrganization)?;
-        let place = timeout(PLACE_WITHIN, self.checking.acquire()).await;
-        let _place = place.map_err(|_| TooManyChecks::OfGateway)?;
-        let ask = self.ask(&self.checks, CHECK_WITHIN, |request| ToGateway::Check { request, share });
-        Ok(timeout(CHECK_WITHIN, ask).await.ok().flatten())
+        let turn = turn.ok_or(TooManyChecks::OfOrganization)?;
+        let place = timeout(PLACE_WITHIN, Arc::clone(&self.checking).acquire_owned()).await;
+        let place = place.map_err(|_| TooManyChecks::OfGateway)?;
+        let own = self.clone();
+        // The gateway goes on with a check whose client has gone: it keeps its places until then.
+        let checked = tokio::spawn(async move {
+            let ask = own.ask(&own.checks, CHECK_WITHIN, |request| ToGateway::Check { request, share });
+            let answer = timeout(CHECK_WITHIN, ask).await.ok().flatten();
+            drop((turn, place));
+            answer
+        });
+        Ok(checked.await.ok().flatten())
     }
 
     /// Empty if the gateway does not answer.

@@ -2,7 +2,7 @@
 
 use crate::{
     database::{keys_in, on_each, open, place},
-    site::{Site, after, context, now, tunnel_spec},
+    site::{Site, after, changes, context, now, tunnel_spec},
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 use wicketgate_model::{FrontdoorId, LoadBalancerPools, PreSharedKey, TunnelId};
-use wicketgate_store::{Action, Claim, Claimed, Store, StoreError, TunnelChange, TunnelSpec};
+use wicketgate_store::{Action, Claim, Claimed, Revision, Store, StoreError, TunnelChange, TunnelSpec};
 
 /// The longest wait for an erasure, on a busy machine.
 const BOUND: Duration = Duration::from_secs(20);
@@ -182,6 +182,8 @@ fn a_value_that_was_moved_or_changed_does_not_open() {
             sqlx::query(AssertSqlSafe(wrong)).execute(&mut db).await.unwrap();
             let opened = store.tunnel(site.frontdoor, other.id).await;
             assert!(matches!(opened, Err(StoreError::Corrupt { .. })), "{opened:?}");
+            let served = changes(&store, Revision::default()).await.tunnels;
+            assert_eq!(served, 1, "a tunnel that cannot be read keeps others from being served");
         }
         db.close().await.unwrap();
         store.close().await;

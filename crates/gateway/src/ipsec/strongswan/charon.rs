@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{FileType, Mode, OFlags},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use tokio::{
@@ -38,6 +38,9 @@ const START_POLL: Duration = Duration::from_millis(3);
 
 /// charon notifies its peers and ends within some ten milliseconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Looks for processes to end: each may have started another one meanwhile.
+const PASSES: usize = 20;
 
 /// A charon that is terminated ends its SAs at the peer, too.
 const IN_ORDER: [Signal; 2] = [Signal::TERM, Signal::KILL];
@@ -138,10 +141,33 @@ impl CharonHome {
     }
 }
 
+/// An open reference to a socket, whatever its name comes to mean.
+pub(super) struct ViciSocket(OwnedFd);
+
+impl ViciSocket {
+    /// In a daemon's directory. A daemon that was taken over may put a link there, to the socket of another one.
+    fn open(run: &OwnedFd) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let socket = rustix::fs::openat(run, "charon.vici", flags, Mode::empty())?;
+        let (found, run) = (rustix::fs::fstat(&socket)?, rustix::fs::fstat(run)?);
+        let is_own = FileType::from_raw_mode(found.st_mode) == FileType::Socket && found.st_uid == run.st_uid;
+        if is_own { Ok(Self(socket)) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    /// Valid for as long as this value lives.
+    pub(super) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
 impl Charon {
-    /// Its VICI socket. Valid for as long as this value lives.
-    pub(super) fn socket(&self) -> PathBuf {
-        format!("/proc/self/fd/{}/charon.vici", self.run.as_raw_fd()).into()
+    /// Its VICI socket.
+    ///
+    /// # Errors
+    ///
+    /// There is none yet, or something else in its place.
+    pub(super) fn socket(&self) -> io::Result<ViciSocket> {
+        ViciSocket::open(&self.run)
     }
 
     /// Waits until the process has ended. Cancel-safe.
@@ -162,9 +188,14 @@ impl Charon {
     }
 
     async fn listens(&self) {
-        while UnixStream::connect(self.socket()).await.is_err() {
+        while !self.answers().await {
             sleep(START_POLL).await;
         }
+    }
+
+    async fn answers(&self) -> bool {
+        let Ok(socket) = self.socket() else { return false };
+        UnixStream::connect(socket.path()).await.is_ok()
     }
 
     fn reap(&mut self) {
@@ -201,25 +232,53 @@ fn prepare(dir: &Path, conf: &str, cell: Cell) -> io::Result<()> {
 }
 
 /// Ends every charon whose `/run` is this daemon's directory, in any namespace, and every one in `namespace`, with any
-/// directory: either may have been replaced.
+/// directory: either may have been replaced. And all that its user runs: a daemon that was taken over starts what it likes, and
+/// the next tunnel with its number has the same user.
 pub(super) async fn end(dir: &Path, namespace: Option<&Namespace>) -> Result<(), NetworkError> {
-    let inode = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    for _ in 0..PASSES {
+        if !end_some(dir, namespace).await? {
+            return Ok(());
+        }
+    }
+    let error = io::Error::other("it starts others faster than they can be ended");
+    Err(NetworkError::io("end the IKE daemon")(error))
+}
+
+/// Ends the processes that there are; returns whether there were any.
+async fn end_some(dir: &Path, namespace: Option<&Namespace>) -> Result<bool, NetworkError> {
     // A missing directory matches nothing.
-    let own = inode(&run(dir));
+    let own = std::fs::metadata(run(dir)).ok();
+    let user = own.as_ref().map(|found| found.uid()).filter(|user| Cell::is_user(*user));
+    let inode = |found: &std::fs::Metadata| (found.dev(), found.ino());
     let entries = std::fs::read_dir("/proc").map_err(NetworkError::io("list the processes"))?;
+    let mut were_some = false;
     for pid in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()) {
-        let has_dir = || own.is_some() && inode(&PathBuf::from(format!("/proc/{pid}/root/run"))) == own;
+        let has_dir = || {
+            let found = std::fs::metadata(format!("/proc/{pid}/root/run")).ok();
+            own.is_some() && found.as_ref().map(inode) == own.as_ref().map(inode)
+        };
         let is_inside = || namespace.is_some_and(|namespace| namespace.holds(pid));
-        let is_ours = || runs(pid, Path::new(CHARON)) && (has_dir() || is_inside());
+        let is_users = || user.is_some() && user_of(pid) == user;
+        let is_ours = || is_users() || runs(pid, Path::new(CHARON)) && (has_dir() || is_inside());
         // Checked again after it was opened: the pid may have been reused.
         if is_ours()
             && let Some(process) = open(pid).filter(|_| is_ours())
         {
             let process = watch(process).map_err(NetworkError::io("watch the IKE daemon"))?;
-            stop(&process, &IN_ORDER).await;
+            let signals: &[_] = if runs(pid, Path::new(CHARON)) { &IN_ORDER } else { &[Signal::KILL] };
+            stop(&process, signals).await;
+            were_some = true;
         }
     }
-    Ok(())
+    Ok(were_some)
+}
+
+/// The user that a process runs as.
+fn user_of(pid: i32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+    // One that has ended may wait for its parent.
+    if field("State:") == Some("Z") { None } else { field("Uid:")?.parse().ok() }
 }
 
 /// Whether the process runs `program`, or an older version that was replaced on disk.
@@ -323,6 +382,23 @@ mod tests {
             prepare(dir.path(), "own", cell).is_err() || run(dir.path()).symlink_metadata().unwrap().is_dir()
         );
         assert!(other.path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_daemons_socket_is_not_followed() {
+        let [dir, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let run = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let place = dir.path().join("charon.vici");
+        assert!(ViciSocket::open(&run).is_err(), "there is none");
+        let own = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        let opened = ViciSocket::open(&run).unwrap();
+        std::os::unix::net::UnixStream::connect(opened.path()).unwrap();
+        own.accept().unwrap();
+        let others = other.path().join("charon.vici");
+        let _victim = std::os::unix::net::UnixListener::bind(&others).unwrap();
+        std::fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink(&others, &place).unwrap();
+        assert!(ViciSocket::open(&run).is_err(), "the link was followed");
     }
 
     #[test]

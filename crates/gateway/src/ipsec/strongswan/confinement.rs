@@ -41,7 +41,8 @@ const FOR_USERS: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::SYS_PTRACE);
 
-/// Users from here on are no account's, no container's and no service's: 2^14 for each of 2^16 gateways on a host.
+/// Users from here on are no account's and no service's of the host itself: 2^14 for each of 2^16 gateways on a host. Containers
+/// and directories of other programs that are given numbers up there have to be given others.
 const FIRST_USER: u32 = 1 << 30;
 const USERS_OF_A_GATEWAY: u32 = 14;
 
@@ -88,6 +89,11 @@ impl Confinement {
 }
 
 impl Cell {
+    /// Whether a user is one of daemons.
+    pub(super) fn is_user(user: u32) -> bool {
+        (FIRST_USER..FIRST_USER << 1).contains(&user)
+    }
+
     /// Gives the daemon the files of its directory.
     pub(super) fn own(self, path: &Path) -> io::Result<()> {
         self.user.map_or(Ok(()), |user| lchown(path, Some(user), Some(user)))

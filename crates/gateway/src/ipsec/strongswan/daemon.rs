@@ -207,7 +207,8 @@ impl Task {
 
     /// Serves a charon until it or the task ends.
     async fn talk(&mut self, charon: &mut Charon) -> Result<End, Error> {
-        let socket = charon.socket();
+        let opened = charon.socket().map_err(Error::Connect)?;
+        let socket = opened.path();
         let pid = charon.pid;
         let mut client = self.answered(pid, Client::connect(&socket)).await?;
         let mut events = self.answered(pid, Events::subscribe(&socket, &EVENTS)).await?;
