@@ -45,6 +45,9 @@ fn says(out: &Output, words: &str) -> Result<()> {
 /// Behind the way to the server.
 const NOT_ASKED: [&str; 3] = ["SKIP clock", "SKIP allow-list", "SKIP target"];
 
+/// What the running agent has.
+const ALLOW: [&str; 2] = ["--allow", "*:*"];
+
 #[test]
 fn a_check_before_the_enrolment_keeps_the_code_and_writes_nothing() -> Result<()> {
     let world = World::loopback().start()?;
@@ -88,13 +91,13 @@ fn a_check_before_the_enrolment_keeps_the_code_and_writes_nothing() -> Result<()
 fn a_check_beside_a_running_agent_names_each_target_and_disturbs_nothing() -> Result<()> {
     let (world, published) = World::loopback().publish(here)?;
     let way = ["SKIP name", "PASS tcp", "SKIP proxy", "PASS tls", "PASS identity", "PASS clock"];
-    let good = check(&world, "agent", &[])?;
-    expect(&good, &[&way[..], &["SKIP allow-list", "PASS target"]].concat())?;
+    let good = check(&world, "agent", &ALLOW)?;
+    expect(&good, &[&way[..], &["PASS allow-list", "PASS target"]].concat())?;
     says(&good, "(share published)")?;
 
     let (tunnel, zid) = (&published.tunnel, &*published.zid);
     world.share("closed", tunnel, zid, world.target(7009), 9009)?;
-    let closed = check(&world, "agent", &["--json"])?;
+    let closed = check(&world, "agent", &[&ALLOW[..], &["--json"]].concat())?;
     ensure!(closed.status.code() == Some(1), "{closed:?}");
     let report: Value = serde_json::from_slice(&closed.stdout)?;
     let checks = report["checks"].as_array().context("no checks")?;

@@ -101,7 +101,8 @@ fn a_daemon_is_confined_to_its_tunnel() -> Result<()> {
     // A confined daemon is found again by the next process.
     world.gateway.process.kill()?;
     world.restart()?;
-    assert_eq!(ask(&site.namespace, door(&tunnels[0], 9000)?, PATIENCE)?, "here");
+    let served = || Ok(ask(&site.namespace, door(&tunnels[0], 9000)?, PATIENCE).ok());
+    assert_eq!(world.lab.until("the share is served again", PATIENCE, served)?, "here");
     for (tunnel, pid) in tunnels.iter().zip(daemons) {
         ensure!(charons(world.tunnel_namespace(tunnel)?.name())? == [pid], "the daemon was replaced");
     }

@@ -18,6 +18,8 @@ use wicketgate_system::Mutex;
 
 /// In which all tries and calls of an empty bucket are there again.
 const WINDOW: Duration = Duration::from_secs(60);
+/// For a page that was refused. Those of a link would otherwise ask for each call that arrives.
+const REST: Duration = Duration::from_secs(10);
 /// Links and sessions that one source may have wrong at once, and within a window. A person pastes a link that has ended a few
 /// times.
 const WRONG_BY_SOURCE: u32 = 10;
@@ -101,6 +103,7 @@ impl SiteDesk {
     pub(crate) fn calls(&self, link: HandoverLinkId, call: SiteCall) -> Result<(), ApiError> {
         let taken = self.calls.lock().take((link, call), Rate::within(WINDOW, call.most()), Instant::now());
         taken.map_err(|time| {
+            let time = time.max(REST);
             ApiError::wait("The pages of this link ask too often: wait, and close some", time)
         })
     }

@@ -34,6 +34,8 @@ pub enum Change {
     Tunnel(Box<TunnelRow>),
     Share(Box<ShareRow>),
     Agent(AgentId, AgentDesired),
+    /// Some rows could not be read: that a row is missing says nothing.
+    Unreadable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,16 +94,21 @@ impl Store {
         let (revision,) = tx.one(newest, &[]).await?;
         let unserved: HashSet<(FrontdoorId,)> = tx.all(UNSERVED, &[]).await?.into_iter().collect();
         let is_served = |frontdoor: FrontdoorId| !unserved.contains(&(frontdoor,));
-        tx.each(CHANGED_TUNNELS, since.0, |mut row: TunnelRow| {
-            row.spec.enabled &= is_served(row.frontdoor);
-            take(Change::Tunnel(Box::new(row)));
-        })
-        .await?;
-        tx.each(CHANGED_SHARES, since.0, |mut row: ShareRow| {
-            row.spec.enabled &= is_served(row.frontdoor);
-            take(Change::Share(Box::new(row)));
-        })
-        .await?;
+        let are_all_tunnels = tx
+            .each(CHANGED_TUNNELS, since.0, |mut row: TunnelRow| {
+                row.spec.enabled &= is_served(row.frontdoor);
+                take(Change::Tunnel(Box::new(row)));
+            })
+            .await?;
+        let are_all_shares = tx
+            .each(CHANGED_SHARES, since.0, |mut row: ShareRow| {
+                row.spec.enabled &= is_served(row.frontdoor);
+                take(Change::Share(Box::new(row)));
+            })
+            .await?;
+        if !(are_all_tunnels && are_all_shares) {
+            take(Change::Unreadable);
+        }
         let agents: Vec<(_, _, _, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
         for (id, environment, key_sha256, barred_at) in agents {

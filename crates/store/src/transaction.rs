@@ -106,25 +106,28 @@ impl Transaction {
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
-    /// takes several times the memory of what it is read as. A row that cannot be read is left out, and told.
+    /// takes several times the memory of what it is read as. A row that cannot be read is left out; returns whether there was
+    /// none.
     pub(crate) async fn each<T: FromRow>(
         &mut self,
         sql: &'static str,
         value: i64,
         mut take: impl FnMut(T) + Send,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let mut are_all = true;
         let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
         while let Some(row) = rows.try_next().await? {
             match opened(&row, &self.keys) {
                 Ok(read) => take(read),
                 Err(error @ StoreError::Corrupt { .. }) => {
                     let id = row.try_get::<String, _>("id").unwrap_or_default();
-                    error!(id, %error, "a row of the database cannot be read, and is not served: restore it, or delete it");
+                    error!(id, %error, "a row of the database cannot be read, and is served as before or not at all: restore it");
+                    are_all = false;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(are_all)
     }
 
     /// The rows that a statement returns.

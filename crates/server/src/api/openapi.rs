@@ -10,6 +10,7 @@ use super::{
     operation::{Access, Operation, Parameters},
     wire::{
         property::{Property, PropertyType},
+        query::MOST_ITEMS,
         schema::{self, reference},
     },
 };
@@ -148,8 +149,11 @@ fn filter(property: &Property) -> Value {
                 "patternProperties": {"^tag\\..+$": {"type": "string"}}, "additionalProperties": false},
         });
     }
-    let items = filter_item(property.kind);
-    json!({"name": property.name, "in": "query", "explode": true, "schema": {"type": "array", "items": items}})
+    let mut schema = json!({"type": "array", "items": filter_item(property.kind)});
+    if matches!(property.kind, PropertyType::List(_)) {
+        schema["maxItems"] = json!(MOST_ITEMS);
+    }
+    json!({"name": property.name, "in": "query", "explode": true, "schema": schema})
 }
 
 fn filter_item(kind: PropertyType) -> Value {

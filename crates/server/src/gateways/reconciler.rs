@@ -151,15 +151,21 @@ impl Reconciler {
     async fn read_all(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let store = self.parts.store.clone();
         let (mut tunnels, mut shares, mut agents) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut are_all = true;
         let revision = store.changes(Revision::default(), |change| {
             match &change {
                 Change::Tunnel(row) => drop(tunnels.insert(row.id)),
                 Change::Share(row) => drop(shares.insert(row.id)),
                 Change::Agent(id, _) => drop(agents.insert(*id)),
+                Change::Unreadable => are_all = false,
             }
             self.take(change, now);
         });
         self.revision = revision.await?;
+        if !are_all {
+            // What is missing may be there, and is served as before.
+            return Ok(());
+        }
         let known: Vec<_> = self.outbox.desired.agents.keys().copied().collect();
         for id in known.into_iter().filter(|id| !agents.contains(id)) {
             self.outbox.set_agent(id, None);

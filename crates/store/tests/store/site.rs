@@ -94,6 +94,7 @@ pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
     let take = |change| match change {
         Change::Tunnel(_) => seen.tunnels += 1,
         Change::Share(share) => seen.shares.push(share.standing.status),
+        Change::Unreadable => {}
         Change::Agent(agent, AgentDesired::Barred) => seen.barred.push(agent),
         Change::Agent(agent, AgentDesired::Enrolled { key_sha256, .. }) => {
             seen.enrolled.push((agent, key_sha256));

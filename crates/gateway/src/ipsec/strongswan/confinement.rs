@@ -135,8 +135,11 @@ impl Cell {
             }
         }
         directory(&root.join("etc"))?;
-        // Without it, libraries are looked for where they usually are.
-        let _ = fs::copy("/etc/ld.so.cache", root.join("etc/ld.so.cache"));
+        // Without the first, libraries are looked for where they usually are; without the others, traffic selectors have numbers
+        // in place of names.
+        for file in ["ld.so.cache", "protocols", "services"] {
+            let _ = fs::copy(Path::new("/etc").join(file), root.join("etc").join(file));
+        }
         directory(&root.join("dev/net"))?;
         for device in DEVICES {
             bind_file(&Path::new("/dev").join(device), &root.join("dev").join(device))?;

@@ -31,7 +31,7 @@ const LARGEST_SIZE: i64 = 1000;
 /// Filters: more than any client needs, and few enough for one SQL statement.
 const MOST_PARAMETERS: usize = 200;
 /// Values that the items of one list property are searched for: each is looked for in the text of every row.
-const MOST_ITEMS: usize = 10;
+pub(in crate::api) const MOST_ITEMS: usize = 10;
 /// Followed by the name of a tag.
 const TAG: &str = "tag.";
 
@@ -142,7 +142,11 @@ impl Reading {
             _ => self.filter(properties, name, value),
         };
         if let Err(message) = read {
-            self.faults.push(PropertyFault { property: printable(name), message });
+            let fault = PropertyFault { property: printable(name), message };
+            // Said once, however often the parameter is given.
+            if !self.faults.iter().any(|f| f.property == fault.property && f.message == fault.message) {
+                self.faults.push(fault);
+            }
         }
     }
 

@@ -17,6 +17,7 @@ impl Reconciler {
             Change::Tunnel(row) => self.take_tunnel(*row, now),
             Change::Share(row) => self.take_share(*row),
             Change::Agent(id, agent) => self.outbox.set_agent(id, Some(agent)),
+            Change::Unreadable => {}
         }
     }
 
