@@ -76,7 +76,7 @@ const CHANGED_AGENTS: &str = "SELECT a.id, a.environment, e.public_key_sha256, a
     JOIN enrollment e ON e.agent = a.id WHERE a.revision > $1 ORDER BY a.revision";
 
 /// Frontdoors whose tunnels and shares are not served. Usually none has any.
-const UNSERVED: &str = "SELECT id FROM frontdoor f WHERE NOT ipsec_shares_enabled AND deleted_at IS NULL \
+const UNSERVED: &str = "SELECT id FROM frontdoor f WHERE ipsec_shares_enabled = 0 AND deleted_at IS NULL \
     AND EXISTS (SELECT 1 FROM ipsec_tunnel t WHERE t.frontdoor = f.id AND t.status <> 'DELETED')";
 
 impl Store {
