@@ -19,7 +19,7 @@ use rustix::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_move,
         mount_remount, unmount,
     },
-    process::{chdir, chroot, pivot_root},
+    process::{chdir, chroot, pivot_root, umask},
     thread::{
         CapabilitySet, CapabilitySets, UnshareFlags, capabilities, configure_capability_in_ambient_set,
         remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
@@ -102,6 +102,8 @@ impl Cell {
     /// Confines this thread, which only starts the daemon: `dir` has an empty directory `root`, and `run` becomes `/run`.
     pub(super) fn enter(self, dir: &Path) -> io::Result<()> {
         unshare_mounts()?;
+        // This thread's alone, as its mounts are. With the unit's, the daemon's user could not enter the directories of its root.
+        umask(Mode::WGRP | Mode::WOTH);
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let root = dir.join("root");
         mount("wicketgate", &root, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, OPTIONS)?;
