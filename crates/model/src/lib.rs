@@ -49,7 +49,7 @@ pub use ids::{
 };
 pub use invalid::Invalid;
 pub use load_balancer::{LoadBalancerIp, LoadBalancerPool, LoadBalancerPools};
-pub use network::{IngressPort, PeerAddress, PeerCidr};
+pub use network::{IngressPort, PeerAddress, PeerCidr, one_client};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};
 pub use options::{
     AllowedSources, HealthCheck, HealthCheckType, IdleTimeout, MaxConnections, ProbeInterval, ProxyProtocol,

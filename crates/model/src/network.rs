@@ -5,7 +5,10 @@ use crate::{
     declare::{bounded, serde_as_text, transparent},
 };
 use ipnet::Ipv4Net;
-use std::{net::Ipv4Addr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 bounded!(
     /// The port on a tunnel's load balancer that a share listens on.
@@ -81,6 +84,15 @@ impl FromStr for PeerCidr {
             ));
         }
         Ok(Self(net))
+    }
+}
+
+/// What limits for each source count as one: with IPv6 the first 64 bits, since the owner chooses the rest (RFC 4291 §2.5.4). An
+/// IPv4-mapped address counts as the IPv4 address.
+pub fn one_client(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 

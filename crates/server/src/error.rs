@@ -124,11 +124,6 @@ wicketgate_model::text_enum!(
 );
 
 impl ApiError {
-    /// Whether the request may have been a good one.
-    pub(crate) fn is_of_the_server(&self) -> bool {
-        self.status.is_server_error()
-    }
-
     fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into(), details: Vec::new(), header: None }
     }

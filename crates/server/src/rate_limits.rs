@@ -9,16 +9,9 @@ pub(crate) mod buckets;
 use crate::{auth::Principal, error::ApiError, telemetry::ServerMetrics};
 use axum::http::Method;
 use buckets::{Buckets, Rate};
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-    num::NonZeroU32,
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use wicketgate_model::Invalid;
+use wicketgate_model::{Invalid, one_client};
 use wicketgate_store::Reach;
 use wicketgate_system::Mutex;
 
@@ -156,17 +149,6 @@ impl RateLimits {
     fn refused(&self, kind: RateKind, time: Duration) -> ApiError {
         self.metrics.limited(kind.as_str());
         kind.refusal(time)
-    }
-}
-
-/// The address by which a client counts: hosts of IPv6 have a whole network each (RFC 6177).
-pub(crate) fn one_client(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -5,15 +5,12 @@
 
 use crate::{
     error::ApiError,
-    rate_limits::{
-        buckets::{Buckets, MOST, Rate},
-        one_client,
-    },
+    rate_limits::buckets::{Buckets, MOST, Rate},
 };
 use jiff::Timestamp;
 use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
 use tokio::time::Instant;
-use wicketgate_model::{HandoverLinkId, TunnelId};
+use wicketgate_model::{HandoverLinkId, TunnelId, one_client};
 use wicketgate_system::Mutex;
 
 /// In which all tries and calls of an empty bucket are there again.

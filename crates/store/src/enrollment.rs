@@ -1,7 +1,8 @@
 //! Enrolment codes, and the enrolment of agents.
 //!
 //! A code is valid for one agent, one hour and five tries. An agent that repeats its request, because the answer was
-//! lost, gets the same answer until the code expires. A code has the place of its agent, and of its environment, in the quotas of its Frontdoor.
+//! lost, gets the same answer until the code expires. A code has the place of its agent, and of its environment, in the
+//! quotas of its Frontdoor.
 //! Invariant: without a code, no request makes the database write.
 
 use crate::{
@@ -200,7 +201,7 @@ fn verdict(found: Option<EnrollmentRow>, asked: &EnrolAttempt, at: Timestamp) ->
         Some(row) if row.tries >= TRIES => Verdict::Refused(EnrolRefusal::TooManyTries),
         // Both are hashes of 256 random bits: the time of the comparison reveals nothing about the secret.
         Some(row) if row.spec.secret_sha256 != asked.secret_sha256 => Verdict::WrongSecret,
-        // Also for the agent that used it: a code that is found later is worth nothing, whoever has the key.
+        // Also for the agent that used it: a code and a key that are found later are worth nothing.
         Some(row) if row.spec.expires_at <= at => Verdict::Refused(EnrolRefusal::Expired),
         Some(EnrollmentRow { agent: Some(agent), public_key_sha256, .. }) => {
             if public_key_sha256 == Some(asked.public_key_sha256) {

@@ -126,7 +126,7 @@ async fn write(
     tx.run(Assignments::of(&sealed).update(TABLE, "", id, "")?).await.map(drop)
 }
 
-/// A fingerprint was a plain hash of a request, and a request may contain a key: whoever has the database could try keys.
+/// A fingerprint was a plain hash of a request, and a request may contain a key: with a copy of the database, keys could be tried.
 async fn tag_fingerprints(tx: &mut Transaction) -> Result<usize> {
     let select =
         "SELECT principal, key, fingerprint FROM idempotency WHERE fingerprint NOT LIKE '1.%' LIMIT $1";

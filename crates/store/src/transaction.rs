@@ -106,8 +106,8 @@ impl Transaction {
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
-    /// takes several times the memory of what it is read as. A row that cannot be read is left out; returns whether there was
-    /// none.
+    /// takes several times the memory of what it is read as. A row that cannot be read is left out; returns whether all were
+    /// read.
     pub(crate) async fn each<T: FromRow>(
         &mut self,
         sql: &'static str,

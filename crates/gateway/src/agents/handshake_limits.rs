@@ -5,11 +5,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
-use wicketgate_model::AgentId;
+use wicketgate_model::{AgentId, one_client};
 use wicketgate_system::Mutex;
 
 /// Concurrent handshakes, if there are descriptors for them: each holds a socket and buffers.
@@ -56,7 +56,7 @@ impl HandshakeLimits {
 
     /// Admits a connection from the address.
     pub(super) fn enter(&self, address: IpAddr) -> Permit {
-        let address = network(address);
+        let address = one_client(address);
         let lost = CancellationToken::new();
         let mut unproven = self.unproven.lock();
         if unproven.handshakes.iter().filter(|h| h.address == address).count() >= OF_ADDRESS {
@@ -122,14 +122,6 @@ impl Drop for Permit {
                 unproven.agents.remove(&agent);
             }
         }
-    }
-}
-
-/// The unit that limits apply to: with IPv6 the first 64 bits, since the owner chooses the rest (RFC 4291 §2.5.4).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -39,7 +39,7 @@ impl Permission {
         let AppState { auth, store, .. } = &self.state;
         let principal = match look(&Method::GET, &self.headers, auth, store).await {
             Ok((principal, _)) => principal,
-            Err(error) => return error.is_of_the_server(),
+            Err(error) => return !error.is_of_caller(),
         };
         match store.frontdoor(self.frontdoor).await {
             Ok(found) => principal.need(Scope::Read).is_ok() && found.is_some_and(|f| principal.sees(&f)),

@@ -5,7 +5,7 @@
 //! authenticated, then one whose client has; of each kind one of the address with the most, and of these the oldest. A
 //! connection that carries out a request of an authenticated client is never ended.
 
-use crate::{external::ExternalAddress, rate_limits::one_client, telemetry::ServerMetrics};
+use crate::{external::ExternalAddress, telemetry::ServerMetrics};
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
@@ -13,6 +13,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use wicketgate_model::one_client;
 use wicketgate_system::Mutex;
 
 /// The part of all places that one address may have: three such addresses leave room for others.

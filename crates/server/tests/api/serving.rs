@@ -3,7 +3,7 @@
 use crate::harness::{TOKEN, hello};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
-use std::{any::Any, fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -28,6 +28,26 @@ pub(crate) struct Serving {
     _gateway: Box<dyn Any + Send>,
 }
 
+/// With a SQLite database in the directory.
+pub(crate) fn config(dir: &Path, listener: TcpListener) -> ServerConfig {
+    ServerConfig {
+        data_dir: dir.to_owned(),
+        database: None,
+        secret_keys: SecretKeyFile::created_at(dir.join("secret-key")),
+        listener,
+        connections: 512,
+        tls: None,
+        admin_listener: None,
+        provider: None,
+        quotas: Default::default(),
+        rates: Default::default(),
+        pools: LoadBalancerPools::ipsec(),
+        external: Default::default(),
+        location: "local".parse().unwrap(),
+        provisioning_deadline: BOUND,
+    }
+}
+
 impl Serving {
     /// With a SQLite database, the admin token of these tests, and a gateway that serves nothing.
     pub(crate) async fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
@@ -35,22 +55,7 @@ impl Serving {
         fs::write(dir.path().join("admin.token"), format!("{TOKEN}\n")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut config = ServerConfig {
-            data_dir: dir.path().to_owned(),
-            database: None,
-            secret_keys: SecretKeyFile::created_at(dir.path().join("secret-key")),
-            listener,
-            connections: 512,
-            tls: None,
-            admin_listener: None,
-            provider: None,
-            quotas: Default::default(),
-            rates: Default::default(),
-            pools: LoadBalancerPools::ipsec(),
-            external: Default::default(),
-            location: "local".parse().unwrap(),
-            provisioning_deadline: BOUND,
-        };
+        let mut config = config(dir.path(), listener);
         change(&mut config);
         let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
         let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());

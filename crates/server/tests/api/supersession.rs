@@ -12,14 +12,14 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_lab::postgres;
 use wicketgate_link::in_process;
-use wicketgate_model::{EnrollmentId, EspMode, GatewayId, LoadBalancerPools, ZId};
+use wicketgate_model::{EnrollmentId, EspMode, GatewayId, ZId};
 use wicketgate_server::{Server, ServerConfig};
 use wicketgate_store::{
     AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, SecretKeyFile, Store,
     WriteContext,
 };
 
-use crate::harness::hello;
+use crate::{harness::hello, serving::config};
 
 /// The longest wait for each step.
 const BOUND: Duration = Duration::from_secs(30);
@@ -49,21 +49,12 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     let Some(url) = postgres::fresh().unwrap() else { return };
     let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
     let secret_keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = ServerConfig {
-        data_dir: dir.path().to_owned(),
         database: Some(url.clone().into()),
         secret_keys: secret_keys.clone(),
-        listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        connections: 512,
-        tls: None,
-        admin_listener: None,
-        provider: None,
-        quotas: Default::default(),
-        rates: Default::default(),
-        pools: LoadBalancerPools::ipsec(),
-        external: Default::default(),
-        location: "local".parse().unwrap(),
         provisioning_deadline: BOUND,
+        ..config(dir.path(), listener)
     };
     let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
     let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());

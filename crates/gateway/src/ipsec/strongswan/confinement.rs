@@ -1,10 +1,10 @@
-//! What a charon sees and may do. It parses what any host of the internet sends: whoever takes one over should have that
-//! tunnel, and nothing else.
+//! What a charon sees and may do. It parses what any host of the internet sends: an attacker who takes one over should reach
+//! as little as possible beyond its tunnel.
 //!
 //! Invariants: its root is made for it, with programs and libraries to read, three devices or four, and its own directory as
 //! `/run`, the only place to write. Neither the data directory nor `/proc` is in it, nor the old root below it. It has three
-//! capabilities and gains none; and where this process may give it one, a user of its own, so that it can neither end nor
-//! trace other processes, nor another tunnel's daemon.
+//! capabilities, which are the host's, and gains none; and where this process may give it one, a user of its own, so that it
+//! can neither end nor trace other processes, nor another tunnel's daemon.
 
 use std::{
     fs, io,
