@@ -52,12 +52,24 @@ impl Reconciler {
                 });
             (tunnel_updates.0, share_updates, connections)
         };
+        // Before the statuses, so that no reader sees a tunnel that is disabled and connected. A failure holds up none of them.
+        let recorded = self.record(&connections, now).await;
         for updates in tunnel_updates.chunks(SETTLED_AT_ONCE).chain([&share_updates[..]]) {
             self.parts.store.update_statuses(updates).await?;
             for update in updates {
                 self.updated(update);
             }
         }
+        recorded?;
+        self.tunnels.decided(None);
+        Ok(if self.shares.decided(last_share) { Outcome::Done } else { Outcome::More })
+    }
+
+    async fn record(
+        &mut self,
+        connections: &[(TunnelId, Connection)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         for part in connections.chunks(CONNECTIONS_AT_ONCE) {
             self.parts.store.record_connections(self.parts.gateway, part, now).await?;
             for (id, connection) in part {
@@ -67,8 +79,7 @@ impl Reconciler {
                 }
             }
         }
-        self.tunnels.decided(None);
-        Ok(if self.shares.decided(last_share) { Outcome::Done } else { Outcome::More })
+        Ok(())
     }
 
     /// Collects the rows whose status may have changed.
