@@ -94,13 +94,14 @@ fn say(what: &str) -> Result<()> {
 
 /// The main function of the server's process.
 async fn serve(home: &Path) -> Result<()> {
-    let ca = Arc::new(Ca::load_or_create(&home.join("ca"), Timestamp::now())?);
     let (server_end, gateway_end) = link::in_process(GatewayId::new(Uuid::now_v7()), "local".parse()?);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let config = ServerConfig {
         data_dir: home.to_owned(),
         database: None,
+        ca: Arc::new(Ca::load_or_create(&home.join("ca"), Timestamp::now())?),
+        has_served: false,
         secret_keys: SecretKeyFile::created_at(home.join("secret-key")),
         listener,
         connections: 512,
@@ -114,7 +115,7 @@ async fn serve(home: &Path) -> Result<()> {
         location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),
     };
-    let server = Server::prepare(config).await?.start(ca, server_end, None, Registry::default())?;
+    let server = Server::prepare(config).await?.start(server_end, None, Registry::default())?;
     let gateway = tokio::spawn(agree(gateway_end));
     fs::write(home.join("address.new"), address)?;
     fs::rename(home.join("address.new"), home.join(ADDRESS))?;

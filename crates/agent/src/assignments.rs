@@ -1,15 +1,16 @@
 //! The assignments that the agent has checked and serves.
 //!
 //! Invariants: an assignment in the table was signed by the server's CA for this environment; the generation of a
-//! share never decreases, not even over restarts; a share whose newest target the allow list does not permit is not
-//! served with an older target either.
+//! share never decreases within an era, nor the era, not even over restarts; a share whose newest target the allow list does
+//! not permit is not served with an older target either; none is served after its end.
 
-use crate::{allow::AllowList, state::State};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
+use crate::{
+    allow::AllowList,
+    generations::{Generations, Older},
+    state::State,
 };
+use jiff::Timestamp;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     task::spawn_blocking,
@@ -18,16 +19,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Assignment, EnvironmentId, Generation, HealthCheck, ShareId, SignedAssignment, Target,
+    Assignment, EnvironmentId, Era, Generation, HealthCheck, ShareId, SignedAssignment, Target,
 };
 use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
 
 /// Newest generations are written together, at most this often. A crash loses those of the last second.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// Shares whose newest generation is kept. Above it, those of the oldest shares are dropped; ids are in the order of
-/// creation.
-const MOST_GENERATIONS: usize = 100_000;
+/// Between looks at the clock while a stream waits for the end of its share's assignment: the clock may be set.
+const CLOCK_READ_EVERY: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Assignments {
     environment: EnvironmentId,
@@ -40,7 +40,9 @@ pub(crate) struct Assignments {
 
 struct Table {
     shares: HashMap<ShareId, Held>,
-    newest_generations: BTreeMap<ShareId, Generation>,
+    generations: Generations,
+    /// No assignment ends before it.
+    first_end: Timestamp,
 }
 
 /// The newest assignment of a share.
@@ -49,6 +51,7 @@ struct Held {
     target: Target,
     /// By the allow list when it was last looked at. Otherwise the share is not served.
     is_allowed: bool,
+    expires_at: Option<Timestamp>,
     signed: SignedAssignment,
 }
 
@@ -67,8 +70,13 @@ pub(crate) enum Unfit {
     Unverified(TrustError),
     #[error("the assignment is for another environment")]
     OtherEnvironment,
-    #[error("the assignment is older than generation {0}, seen before")]
-    Older(Generation),
+    #[error(transparent)]
+    Older(#[from] Older),
+    #[error(
+        "the assignment has expired, on {0} by this host's clock: correct the clock if it is wrong; otherwise the gateway keeps \
+         newer ones of the server to itself"
+    )]
+    Expired(Timestamp),
     #[error(
         "{0} is not in the agent's allow list: start the agent with an --allow that covers it, or choose another target"
     )]
@@ -77,7 +85,8 @@ pub(crate) enum Unfit {
 
 impl Assignments {
     pub(crate) fn new(state: &State, allow: watch::Receiver<Arc<AllowList>>) -> anyhow::Result<Self> {
-        let table = Table { shares: HashMap::new(), newest_generations: state.newest_generations()? };
+        let table =
+            Table { shares: HashMap::new(), generations: state.generations()?, first_end: Timestamp::MAX };
         Ok(Self {
             environment: state.environment(),
             ca: state.ca()?,
@@ -91,49 +100,75 @@ impl Assignments {
     pub(crate) fn take(
         &self,
         signed: &SignedAssignment,
+        now: Timestamp,
     ) -> Option<(ShareId, Generation, Result<Served, Unfit>)> {
         let (assignment, verified) = match self.ca.verify(signed) {
             Ok(assignment) => (assignment, Ok(())),
             // Only to name the share in the refusal.
             Err(error) => (serde_json::from_str(&signed.body).ok()?, Err(error)),
         };
-        let Assignment { environment, share, generation, target, health_check, name } = assignment;
+        let Assignment { environment, share, era, generation, target, health_check, name, expires_at } =
+            assignment;
         let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
+            Ok(()) if expires_at.is_some_and(|end| end <= now) => Err(Unfit::Expired(expires_at?)),
             Ok(()) => {
                 let held = Held {
                     generation,
+                    expires_at,
                     is_allowed: self.allow.borrow().may_permit(&target),
                     target: target.clone(),
                     signed: signed.clone(),
                 };
                 let health_check = health_check.unwrap_or_default();
-                self.place(share, held).map(|()| Served { target, health_check, name })
+                self.place(share, era, held).map(|()| Served { target, health_check, name })
             }
         };
         Some((share, generation, served))
     }
 
-    fn place(&self, share: ShareId, held: Held) -> Result<(), Unfit> {
+    fn place(&self, share: ShareId, era: Era, held: Held) -> Result<(), Unfit> {
         let mut table = self.table.lock();
-        let Table { shares, newest_generations } = &mut *table;
-        match newest_generations.get(&share) {
-            Some(newest) if held.generation < *newest => {
-                return Err(Unfit::Older(*newest));
+        if table.generations.admit(era, share, held.generation)? {
+            self.generations_changed.notify_one();
+        }
+        table.first_end = table.first_end.min(held.expires_at.unwrap_or(Timestamp::MAX));
+        let refused = (!held.is_allowed).then(|| Unfit::NotAllowed(held.target.clone()));
+        table.shares.insert(share, held);
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Removes the assignments that have ended.
+    pub(crate) fn take_expired(&self, now: Timestamp) -> Vec<(ShareId, Generation, Unfit)> {
+        let mut table = self.table.lock();
+        if now < table.first_end {
+            return Vec::new();
+        }
+        let ends = |held: &Held| held.expires_at.filter(|end| *end <= now);
+        let ended: Vec<_> = table
+            .shares
+            .extract_if(|_, held| ends(held).is_some())
+            .filter_map(|(share, held)| Some((share, held.generation, Unfit::Expired(held.expires_at?))))
+            .collect();
+        let left = table.shares.values().filter_map(|held| held.expires_at).min();
+        table.first_end = left.unwrap_or(Timestamp::MAX);
+        ended
+    }
+
+    /// Waits until the share's assignment has ended and no later one was taken: its streams end then.
+    pub(crate) async fn expired(&self, share: ShareId) {
+        let mut end = Timestamp::MAX;
+        loop {
+            if let Some(held) = self.table.lock().shares.get(&share) {
+                end = held.expires_at.unwrap_or(Timestamp::MAX);
             }
-            Some(newest) if held.generation == *newest => {}
-            _ => {
-                newest_generations.insert(share, held.generation);
-                while newest_generations.len() > MOST_GENERATIONS {
-                    newest_generations.pop_first();
-                }
-                self.generations_changed.notify_one();
+            let left = Timestamp::now().duration_until(end);
+            match Duration::try_from(left) {
+                Ok(left) if !left.is_zero() => sleep(left.min(CLOCK_READ_EVERY)).await,
+                _ => return,
             }
         }
-        let refused = (!held.is_allowed).then(|| Unfit::NotAllowed(held.target.clone()));
-        shares.insert(share, held);
-        refused.map_or(Ok(()), Err)
     }
 
     /// The assignments about which the allow list, which has changed, now says otherwise. They have to be taken again.
@@ -154,9 +189,10 @@ impl Assignments {
     }
 
     /// The target of the share, at this generation or a newer one.
-    pub(crate) fn target(&self, share: ShareId, at_least: Generation) -> Option<Target> {
+    pub(crate) fn target(&self, share: ShareId, at_least: Generation, now: Timestamp) -> Option<Target> {
         let table = self.table.lock();
         let held = table.shares.get(&share).filter(|held| held.is_allowed && held.generation >= at_least);
+        let held = held.filter(|held| held.expires_at.is_none_or(|end| now < end));
         held.map(|held| held.target.clone())
     }
 
@@ -165,11 +201,13 @@ impl Assignments {
         let (mut outage, state_dir) = (Outage::default(), state.path());
         loop {
             let changed = stop.run_until_cancelled(self.generations_changed.notified()).await;
-            let newest_generations = self.table.lock().newest_generations.clone();
+            let change = self.table.lock().generations.take_change();
             let state = Arc::clone(state);
-            let saved = spawn_blocking(move || state.save_newest_generations(&newest_generations)).await;
+            let saved =
+                spawn_blocking(move || change.map_or(Ok(()), |change| state.save_generations(change))).await;
             match saved {
                 Ok(Err(error)) => {
+                    self.table.lock().generations.failed();
                     self.generations_changed.notify_one();
                     if outage.failed() {
                         let dir = state_dir.display();

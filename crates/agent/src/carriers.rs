@@ -11,6 +11,7 @@ use crate::{
     health::{DialledBy, TargetInUse},
     route::NoRoute,
 };
+use jiff::Timestamp;
 use std::{
     sync::{
         Arc,
@@ -168,7 +169,15 @@ impl Agent {
         let bytes = Counters::of_bytes(sent, received);
         let counters = Counters { acknowledgements: Some(&in_use), ..bytes };
         let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
-        match relay(tcp, carrier, counters, ends).await {
+        let relayed = tokio::select! {
+            relayed = relay(tcp, carrier, counters, ends) => relayed,
+            () = self.assignments.expired(open.share) => {
+                self.status.stream_broke();
+                warn!(share.id = %open.share, "a stream was cut: the assignment of its share has expired");
+                return None;
+            }
+        };
+        match relayed {
             Ok(carrier) => Some(carrier),
             Err(broken) => {
                 if matches!(broken, Broken::Unanswered(Side::Connection)) {
@@ -182,7 +191,7 @@ impl Agent {
     }
 
     async fn dial_for(&self, open: &OpenRequest) -> Result<(ResetOnDrop, TargetInUse<'_>), StreamRefusal> {
-        let Some(target) = self.assignments.target(open.share, open.generation) else {
+        let Some(target) = self.assignments.target(open.share, open.generation, Timestamp::now()) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };

@@ -272,6 +272,7 @@ impl Agent {
                     last_message = Instant::now();
                     let is_ping = matches!(message, ToAgent::Ping);
                     self.act(&mut talk, message).await?;
+                    self.end_expired(&mut talk.control).await?;
                     if !is_ping {
                         self.count_shares();
                     }
@@ -287,6 +288,16 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// A gateway that is well has sent the next ones for days.
+    async fn end_expired(&self, control: &mut Control) -> anyhow::Result<()> {
+        for (share, generation, why) in self.assignments.take_expired(Timestamp::now()) {
+            self.health.withdraw(share);
+            warn!(share.id = %share, reason = %why, "an assignment has ended");
+            control.send(&FromAgent::Refused { share, generation, reason: why.to_string() }).await?;
+        }
+        Ok(())
     }
 
     fn count_shares(&self) {
@@ -339,7 +350,7 @@ impl Agent {
     }
 
     fn assigned(&self, signed: &SignedAssignment) -> Option<FromAgent> {
-        let Some((share, generation, served)) = self.assignments.take(signed) else {
+        let Some((share, generation, served)) = self.assignments.take(signed, Timestamp::now()) else {
             warn!(
                 "an assignment cannot be parsed, and its share is not served here: install the version of the server on this host"
             );

@@ -17,6 +17,7 @@ mod cure;
 mod dial;
 mod endpoint;
 mod enrol;
+mod generations;
 mod health;
 mod names;
 pub mod options;

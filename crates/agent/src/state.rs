@@ -3,15 +3,15 @@
 //! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
 //! whose answer was lost is repeated with the same key.
 
+use crate::generations::{Change, Generations};
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::BTreeMap,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
-use wicketgate_model::{AgentId, EnrolGrant, EnrollmentId, EnvironmentId, Generation, ShareId};
+use wicketgate_model::{AgentId, EnrolGrant, EnrollmentId, EnvironmentId};
 use wicketgate_system::{
     Mutex, if_exists,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -36,7 +36,9 @@ const KEY_FILE: &str = "agent.key";
 const IDENTITY_FILE: &str = "identity.json";
 /// The extension of what a new enrolment has replaced.
 const REPLACED: &str = "replaced";
-const NEWEST_GENERATIONS_FILE: &str = "floors.json";
+const GENERATIONS_FILE: &str = "generations";
+/// In which earlier versions kept the newest generations.
+const EARLIER_GENERATIONS_FILE: &str = "floors.json";
 
 /// The state directory.
 pub(crate) struct StateDir {
@@ -106,8 +108,7 @@ impl StateDir {
     fn read<T: DeserializeOwned>(&self, file: &str, advice: &str) -> anyhow::Result<Option<T>> {
         let path = self.path.join(file);
         let shown = path.display();
-        let Some(content) =
-            if_exists(std::fs::read(&path)).with_context(|| format!("cannot read {shown}"))?
+        let Some(content) = if_exists(fs::read(&path)).with_context(|| format!("cannot read {shown}"))?
         else {
             return Ok(None);
         };
@@ -151,7 +152,7 @@ impl State {
         for file in [IDENTITY_FILE, KEY_FILE] {
             let path = self.path().join(file);
             let aside = path.with_added_extension(REPLACED);
-            std::fs::rename(&path, aside).with_context(|| format!("cannot rename {}", path.display()))?;
+            fs::rename(&path, aside).with_context(|| format!("cannot rename {}", path.display()))?;
         }
         self.dir.key()?;
         Ok(self.dir)
@@ -191,11 +192,29 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn newest_generations(&self) -> anyhow::Result<BTreeMap<ShareId, Generation>> {
-        Ok(self.dir.read(NEWEST_GENERATIONS_FILE, "remove it")?.unwrap_or_default())
+    pub(crate) fn generations(&self) -> anyhow::Result<Generations> {
+        let path = self.path().join(GENERATIONS_FILE);
+        let shown = path.display();
+        let content = if_exists(fs::read_to_string(&path)).with_context(|| format!("cannot read {shown}"))?;
+        match content {
+            Some(text) => {
+                Generations::parse(&text).with_context(|| format!("cannot parse {shown}: remove it"))
+            }
+            None => {
+                let newest = self.dir.read(EARLIER_GENERATIONS_FILE, "remove it")?;
+                Ok(Generations::without_file(newest.unwrap_or_default()))
+            }
+        }
     }
 
-    pub(crate) fn save_newest_generations(&self, newest: &BTreeMap<ShareId, Generation>) -> io::Result<()> {
-        self.dir.write(NEWEST_GENERATIONS_FILE, newest)
+    pub(crate) fn save_generations(&self, change: Change) -> io::Result<()> {
+        let path = self.path().join(GENERATIONS_FILE);
+        match change {
+            Change::Append(text) => private_file::append(&path, text.as_bytes()),
+            Change::Replace(text) => {
+                private_file::replace(&path, text.as_bytes())?;
+                if_exists(fs::remove_file(self.path().join(EARLIER_GENERATIONS_FILE))).map(drop)
+            }
+        }
     }
 }

@@ -186,7 +186,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
-    use wicketgate_model::{EnvironmentId, GatewayId, Generation, ShareId};
+    use wicketgate_model::{EnvironmentId, Era, GatewayId, Generation, ShareId};
 
     fn assignment() -> Assignment {
         Assignment {
@@ -196,6 +196,8 @@ mod tests {
             target: "10.0.0.1:80".parse().unwrap(),
             health_check: None,
             name: None,
+            era: Era::FIRST,
+            expires_at: None,
         }
     }
 

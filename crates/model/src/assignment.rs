@@ -1,6 +1,7 @@
 //! A share as an agent serves it, signed by the server: a gateway can forward it and cannot change it.
 
-use crate::{EnvironmentId, Generation, HealthCheck, ShareId, Target};
+use crate::{EnvironmentId, Era, Generation, HealthCheck, ShareId, Target};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One share, as the agents of one environment serve it.
@@ -10,6 +11,9 @@ pub struct Assignment {
     /// Agents of any other environment refuse it.
     pub environment: EnvironmentId,
     pub share: ShareId,
+    /// An agent never goes back to an older era either. Left out if it is the first.
+    #[serde(default, skip_serializing_if = "Era::is_first")]
+    pub era: Era,
     /// An agent never goes back to an older generation of a share: a replayed assignment changes nothing.
     pub generation: Generation,
     pub target: Target,
@@ -18,6 +22,20 @@ pub struct Assignment {
     /// The share's name, for the agent's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// When agents stop to serve it, unless they have got the same with a later end: a gateway that keeps a withdrawal to
+    /// itself keeps the share alive until then. `None`: never, as earlier versions sign them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Assignment {
+    /// Whether the two say the same, with whatever end.
+    pub fn is_renewal_of(&self, other: &Self) -> bool {
+        let Self { environment, share, era, generation, target, health_check, name, expires_at: _ } = self;
+        (environment, share, era, generation)
+            == (&other.environment, &other.share, &other.era, &other.generation)
+            && (target, health_check, name) == (&other.target, &other.health_check, &other.name)
+    }
 }
 
 /// An [`Assignment`] as JSON text, and the server's signature over [`SignedAssignment::signed_bytes`].

@@ -1,4 +1,4 @@
-//! Generations: they tell an accepted change of a row from the ones before.
+//! Generations tell an accepted change of a row from the ones before; eras tell a restored database from the one before.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +26,41 @@ impl Generation {
 }
 
 impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How often the database was restored, in the order of time: 0, and after each restore a greater number. Generations count
+/// again from where the backup had them, so that they can be compared within an era only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Era(u64);
+
+impl Era {
+    /// That of a database that was never restored.
+    pub const FIRST: Self = Self(0);
+
+    pub fn new(n: u64) -> Self {
+        Self(n)
+    }
+
+    /// That which begins at this time, in seconds since 1970. It is greater than any that this database began before, and than
+    /// those that it has forgotten, unless the clock was ahead then.
+    #[must_use]
+    pub fn next(self, now: u64) -> Self {
+        Self(now.max(self.0.saturating_add(1)))
+    }
+
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn is_first(&self) -> bool {
+        *self == Self::FIRST
+    }
+}
+
+impl fmt::Display for Era {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

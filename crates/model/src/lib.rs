@@ -41,7 +41,7 @@ pub use continuity::ConnectionContinuity;
 pub use desired::{AgentDesired, Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
-pub use generation::Generation;
+pub use generation::{Era, Generation};
 pub use handover::{MaxUses, Passphrase};
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, EnvironmentKey, ExecutionId, FrontdoorId, GatewayId,

@@ -15,8 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, SecretKeyFile, Store};
+use wicketgate_model::{Era, LoadBalancerPools, LocationId, Quotas};
+use wicketgate_store::{DatabaseLock, Installation, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -60,6 +60,9 @@ pub struct ServerConfig {
     pub database: Option<SecretString>,
     /// What seals the secrets in the database.
     pub secret_keys: SecretKeyFile,
+    pub ca: Arc<Ca>,
+    /// This data directory's authority and gateway have served a database before.
+    pub has_served: bool,
     /// Where the REST API answers.
     pub listener: TcpListener,
     /// Connections to it at one time.
@@ -91,6 +94,7 @@ pub struct Prepared {
     store: Store,
     /// Of a PostgreSQL database.
     lock: Option<DatabaseLock>,
+    era: Era,
     auth: Auth,
     /// The admin token, if it was created just now: to be printed once.
     pub new_admin_token: Option<secrecy::SecretString>,
@@ -124,6 +128,7 @@ impl Server {
         let sqlite = || config.data_dir.join(Self::SQLITE).display().to_string();
         let place = config.database.as_ref().map_or_else(sqlite, |url| url.expose_secret().to_owned());
         let (store, lock) = Store::open_alone(&place, &config.secret_keys).await?;
+        let era = own_installation(&store, &config).await?.era;
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
@@ -134,13 +139,35 @@ impl Server {
             tokens: Arc::new(TokenKey::load_or_create(&config.data_dir)?),
             provider,
         };
-        Ok(Prepared { config, store, lock, auth, new_admin_token: is_new.then_some(token) })
+        Ok(Prepared { config, store, lock, era, auth, new_admin_token: is_new.then_some(token) })
     }
 
     /// Where the admin token is kept.
     pub fn admin_token_file(data_dir: &Path) -> PathBuf {
         data_dir.join(admin_token::FILE)
     }
+}
+
+/// The database as one of this authority. Agents know their authority, and an authority its agents' keys by the database alone.
+async fn own_installation(store: &Store, config: &ServerConfig) -> anyhow::Result<Installation> {
+    let installation = store.installation().await?;
+    let own = config.ca.fingerprint().to_string();
+    let dir = config.data_dir.display();
+    match &installation.authority {
+        Some(known) if *known == own => {}
+        Some(known) => bail!(
+            "the database belongs to the authority {known}, and {dir}/ca has the authority {own}: restore the directory `ca` \
+             that belongs to the database. To go on with the one that is there, run `wicketgate restore --in-place \
+             --new-authority`; every agent must then enrol again"
+        ),
+        None if config.has_served && store.is_empty().await? => bail!(
+            "the database is empty, and the authority in {dir}/ca has served another: restore that one (`wicketgate \
+             restore`), or name it with --database. To begin with an empty one on purpose, run `wicketgate down`, and move \
+             {dir}/ca and {dir}/gateway-id away; every agent must then enrol again"
+        ),
+        None => store.set_authority(&own).await?,
+    }
+    Ok(installation)
 }
 
 /// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
@@ -168,13 +195,12 @@ impl Prepared {
     /// The listener has no address.
     pub fn start(
         self,
-        ca: Arc<Ca>,
         link: ServerEnd,
         agent_url: Option<String>,
         mut registry: Registry,
     ) -> anyhow::Result<Server> {
-        let Self { config, store, lock, auth, .. } = self;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let Self { config, store, lock, era, auth, .. } = self;
+        let (tasks, stop, ca) = (TaskTracker::new(), CancellationToken::new(), config.ca);
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let (gateway_id, location) = (link.gateway, link.location.clone());
         let (send, handshake) = link.open();
@@ -197,6 +223,7 @@ impl Prepared {
             store: store.clone(),
             ca: Arc::clone(&ca),
             gateway: gateway_id,
+            era,
             view: Arc::clone(&gateway.view),
             metrics: Arc::clone(&state.metrics),
             send: send.clone(),

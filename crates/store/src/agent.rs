@@ -98,8 +98,8 @@ impl Store {
         id: AgentId,
         public_key_sha256: &[u8; 32],
     ) -> Result<Option<(FrontdoorId, EnvironmentId)>> {
-        let select = "SELECT a.frontdoor, a.environment FROM agent a JOIN enrollment e ON e.agent = a.id \
-                      WHERE a.id = $1 AND e.public_key_sha256 = $2 AND a.barred_at IS NULL";
+        let select = "SELECT frontdoor, environment FROM agent \
+                      WHERE id = $1 AND public_key_sha256 = $2 AND barred_at IS NULL";
         self.find(select, &[&id, public_key_sha256]).await
     }
 }

@@ -175,6 +175,7 @@ impl Write {
             ("frontdoor", &frontdoor),
             ("environment", &environment),
             ("name", &name),
+            ("public_key_sha256", &asked.public_key_sha256),
             ("created_at", &self.context.at),
             ("revision", &self.revision),
         ]);

@@ -16,7 +16,7 @@ use std::{
 use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
-    Description, EnrollmentId, EnvironmentId, EspProposals, ExecutionId, FailureReason, FrontdoorId,
+    Description, EnrollmentId, EnvironmentId, Era, EspProposals, ExecutionId, FailureReason, FrontdoorId,
     GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort,
     LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, ProbeInterval,
     ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
@@ -168,6 +168,7 @@ fields! {
     u64: i64, |n| Ok(i64::try_from(*n).unwrap_or(i64::MAX)), |n| n.try_into().ok();
     bool: i64, |is| Ok((*is).into()), |n| Some(n != 0);
     Timestamp: i64, |at| Ok(at.as_microsecond()), |n| Timestamp::from_microsecond(n).ok();
+    Era: i64, |n| n.get().store(), |n| u64::load(n).map(Era::new);
     Generation: i64, |n| n.get().store(), |n| u64::load(n).map(Generation::new);
     [u8; 32]: String, |bytes| Ok(hex::encode(bytes)), |text| FromHex::from_hex(text).ok();
     // Words, separated by spaces.

@@ -72,8 +72,8 @@ const CHANGED_SHARES: &str = concat!(
     share::selected!(),
     " FROM ipsec_share WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
 );
-const CHANGED_AGENTS: &str = "SELECT a.id, a.environment, e.public_key_sha256, a.barred_at FROM agent a \
-    JOIN enrollment e ON e.agent = a.id WHERE a.revision > $1 ORDER BY a.revision";
+const CHANGED_AGENTS: &str = "SELECT id, environment, public_key_sha256, barred_at FROM agent \
+    WHERE revision > $1 AND public_key_sha256 IS NOT NULL ORDER BY revision";
 
 /// Frontdoors whose tunnels and shares are not served. Usually none has any.
 const UNSERVED: &str = "SELECT id FROM frontdoor f WHERE ipsec_shares_enabled = 0 AND deleted_at IS NULL \

@@ -68,6 +68,16 @@ impl PreparedFile {
     }
 }
 
+/// Appends to the file, and waits until the disk has it.
+///
+/// # Errors
+/// It does not exist; or the disk cannot be written, and then a part of the content may have been appended.
+pub fn append(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::options().append(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_data()
+}
+
 /// Creates the file, mode 0600.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
-use std::array;
+use std::{array, fmt};
 use wicketgate_model::{Assignment, SignedAssignment};
 
 /// The first 160 bits of the SHA-256 of a CA's certificate in DER: enough against second preimages.
@@ -15,6 +15,13 @@ impl Fingerprint {
     pub fn of(der: &[u8]) -> Self {
         let hash = sha256(der);
         Self(array::from_fn(|n| hash[n]))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    /// In hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

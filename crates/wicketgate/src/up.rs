@@ -177,6 +177,8 @@ impl Up {
         .await?;
         let prepared = Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
+            ca: Arc::clone(&ca),
+            has_served: data_dir.path().join(GATEWAY_ID).try_exists()?,
             listener: api_listener,
             connections: usize::try_from(DescriptorBudget::find().api)?,
             database: database.clone(),
@@ -192,12 +194,8 @@ impl Up {
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
         });
         // After the database was opened: a start that fails before leaves no trace of another database.
-        let identified = |server| {
-            database::keep(data_dir.path(), database.as_ref())?;
-            let id = gateway_id(data_dir.path())?;
-            Ok((server, id, CertificateRenewal::new(Arc::clone(&ca), id)?))
-        };
-        let (server, gateway_id, renewal) = match prepared.await.and_then(identified) {
+        let identified = |server| Ok((server, identify(data_dir.path(), database.as_ref(), ca)?));
+        let (server, (gateway_id, renewal)) = match prepared.await.and_then(identified) {
             Ok(identified) => identified,
             Err(error) => {
                 give_back(backend).await;
@@ -217,7 +215,7 @@ impl Up {
         let gateway = Gateway::start(config, gateway_end).await?;
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
-        let server = server.start(ca, server_end, agent_url, Registry::default())?;
+        let server = server.start(server_end, agent_url, Registry::default())?;
         server.run_in_background(renewal);
 
         service_manager::ready("serving");
@@ -278,6 +276,17 @@ impl Up {
             IpsecMode::Auto | IpsecMode::Kernel | IpsecMode::Userland => given.clone().into(),
         })
     }
+}
+
+/// Makes the database that of the data directory, and the gateway's identity.
+fn identify(
+    data_dir: &Path,
+    database: Option<&SecretString>,
+    ca: Arc<Ca>,
+) -> anyhow::Result<(GatewayId, CertificateRenewal)> {
+    database::keep(data_dir, database)?;
+    let id = gateway_id(data_dir)?;
+    Ok((id, CertificateRenewal::new(ca, id)?))
 }
 
 /// The firewall rules of a gateway that does not run would drop packets of other programs.

@@ -6,6 +6,7 @@ use crate::{
     state::State,
 };
 use futures_util::stream::{self, StreamExt as _};
+use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::watch, time::Instant};
 use wicketgate_model::{SignedAssignment, Target};
@@ -32,7 +33,7 @@ pub(super) async fn check(
     };
     let (mut shares, mut refused): (BTreeMap<String, (Target, Vec<String>)>, Vec<_>) = Default::default();
     for signed in assigned {
-        match assignments.take(signed) {
+        match assignments.take(signed, Timestamp::now()) {
             Some((share, _, Ok(served))) => {
                 let of_target = shares.entry(served.target.to_string());
                 let (_, names) = of_target.or_insert_with(|| (served.target, Vec::new()));

@@ -366,7 +366,7 @@ fn newest<'a>(
 mod tests {
     use super::*;
     use uuid::Uuid;
-    use wicketgate_model::{FrontdoorId, IngressPort, TunnelId};
+    use wicketgate_model::{Era, FrontdoorId, IngressPort, TunnelId};
     use wicketgate_transport::identity::AgentIdentity;
 
     pub(super) fn agent(n: u128) -> AgentId {
@@ -385,6 +385,8 @@ mod tests {
             target: target.parse().unwrap(),
             health_check: None,
             name: None,
+            era: Era::FIRST,
+            expires_at: None,
         };
         ShareDesired {
             id: assignment.share,

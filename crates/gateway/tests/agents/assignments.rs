@@ -1,15 +1,17 @@
 //! The assignments that an agent accepts and refuses, and the status that follows.
 
-use super::lab::{Lab, RunningAgent, allow_list, desired, echo, exchange, share_id, soon, unused_address};
+use super::lab::{Lab, RunningAgent, allow_list, echo, exchange, share_id, soon, unused_address};
+use jiff::{SignedDuration, Timestamp};
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{io::AsyncReadExt as _, sync::watch};
 use uuid::Uuid;
 use wicketgate_agent::Config;
 use wicketgate_gateway::agents::{AgentStanding, DialFailure};
-use wicketgate_model::{Assignment, EnvironmentId, FailureReason, Generation, Reason, SignedAssignment};
+use wicketgate_model::{Assignment, EnvironmentId, Era, FailureReason, Generation, Reason, SignedAssignment};
 use wicketgate_transport::frame::RefusalReason;
 
 fn refused(standing: &AgentStanding) -> Option<&str> {
@@ -56,16 +58,8 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
     assert_eq!(standing.ready, None);
 
     // It sends an assignment of another environment.
-    let other = Assignment {
-        environment: EnvironmentId::new(Uuid::from_u128(8)),
-        share: share_id(2),
-        generation: Generation::FIRST,
-        target: target.to_string().parse().unwrap(),
-        health_check: None,
-        name: None,
-    };
-    let signed = lab.ca.sign_assignment(&other).unwrap();
-    lab.agents.assign(&desired(&other, signed, lab.environment));
+    let environment = EnvironmentId::new(Uuid::from_u128(8));
+    lab.agents.assign(&lab.signed(Assignment { environment, ..lab.assignment(2, 1, target) }));
     let standing = lab.standing(2, "refused", |s| refused(s).is_some()).await;
     assert!(refused(&standing).unwrap().contains("another environment"), "{standing:?}");
 
@@ -178,5 +172,66 @@ async fn an_unreachable_target_and_its_recovery_are_reported() {
     let mut client = lab.connect(1).await.unwrap();
     assert_eq!(soon("an echo", exchange(&mut client.tcp, b"x")).await, b"x");
     client.end().await.unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_assignment_ends_with_its_streams_unless_it_is_renewed() {
+    let lab = Lab::new().await;
+    let (target, _) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let ending = |n, seconds| {
+        let expires_at = Some(Timestamp::now() + SignedDuration::from_secs(seconds));
+        lab.signed(Assignment { expires_at, ..lab.assignment(n, 1, target) })
+    };
+    lab.agents.assign(&ending(1, -1));
+    let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("has expired"), "{standing:?}");
+
+    // One is renewed, of which the gateway keeps the streams; the other is not, as at a gateway that hides its deletion.
+    lab.agents.assign(&ending(2, 4));
+    lab.agents.assign(&ending(3, 4));
+    for n in [2, 3] {
+        lab.ready(n, 1).await;
+    }
+    let (mut renewed, mut ended) = (lab.connect(2).await.unwrap(), lab.connect(3).await.unwrap());
+    lab.agents.assign(&ending(2, 3600));
+    let mut byte = [0];
+    let read = soon("the stream's end", ended.tcp.read(&mut byte)).await;
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(lab.connect(3).await.is_err());
+    let standing = lab.standing(3, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("has expired"), "{standing:?}");
+    assert_eq!(exchange(&mut renewed.tcp, b"goes on").await, b"goes on");
+    assert_eq!(lab.agents.standing(share_id(2)).ready, Some(Generation::FIRST));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_era_begins_with_lower_generations_and_ends_the_older_one() {
+    let lab = Lab::new().await;
+    let (target, _) = echo().await;
+    let state = tempfile::tempdir().unwrap();
+    let agent = lab.start(state.path(), Some(&lab.code), &[]);
+    let of_era = |n, era, generation| {
+        lab.signed(Assignment { era: Era::new(era), ..lab.assignment(n, generation, target) })
+    };
+    lab.agents.assign(&of_era(1, 0, 5));
+    lab.ready(1, 5).await;
+    // The restored database has an older generation of the share. In the same era, its agents refuse it.
+    lab.agents.assign(&of_era(1, 0, 3));
+    let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("wicketgate restore --in-place"), "{standing:?}");
+    lab.agents.assign(&of_era(1, 9, 3));
+    lab.ready(1, 3).await;
+    agent.stop().await;
+
+    // Also after a restart, nothing of before the restore is served, not even a share that the agent has not seen.
+    let agent = lab.start(state.path(), None, &[]);
+    lab.agents.assign(&of_era(2, 0, 7));
+    let standing = lab.standing(2, "refused", |s| refused(s).is_some()).await;
+    assert!(refused(&standing).unwrap().contains("(era 9)"), "{standing:?}");
+    lab.ready(1, 3).await;
     agent.stop().await;
 }

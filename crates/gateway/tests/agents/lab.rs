@@ -25,7 +25,8 @@ use wicketgate_gateway::agents::{AgentPort, AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
 use wicketgate_model::{
     AgentDesired, AgentId, AgentReport, Assignment, EnrolGrant, EnrolRefusal, EnrollmentId, EnvironmentId,
-    FrontdoorId, GatewayId, Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId, ZId,
+    Era, FrontdoorId, GatewayId, Generation, IngressPort, ShareDesired, ShareId, SignedAssignment, TunnelId,
+    ZId,
 };
 use wicketgate_transport::{
     abort::Abort,
@@ -115,14 +116,23 @@ impl Lab {
     }
 
     pub(crate) fn share(&self, n: u128, generation: u64, target: SocketAddr) -> ShareDesired {
-        let assignment = Assignment {
+        self.signed(self.assignment(n, generation, target))
+    }
+
+    pub(crate) fn assignment(&self, n: u128, generation: u64, target: SocketAddr) -> Assignment {
+        Assignment {
             environment: self.environment,
             share: share_id(n),
+            era: Era::FIRST,
             generation: Generation::new(generation),
             target: target.to_string().parse().unwrap(),
             health_check: None,
             name: None,
-        };
+            expires_at: None,
+        }
+    }
+
+    pub(crate) fn signed(&self, assignment: Assignment) -> ShareDesired {
         let signed = self.ca.sign_assignment(&assignment).unwrap();
         desired(&assignment, signed, self.environment)
     }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, GatewayId, ShareId, TunnelId};
+use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, GatewayId, ShareId, TunnelId};
 use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
 
 use super::{PeerState, SharedView};
@@ -49,6 +49,8 @@ pub(crate) struct ReconcilerParts {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
     pub(crate) gateway: GatewayId,
+    /// Of the database.
+    pub(crate) era: Era,
     pub(crate) view: Arc<SharedView>,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,

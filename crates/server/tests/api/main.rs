@@ -21,6 +21,7 @@ mod held_connections;
 mod hostile;
 mod idempotency;
 mod ike_log;
+mod installation;
 mod lists;
 mod metrics;
 mod oauth;

@@ -33,6 +33,8 @@ pub(crate) fn config(dir: &Path, listener: TcpListener) -> ServerConfig {
     ServerConfig {
         data_dir: dir.to_owned(),
         database: None,
+        ca: Arc::new(Ca::load_or_create(&dir.join("ca"), Timestamp::now()).unwrap()),
+        has_served: false,
         secret_keys: SecretKeyFile::created_at(dir.join("secret-key")),
         listener,
         connections: 512,
@@ -57,10 +59,9 @@ impl Serving {
         let address = listener.local_addr().unwrap();
         let mut config = config(dir.path(), listener);
         change(&mut config);
-        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
         let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
         let prepared = Server::prepare(config).await.unwrap();
-        let server = prepared.start(ca, server_end, None, Registry::default()).unwrap();
+        let server = prepared.start(server_end, None, Registry::default()).unwrap();
         let _gateway = Box::new(gateway_end.open(hello(EspMode::Off)));
         Self { address, dir, server, _gateway }
     }

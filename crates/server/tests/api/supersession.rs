@@ -2,14 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::registry::Registry;
-use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, process::Command, time::Duration};
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
 use uuid::Uuid;
-use wicketgate_authority::Ca;
 use wicketgate_lab::postgres;
 use wicketgate_link::in_process;
 use wicketgate_model::{EnrollmentId, EspMode, GatewayId, ZId};
@@ -56,10 +55,9 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
         provisioning_deadline: BOUND,
         ..config(dir.path(), listener)
     };
-    let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
     let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
     let prepared = Server::prepare(config).await.unwrap();
-    let server = prepared.start(ca, server_end, None, Registry::default()).unwrap();
+    let server = prepared.start(server_end, None, Registry::default()).unwrap();
     let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
     timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 

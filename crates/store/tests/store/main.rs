@@ -10,6 +10,7 @@ mod events;
 mod executions;
 mod frontdoors;
 mod handover_links;
+mod installation;
 mod lists;
 mod migration;
 mod outage;

@@ -1,12 +1,23 @@
 //! Takes in rows that were written, and builds the desired state from them.
 
-use jiff::Timestamp;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use jiff::{SignedDuration, Timestamp};
 use tracing::error;
-use wicketgate_model::{Assignment, HealthCheck, HealthCheckType, ShareDesired, Status, TunnelDesired};
+use wicketgate_authority::LEAF_LIFETIME;
+use wicketgate_model::{
+    Assignment, HealthCheck, HealthCheckType, ShareDesired, ShareId, SignedAssignment, Status, TunnelDesired,
+};
 use wicketgate_store::{Change, ShareRow, TunnelRow};
 
 use super::Reconciler;
 use crate::telemetry::TunnelFacts;
+
+/// As long as certificates: agents serve through an outage of the server of twenty days.
+const LIFETIME: SignedDuration = LEAF_LIFETIME;
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 const NO_PROBES: HealthCheck = HealthCheck { r#type: HealthCheckType::None, interval_seconds: None };
 
@@ -15,7 +26,7 @@ impl Reconciler {
     pub(super) fn take(&mut self, change: Change, now: Timestamp) {
         match change {
             Change::Tunnel(row) => self.take_tunnel(*row, now),
-            Change::Share(row) => self.take_share(*row),
+            Change::Share(row) => self.take_share(*row, now),
             Change::Agent(id, agent) => self.outbox.set_agent(id, Some(agent)),
             Change::Unreadable => {}
         }
@@ -53,11 +64,11 @@ impl Reconciler {
         }
     }
 
-    fn take_share(&mut self, row: ShareRow) {
+    fn take_share(&mut self, row: ShareRow, now: Timestamp) {
         let (id, status) = (row.id, row.standing.status);
         match status {
             Status::Deleted => return self.forget_share(id),
-            status if status.is_live() => match self.share_desired(&row) {
+            status if status.is_live() => match self.share_desired(&row, now) {
                 Ok(desired) => self.outbox.set_share(id, Some(desired)),
                 Err(error) => error!(share.id = %id, %error, "cannot sign a share's assignment"),
             },
@@ -69,20 +80,7 @@ impl Reconciler {
         }
     }
 
-    fn share_desired(&self, row: &ShareRow) -> anyhow::Result<ShareDesired> {
-        let assignment = Assignment {
-            environment: row.spec.environment,
-            share: row.id,
-            generation: row.generation,
-            target: row.spec.target.clone(),
-            // A share that is not served needs no probe of its target.
-            health_check: if row.spec.enabled { row.spec.options.health_check } else { Some(NO_PROBES) },
-            name: Some(row.spec.name.to_string()),
-        };
-        // An assignment is signed once: signing is the largest cost, and every signature is different.
-        let signed = self.outbox.desired.shares.get(&row.id).map(|old| &old.assignment);
-        let signed =
-            signed.filter(|signed| serde_json::from_str(&signed.body).ok().as_ref() == Some(&assignment));
+    fn share_desired(&self, row: &ShareRow, now: Timestamp) -> anyhow::Result<ShareDesired> {
         Ok(ShareDesired {
             id: row.id,
             generation: row.generation,
@@ -92,12 +90,51 @@ impl Reconciler {
             enabled: row.spec.enabled,
             expires_at: row.spec.expires_at,
             options: row.spec.options.clone(),
-            assignment: match signed {
-                Some(signed) => signed.clone(),
-                None => self.parts.ca.sign_assignment(&assignment)?,
-            },
+            assignment: self.assignment(row, now)?,
         })
     }
+
+    /// The one that was signed before, until it has to be renewed: signing is the largest cost, and every signature is
+    /// different.
+    fn assignment(&self, row: &ShareRow, now: Timestamp) -> anyhow::Result<SignedAssignment> {
+        let assignment = Assignment {
+            environment: row.spec.environment,
+            share: row.id,
+            era: self.parts.era,
+            generation: row.generation,
+            target: row.spec.target.clone(),
+            // A share that is not served needs no probe of its target.
+            health_check: if row.spec.enabled { row.spec.options.health_check } else { Some(NO_PROBES) },
+            name: Some(row.spec.name.to_string()),
+            expires_at: Some(end_of_assignment(row.id, now)),
+        };
+        let signed = self.outbox.desired.shares.get(&row.id).map(|old| &old.assignment);
+        let kept = signed.filter(|signed| {
+            serde_json::from_str::<Assignment>(&signed.body).is_ok_and(|old| {
+                old.is_renewal_of(&assignment) && old.expires_at.is_some_and(|end| !is_renewal_due(end, now))
+            })
+        });
+        Ok(match kept {
+            Some(signed) => signed.clone(),
+            None => self.parts.ca.sign_assignment(&assignment)?,
+        })
+    }
+}
+
+/// A different second for each share, within a day: they were all signed together when the server started, and are not all
+/// renewed together.
+fn end_of_assignment(share: ShareId, now: Timestamp) -> Timestamp {
+    let mut hasher = DefaultHasher::new();
+    share.hash(&mut hasher);
+    let spread = SignedDuration::from_secs((hasher.finish() % DAY).try_into().unwrap_or_default());
+    let end = now.saturating_add(LIFETIME - spread).unwrap_or(Timestamp::MAX);
+    Timestamp::from_second(end.as_second()).unwrap_or(Timestamp::MAX)
+}
+
+/// After a third of its lifetime, or if its end is so far away that the clock was ahead when it was signed.
+fn is_renewal_due(end: Timestamp, now: Timestamp) -> bool {
+    let left = end.duration_since(now);
+    left < LIFETIME / 3 * 2 || left > LIFETIME
 }
 
 fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {

@@ -112,6 +112,44 @@ async fn an_unreadable_row_does_not_delay_the_others() {
 }
 
 #[tokio::test]
+async fn assignments_are_renewed_long_before_their_end_and_not_all_at_once() {
+    let mut b = Bench::new().await;
+    let ids = [b.create().await, b.create().await, b.create().await];
+    b.settle().await;
+    let end = |b: &Bench, id| {
+        let signed = &b.gateway.desired.shares[&id].assignment;
+        b.ca.certificate().verify(signed).unwrap().expires_at.unwrap()
+    };
+    let first = ids.map(|id| end(&b, id));
+    let begin = b.now;
+    let month = SignedDuration::from_hours(30 * 24);
+    let day = SignedDuration::from_hours(24);
+    for end in first {
+        let lasts = end.duration_since(begin);
+        assert!(month - day < lasts && lasts <= month, "{lasts}");
+    }
+    // A full read between them renews some, and the rest when it is due.
+    let mut renewed = [None; 3];
+    for hours in (24..=11 * 24).step_by(2) {
+        b.now = begin + SignedDuration::from_hours(hours);
+        b.settle().await;
+        for (n, id) in ids.into_iter().enumerate() {
+            let is_new = end(&b, id) != first[n];
+            renewed[n] = renewed[n].or(is_new.then_some(hours));
+            assert_eq!(b.share(id).await.standing.status, Status::Deployed);
+        }
+    }
+    let renewed = renewed.map(Option::unwrap);
+    assert!(renewed.iter().all(|hours| (9 * 24..=10 * 24).contains(hours)), "{renewed:?}");
+    assert!(renewed[0] != renewed[1] || renewed[1] != renewed[2], "{renewed:?}");
+    // The clock was a year ahead: what was signed then would be valid for a year.
+    b.now = begin - SignedDuration::from_hours(24);
+    b.reconciler.read_all_at = None;
+    b.settle().await;
+    assert!(ids.iter().all(|id| end(&b, *id).duration_since(b.now) <= month));
+}
+
+#[tokio::test]
 async fn an_assignment_is_signed_by_the_server() {
     let mut b = Bench::new().await;
     let id = b.create().await;

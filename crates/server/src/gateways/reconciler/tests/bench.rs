@@ -243,6 +243,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         send: send.clone(),
     };
     let reconciler = Reconciler::new(ReconcilerParts {
+        era: Era::FIRST,
         store: store.clone(),
         ca: Arc::clone(ca),
         gateway: id,

@@ -1,0 +1,25 @@
+//! The database as one of an installation.
+
+use crate::{
+    database::on_each,
+    site::{Site, now},
+};
+use jiff::ToSpan as _;
+use wicketgate_model::Era;
+
+#[test]
+fn an_era_is_greater_than_all_before_whatever_the_clock_says() {
+    on_each(|store| async move {
+        assert!(store.is_empty().await.unwrap());
+        let first = store.installation().await.unwrap();
+        assert_eq!((first.authority, first.era), (None, Era::FIRST));
+        store.set_authority("ab12").await.unwrap();
+        let second = store.begin_era(now()).await.unwrap();
+        let third = store.begin_era(now() - 1.hour()).await.unwrap();
+        assert!(Era::FIRST < second && second < third);
+        let kept = store.installation().await.unwrap();
+        assert_eq!((kept.authority.as_deref(), kept.era), (Some("ab12"), third));
+        Site::new(&store).await;
+        assert!(!store.is_empty().await.unwrap());
+    });
+}
