@@ -11,6 +11,7 @@ mod apply;
 mod apply_accounts;
 mod apply_ipsec;
 mod backpressure;
+mod backup;
 mod black_hole;
 mod charon_crash;
 mod checks;

@@ -74,7 +74,8 @@ pub(crate) fn unknown(server: &ServerAddress, state: &State) -> anyhow::Error {
     let again = enrol_again(state.path(), environment);
     anyhow!(
         "refused by {server}: the server does not know this agent of environment {environment}, so its database was \
-         restored from a backup of before the enrolment. {again}"
+         restored from a backup of before the enrolment: its operator can take it in with `wicketgate agent adopt {}`. {again}",
+        state.agent()
     )
 }
 

@@ -30,6 +30,7 @@ const KIND: DirectoryKind = DirectoryKind {
     name: "state directory",
     flag: "--state-dir",
     first: KEY_FILE,
+    given: &[],
     busy: "stop it first, or choose another with --state-dir",
 };
 const KEY_FILE: &str = "agent.key";

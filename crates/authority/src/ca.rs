@@ -65,6 +65,9 @@ pub enum CaError {
 }
 
 impl Ca {
+    /// Its files in its directory.
+    pub const FILES: [&str; 2] = [KEY_FILE, CERTIFICATE_FILE];
+
     /// Loads the CA from the directory, or creates it: `ca.key` and `ca.crt`, both mode 0600.
     pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, CaError> {
         private_file::private_dir(dir)?;

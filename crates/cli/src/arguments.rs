@@ -314,7 +314,16 @@ fn own(kind: &Kind) -> Vec<Command> {
                 Command::new("metrics").about("Draw the traffic of a share").args([which(kind), duration()]),
             )),
         ],
-        "agent" => vec![asking(printing(
+        "agent" => vec![
+            asking(printing(Command::new("unknown").about(
+                "List agents that the server refuses because it does not know them, as after a restore; for the operator",
+            ))),
+            asking(printing(
+                Command::new("adopt").about("Make an unknown agent one of its environment; for the operator").arg(
+                    Arg::new("which").value_name("ID").required(true).help("Its id, as `wicketgate agent unknown` has it"),
+                ),
+            )),
+            asking(printing(
             Command::new("enroll")
                 .visible_alias("enrol")
                 .about("Print the command that starts an agent in the private network")
@@ -328,7 +337,8 @@ fn own(kind: &Kind) -> Vec<Command> {
                         .value_name("URL")
                         .help("The address of the gateway that the agent dials"),
                 ]),
-        ))],
+            )),
+        ],
         _ => Vec::new(),
     }
 }

@@ -90,6 +90,8 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "check" => own::check(&session, matches).await,
         "metrics" => own::metrics(&session, kind, matches).await,
         "config" => own::config(&session, matches).await,
+        "unknown" => own::unknown_agents(&session, matches).await,
+        "adopt" => own::adopt(&session, matches).await,
         "unknown-peers" => own::unknown_peers(&session, matches).await,
         "history" => own::history(&session, matches).await,
         "handover" => handover::create(&session, matches).await,

@@ -36,6 +36,21 @@ const CHANGE: Kind = Kind {
 };
 
 /// Who sends IKE and is no tunnel's peer.
+const UNKNOWN_AGENT: Kind = Kind {
+    name: "unknown agent",
+    plural: "unknown agents",
+    label: "id",
+    columns: &[
+        column("ID", "/id"),
+        column("NAME", "/name"),
+        column("ADDRESS", "/address"),
+        column("ENVIRONMENT", "/environmentId"),
+        column("FRONTDOOR", "/frontdoorId"),
+        column("LAST SEEN", "/lastSeenAt"),
+    ],
+    ..AGENT
+};
+
 const UNKNOWN_PEER: Kind = Kind {
     name: "unknown peer",
     plural: "unknown peers",
@@ -107,6 +122,34 @@ pub(crate) async fn unknown_peers(session: &Session, matches: &ArgMatches) -> Re
         say("Only peers of tunnels have sent IKE.");
     }
     Ok(())
+}
+
+const UNKNOWN_AGENTS: &str = "frontdoor/v2/unknown-agents";
+
+pub(crate) async fn unknown_agents(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let output = output(matches);
+    let count = output.list(&UNKNOWN_AGENT, session.client.list(UNKNOWN_AGENTS, &[], None)).await?;
+    if output.screen.is_terminal {
+        say(match count {
+            0 => "No unknown agent has connected in the last hour.",
+            _ => {
+                "If the database was restored and you know them, `wicketgate agent adopt ID` takes them in. If not, treat the \
+                 authority's key as stolen."
+            }
+        });
+    }
+    Ok(())
+}
+
+pub(crate) async fn adopt(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let id = which_one(matches);
+    // It is part of a path.
+    if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(Failed::usage("ID is like agt-0190f3…, as `wicketgate agent unknown` has it"));
+    }
+    let adopted =
+        session.client.write(Method::POST, &format!("{UNKNOWN_AGENTS}/{id}/adopt"), None, None).await?;
+    output(matches).one(&AGENT, &adopted)
 }
 
 pub(crate) async fn enrol(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {

@@ -31,7 +31,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,7 +42,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
-use wicketgate_link::{AGENT_REPORTS, AgentShares, FromGateway};
+use wicketgate_link::{AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
 use wicketgate_system::{Mutex, accept::Acceptor, essential};
 use wicketgate_transport::{
@@ -99,8 +99,8 @@ struct Inner {
     /// Cuts all streams once what they have read is delivered.
     finish: Abort,
     handshakes: AtomicU64,
-    /// The server understands agents' reports, which wait until then.
-    forwards_reports: AtomicBool,
+    /// The link's version, which says what the server understands; 0 until it is known.
+    server_version: AtomicU32,
 }
 
 impl Agents {
@@ -127,7 +127,7 @@ impl Agents {
             tasks,
             finish: Abort::default(),
             handshakes: AtomicU64::new(0),
-            forwards_reports: AtomicBool::new(false),
+            server_version: AtomicU32::new(0),
         }));
         agents.0.tasks.spawn(essential("accepts agents", agents.clone().accept(listener)));
         let drain = agents.0.drain.clone();
@@ -144,7 +144,11 @@ impl Agents {
 
     /// The version of the link's protocol that the server speaks, too.
     pub fn server_speaks(&self, version: u32) {
-        self.0.forwards_reports.store(version >= AGENT_REPORTS, Ordering::Relaxed);
+        self.0.server_version.store(version, Ordering::Relaxed);
+    }
+
+    fn server_understands(&self, since: u32) -> bool {
+        self.0.server_version.load(Ordering::Relaxed) >= since
     }
 
     /// Assigns the share to the agents of its environment, including those that connect later.
@@ -281,7 +285,7 @@ impl Agents {
                 Admission::Admitted => {
                     debug!(agent.id = %agent.identity.agent, "rejected an agent with too many connections without a hello");
                 }
-                why => self.turn_away(agent, why, control).await,
+                why => self.turn_away(agent, why, (control, address.ip())).await,
             },
             Accepted::Carrier(agent, carrier) => {
                 drop(permit);

@@ -221,6 +221,8 @@ fn spawn_watches(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     tasks.spawn(stop.clone().run_until_cancelled_owned(essential("reports what is observed", report)));
     let unknown_peers = report_unknown_peers(Arc::clone(&parts.backend), link.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
+    let unknown_agents = report_unknown_agents(agents.clone(), link.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_agents));
     let (counters, end) = (Arc::clone(&parts.counters), parts.abort.token().clone());
     let report_traffic = report_traffic(counters, agents.clone(), link.clone(), end);
     tasks.spawn(essential("reports the traffic", report_traffic));
@@ -233,6 +235,22 @@ async fn report_unknown_peers(backend: Arc<Backend>, send: mpsc::Sender<FromGate
         if let Some(peers) = backend.unknown_peers().await
             && send.send(FromGateway::UnknownPeers(peers)).await.is_err()
         {
+            return;
+        }
+    }
+}
+
+/// Reports which agents were refused because the server does not know them.
+async fn report_unknown_agents(agents: Agents, send: mpsc::Sender<FromGateway>) {
+    let mut told = Vec::new();
+    loop {
+        tokio::time::sleep(UNKNOWN_PEERS_EVERY).await;
+        let unknown = agents.strangers();
+        if unknown == told {
+            continue;
+        }
+        told.clone_from(&unknown);
+        if send.send(FromGateway::UnknownAgents(unknown)).await.is_err() {
             return;
         }
     }

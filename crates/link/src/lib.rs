@@ -21,4 +21,4 @@ pub use message::{
 };
 pub use pending::{Call, Pending, RequestId};
 pub use receiver::LinkReceiver;
-pub use version::{AGENT_REPORTS, VERSIONS, VersionMismatch, Versions};
+pub use version::{AGENT_REPORTS, UNKNOWN_AGENTS, VERSIONS, VersionMismatch, Versions};

@@ -11,7 +11,7 @@ use std::{
 use wicketgate_model::{
     AgentId, AgentReport, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId,
     EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId, TrafficDelta,
-    TunnelId, UnknownPeer,
+    TunnelId, UnknownAgent, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -69,6 +69,9 @@ pub enum FromGateway {
     Carriers { parked: usize },
     /// All addresses from which IKE has arrived lately and that are no tunnel's, after a change.
     UnknownPeers(Vec<UnknownPeer>),
+    /// All agents that were refused lately because the server does not name them, after a change. Since
+    /// [`UNKNOWN_AGENTS`](crate::UNKNOWN_AGENTS).
+    UnknownAgents(Vec<UnknownAgent>),
     /// The gateway is stopping: it accepts no new connections, and still reports the traffic of established ones.
     Draining,
     /// An agent requests its first certificate. [`ToGateway::Enrolled`] answers.

@@ -29,6 +29,7 @@ mod status;
 mod target;
 mod text;
 mod traffic;
+mod unknown_agent;
 mod unknown_peer;
 
 pub use agent_report::{AgentFinding, AgentReport, FindingResult};
@@ -65,4 +66,5 @@ pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
 pub use traffic::{DialTimes, FailureReason, TrafficDelta, Unanswered};
+pub use unknown_agent::UnknownAgent;
 pub use unknown_peer::UnknownPeer;

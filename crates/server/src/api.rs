@@ -43,6 +43,7 @@ mod shares;
 mod sign_in;
 mod site;
 mod tunnels;
+mod unknown_agents;
 mod unknown_peers;
 mod vpn_config;
 mod wire;

@@ -394,6 +394,7 @@ impl From<StoreError> for ApiError {
                 Self::conflict("The resource was changed by another request at the same time; try again")
             }
             StoreError::Open(_)
+            | StoreError::Archive(_)
             | StoreError::Files { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Database(_)

@@ -24,7 +24,7 @@ use crate::{
     auth::{
         AdminToken, Auth, admin_token,
         oidc::{KeyRefresh, Provider, ProviderConfig},
-        token_key::TokenKey,
+        token_key::{self, TokenKey},
     },
     background::{Activator, BackgroundTask},
     database_ownership::DatabaseOwnership,
@@ -36,6 +36,7 @@ use crate::{
     },
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, Retention},
+    revocation_journal::RevocationJournal,
     serve::{
         Http,
         places::Places,
@@ -142,6 +143,9 @@ impl Server {
         Ok(Prepared { config, store, lock, era, auth, new_admin_token: is_new.then_some(token) })
     }
 
+    /// Files in the data directory that belong to the database, and cannot be made again.
+    pub const KEPT_FILES: [&str; 2] = [admin_token::FILE, token_key::FILE];
+
     /// Where the admin token is kept.
     pub fn admin_token_file(data_dir: &Path) -> PathBuf {
         data_dir.join(admin_token::FILE)
@@ -245,6 +249,7 @@ impl Prepared {
         }
         server.run_in_background(reconciler);
         server.run_in_background(Retention(server.store.clone()));
+        server.run_in_background(RevocationJournal::new(server.store.clone(), &config.data_dir));
         server.run_in_background(LostActions(server.store.clone()));
         server.run_in_background(ExpiredKeys(server.store.clone()));
         server.tasks.spawn({

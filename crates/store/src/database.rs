@@ -14,9 +14,10 @@ use crate::{
     write_health::WriteHealth,
 };
 use sqlx::{
-    AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr as _,
+    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr as _,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
+    pool::PoolConnection,
     sqlite::SqliteConnectOptions,
 };
 use std::{
@@ -139,9 +140,19 @@ impl Database {
         })
     }
 
+    /// The version of this program's schema.
+    pub(crate) fn newest_schema() -> i64 {
+        MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+    }
+
     pub(crate) async fn migrate(&self) -> Result<()> {
+        self.migrate_to(Self::newest_schema()).await
+    }
+
+    /// Brings the database to an older schema than this program's, or to its own.
+    pub(crate) async fn migrate_to(&self, schema: i64) -> Result<()> {
         let mut connection = self.writers.acquire().await?;
-        migrator(self.has_one_writer()).run(&mut *connection).await.map_err(|e| {
+        migrator(self.has_one_writer(), schema).run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
@@ -152,6 +163,27 @@ impl Database {
                 e => format!("can't bring the database to this version's schema: {e}"),
             })
         })
+    }
+
+    /// A connection for one long transaction, without the bounds of a [`Transaction`].
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Any>> {
+        Ok(self.writers.acquire().await?)
+    }
+
+    /// What begins a transaction that writes.
+    pub(crate) fn begin_statement(&self) -> &'static str {
+        self.begin
+    }
+
+    /// The driver's URL of a database that is there.
+    pub(crate) fn url_of_existing(place: &str) -> Result<String> {
+        if is_postgres(place) {
+            return Ok(place.to_owned());
+        }
+        if !Path::new(place).exists() {
+            return Err(StoreError::Open(format!("there is no SQLite database at {place}")));
+        }
+        Ok(SqliteConnectOptions::new().filename(place).to_url_lossy().into())
     }
 
     /// SQLite: one connection writes, and no other process does.
@@ -223,9 +255,10 @@ impl Database {
 }
 
 /// The databases have no common function for the names and values of a JSON object: a migration calls it `JSON_ROWS(r.tags)`.
-fn migrator(is_sqlite: bool) -> Migrator {
+fn migrator(is_sqlite: bool, schema: i64) -> Migrator {
     let json_rows = if is_sqlite { "json_each(r.tags)" } else { "json_each_text(CAST(r.tags AS JSON))" };
-    let migrations = MIGRATIONS.iter().map(|(version, what, sql)| {
+    let wanted = MIGRATIONS.iter().filter(|(version, ..)| *version <= schema);
+    let migrations = wanted.map(|(version, what, sql)| {
         let sql = AssertSqlSafe(sql.replace("JSON_ROWS(r.tags)", json_rows)).into_sql_str();
         Migration::new(*version, (*what).into(), MigrationType::Simple, sql, false)
     });

@@ -140,7 +140,11 @@ impl Write {
                     None => return Ok(Err(EnrolRefusal::WrongCode)),
                 }
             }
-            None => (self.insert_environment(frontdoor, &asked).await?, asked.z_id.clone()),
+            None => {
+                let id = EnvironmentId::new((self.context.fresh)());
+                self.insert_environment(id, frontdoor, (&asked.name, &asked.z_id)).await?;
+                (id, asked.z_id.clone())
+            }
         };
         let agent = self.insert_agent(frontdoor, environment, &asked).await?;
         let used = "UPDATE enrollment SET agent = $1, public_key_sha256 = $2 WHERE id = $3";
@@ -148,18 +152,18 @@ impl Write {
         Ok(Ok(EnrolledAgent { agent, environment, frontdoor, z_id }))
     }
 
-    async fn insert_environment(
+    /// Named by the host of its first agent.
+    pub(crate) async fn insert_environment(
         &mut self,
+        id: EnvironmentId,
         frontdoor: FrontdoorId,
-        asked: &EnrolAttempt,
-    ) -> Result<EnvironmentId> {
-        let id = EnvironmentId::new((self.context.fresh)());
+        (host, z_id): (&str, &ZId),
+    ) -> Result<()> {
         let insert = "INSERT INTO environment (id, frontdoor, z_id, name, created_at, updated_at) \
                       VALUES ($1, $2, $3, $4, $5, $5)";
-        let name = environment_name(&asked.name);
-        self.tx.execute(insert, &[&id, &frontdoor, &asked.z_id, &name, &self.context.at]).await?;
-        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Environment, &id)).await?;
-        Ok(id)
+        let name = environment_name(host);
+        self.tx.execute(insert, &[&id, &frontdoor, z_id, &name, &self.context.at]).await?;
+        self.record(frontdoor, Action::Create, Execution::of(ResourceType::Environment, &id)).await.map(drop)
     }
 
     async fn insert_agent(

@@ -5,10 +5,12 @@
 //! from the caller, in a [`WriteContext`]. Secrets are sealed before they are bound, and opened when a row is read.
 
 mod action;
+mod adoption;
 mod agent;
 mod agent_link;
 mod agent_report;
 mod api_account;
+mod archive;
 mod bulk;
 mod cache;
 mod claim;
@@ -46,6 +48,7 @@ mod previous_keys;
 mod provisioned;
 mod quota;
 mod reconcile;
+mod revocation;
 mod row;
 mod sealing;
 mod secret_key_file;
@@ -66,9 +69,11 @@ mod write_context;
 mod write_health;
 mod writer;
 
+pub use adoption::AdoptedAgent;
 pub use agent::AgentRow;
 pub use agent_link::AgentLink;
 pub use api_account::{ApiAccountRow, ApiAccountSpec};
+pub use archive::{Backup, BackupFile, BackupHeader, BackupSource, back_up};
 pub use claim::Claim;
 pub use connection_change::ConnectionChange;
 pub use console_session::{ConsoleSession, NewSession, SessionKind};
@@ -96,6 +101,7 @@ pub use page::{Page, PageRequest};
 pub use previous_keys::PreviousKeys;
 pub use quota::QuotaUse;
 pub use reconcile::{Change, Resource, Revision, StatusUpdate};
+pub use revocation::{NotARevocation, Revocation};
 pub use secret_key_file::SecretKeyFile;
 pub use secret_keys::{InvalidSecretKeys, SecretKeys};
 pub use share::{ShareRow, ShareSpec};

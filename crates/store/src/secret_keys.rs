@@ -7,7 +7,7 @@
 
 use crate::{Result, StoreError};
 use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, RandomizedNonceKey, UnboundKey},
     hmac,
 };
 use std::fmt;
@@ -20,6 +20,8 @@ const MOST: usize = 16;
 /// What is derived from a key, by HMAC-SHA-256: none of them tells about another, or about the key.
 const FOR_ID: &[u8] = b"wicketgate secret key: id";
 const FOR_CIPHER: &[u8] = b"wicketgate secret key: AES-256-GCM";
+/// The key of a backup is an HMAC-SHA-256 of the backup's salt under this.
+const FOR_STREAMS: &[u8] = b"wicketgate secret key: backups";
 const FOR_TAGS: &[u8] = b"wicketgate secret key: tags";
 const VERSION: &str = "1";
 
@@ -31,6 +33,7 @@ struct SecretKey {
     id: KeyId,
     cipher: RandomizedNonceKey,
     tags: hmac::Key,
+    streams: hmac::Key,
 }
 
 /// Names a key: 16 hexadecimal digits, which reveal nothing of it.
@@ -129,6 +132,22 @@ impl SecretKeys {
         key.is_some_and(|key| key.tag(of) == tag)
     }
 
+    /// A key for one stream: the id of the secret key that it is made from, the salt that makes it, and itself.
+    pub(crate) fn new_stream(&self) -> Result<(String, String, LessSafeKey)> {
+        let mut salt = [0; KEY];
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| failed("the system's random numbers"))?;
+        let (key, salt) = (&self.first()?.id.0, hex::encode(salt));
+        let cipher = self.stream(key, &salt).ok_or_else(|| failed("the cipher"))?;
+        Ok((key.clone(), salt, cipher))
+    }
+
+    /// The key of a stream. `None`: the secret key that it was made from is missing.
+    pub(crate) fn stream(&self, key: &str, salt: &str) -> Option<LessSafeKey> {
+        let key = self.0.iter().find(|own| own.id.0 == key)?;
+        let key = hmac::sign(&key.streams, salt.as_bytes());
+        UnboundKey::new(&AES_256_GCM, key.as_ref()).map(LessSafeKey::new).ok()
+    }
+
     fn first(&self) -> Result<&SecretKey> {
         self.0.first().ok_or_else(|| failed("the secret keys"))
     }
@@ -140,7 +159,9 @@ impl SecretKey {
         let derived = |label| Zeroizing::new(hmac::sign(&key, label).as_ref().to_vec());
         let id = KeyId(hex::encode(derived(FOR_ID).get(..8)?));
         let cipher = RandomizedNonceKey::new(&AES_256_GCM, &derived(FOR_CIPHER)).ok()?;
-        Some(Self { id, cipher, tags: hmac::Key::new(hmac::HMAC_SHA256, &derived(FOR_TAGS)) })
+        let [tags, streams] =
+            [FOR_TAGS, FOR_STREAMS].map(|label| hmac::Key::new(hmac::HMAC_SHA256, &derived(label)));
+        Some(Self { id, cipher, tags, streams })
     }
 
     fn tag(&self, of: &str) -> String {

@@ -55,7 +55,7 @@ impl Store {
         Ok((Self::migrated(database, keys).await?, lock))
     }
 
-    async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
+    pub(crate) async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
         database.migrate().await?;
         sealing::seal(&mut database, keys).await?;
         Ok(Self { writer: Writer::start(&database), database })

@@ -31,6 +31,8 @@ pub struct DirectoryKind {
     pub flag: &'static str,
     /// What the program creates first in it: the directory is known by it.
     pub first: &'static str,
+    /// Files that an operator may put into a new one before the program is started.
+    pub given: &'static [&'static str],
     /// What to do while another process uses it.
     pub busy: &'static str,
 }
@@ -49,7 +51,7 @@ impl OwnDirectory {
     /// # Errors
     /// One sentence: another user owns it, it has other files in it, another process uses it, or it cannot be written.
     pub fn open(path: &Path, kind: &DirectoryKind) -> anyhow::Result<Self> {
-        let DirectoryKind { program, name, flag, first, busy } = kind;
+        let DirectoryKind { program, name, flag, first, given, busy } = kind;
         let shown = path.display();
         let cannot = |what: &str| {
             format!("cannot {what} the {name} {shown}: choose another with {flag}, or run as its owner")
@@ -58,7 +60,7 @@ impl OwnDirectory {
             is_of_this_user(path, kind)?;
             let is_ours = path.join(first).try_exists().with_context(|| cannot("read"))?;
             let mut entries = fs::read_dir(path).with_context(|| cannot("read"))?;
-            let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|entry| is_harmless(&entry)));
+            let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|entry| is_harmless(&entry, given)));
             ensure!(is_free, "the directory {shown} has other files in it: choose another with {flag}");
             let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
             if is_ours && is_open {
@@ -105,11 +107,13 @@ fn is_of_this_user(path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind
 }
 
 /// Whether it says nothing about whose the directory is.
-fn is_harmless(entry: &DirEntry) -> bool {
+fn is_harmless(entry: &DirEntry, given: &[&str]) -> bool {
     let (name, kind) = (entry.file_name(), entry.file_type());
     let is_unfinished = name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
     match kind {
-        Ok(kind) if kind.is_file() => name == LOCK_FILE || is_unfinished,
+        Ok(kind) if kind.is_file() => {
+            name == LOCK_FILE || is_unfinished || given.iter().any(|given| name == *given)
+        }
         Ok(kind) if kind.is_dir() => name == LOST_AND_FOUND,
         _ => false,
     }
@@ -124,6 +128,7 @@ mod tests {
         name: "data directory",
         flag: "--data-dir",
         first: "key",
+        given: &["secret"],
         busy: "stop it first",
     };
 

@@ -61,6 +61,18 @@ pub fn prepare(path: &Path) -> io::Result<PreparedFile> {
 }
 
 impl PreparedFile {
+    /// To write it in parts: what is written is there once it is [finished](Self::finish).
+    pub fn file(&mut self) -> &mut File {
+        self.beside.as_file_mut()
+    }
+
+    /// Puts the file in its place.
+    pub fn finish(self) -> io::Result<()> {
+        self.beside.as_file().sync_all()?;
+        self.beside.persist(&self.path)?;
+        File::open(parent(&self.path))?.sync_all()
+    }
+
     /// Writes the file, mode 0600.
     pub fn write(self, content: &[u8]) -> io::Result<()> {
         filled(self.beside, content)?.persist(&self.path)?;

@@ -26,7 +26,7 @@ pub(crate) const GATEWAY_ID: &str = "gateway-id";
 const FILE: &str = "database";
 
 /// The file in the data directory that holds the secret keys, unless another is named.
-const SECRET_KEY: &str = "secret-key";
+pub(crate) const SECRET_KEY: &str = "secret-key";
 
 #[derive(Debug, Args)]
 pub(crate) struct Database {

@@ -1,15 +1,17 @@
 //! `wicketgate`: publishes private TCP services to sites that can only speak IPsec.
 
+mod backup;
 mod database;
 mod demo;
 mod doctor;
 mod down;
 mod explain;
+mod restore;
 mod up;
+mod version;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
-use anyhow::bail;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
@@ -21,19 +23,13 @@ use wicketgate_system::{
     service_manager::ReloadSignals,
 };
 
-/// Of a package, `make packages` adds the commit and its date.
-const VERSION: &str = match option_env!("WICKETGATE_VERSION") {
-    Some(version) => version,
-    None => env!("CARGO_PKG_VERSION"),
-};
-
 /// The first is the default of `config`.
 const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] }];
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
 #[command(
-    version = VERSION,
+    version = version::VERSION,
     about,
     after_help = "Exit status: 0 success, 1 failure, 2 wrong usage. RUST_LOG=debug logs more."
 )]
@@ -57,6 +53,10 @@ enum Verb {
     Demo(demo::Demo),
     /// Check whether this host can run a gateway. Changes nothing, and may run beside `up`.
     Doctor(Box<doctor::Doctor>),
+    /// Write the database and the keys that belong to it to one file, sealed under the secret key. `up` may run meanwhile.
+    Backup(Box<backup::Backup>),
+    /// Make a new data directory and database from a backup, for an `up` that takes over from the one that was lost.
+    Restore(Box<restore::Restore>),
     /// Say what a reason of a status or an error means, what causes it, and what to do. Asks no server.
     Explain(explain::Explain),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     }
     let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
     program::run("wicketgate", async {
-        match cli.verb {
+        match cli.with_packaged_settings(&settings)?.verb {
             Verb::Up(up) => {
                 let reloads = ReloadSignals::new(settings.has_file())?;
                 up.run(reloads, || Cli::reloaded(&mut settings)).await
@@ -83,8 +83,9 @@ fn main() -> ExitCode {
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
             Verb::Demo(demo) => demo.run().await,
-            Verb::Doctor(doctor) if settings.has_file() => doctor.run().await,
-            Verb::Doctor(_) => Cli::packaged_doctor()?.run().await,
+            Verb::Doctor(doctor) => doctor.run().await,
+            Verb::Backup(backup) => backup.run().await,
+            Verb::Restore(restore) => restore.run().await,
             Verb::Explain(explain) => explain.run(),
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),
@@ -108,14 +109,14 @@ impl Cli {
         }
     }
 
-    /// The doctor of this command line, which names no file: with the package's, if there is one.
-    fn packaged_doctor() -> anyhow::Result<Box<doctor::Doctor>> {
+    /// Verbs about an installation read the package's settings, if there are some and the command line names no others.
+    fn with_packaged_settings(self, settings: &Settings) -> anyhow::Result<Self> {
+        let is_about_one = matches!(self.verb, Verb::Doctor(_) | Verb::Backup(_) | Verb::Restore(_));
         let file = ROLES.iter().map(|role| role.file).find(|file| Path::new(file).exists());
-        let named = file.iter().flat_map(|file| ["--config", file]).map(OsString::from);
-        match Settings::read(env::args_os().chain(named).collect()).map_err(WrongUsage::from)? {
-            (Self { verb: Verb::Doctor(doctor) }, _) => Ok(doctor),
-            _ => bail!("the command line is no longer that of `doctor`"),
-        }
+        let Some(file) = file.filter(|_| is_about_one && !settings.has_file()) else { return Ok(self) };
+        let named = ["--config", file].map(OsString::from);
+        let (cli, _) = Settings::read(env::args_os().chain(named).collect()).map_err(WrongUsage::from)?;
+        Ok(cli)
     }
 }
 

@@ -51,13 +51,14 @@ const FREE_WITHIN: Duration = Duration::from_secs(1);
 const STOP_BESIDES_DRAIN: Duration = Duration::from_secs(30);
 
 /// The directory in the data directory that holds the authority's key.
-const CA: &str = "ca";
+pub(crate) const CA: &str = "ca";
 
 pub(crate) const DATA_DIRECTORY: DirectoryKind = DirectoryKind {
     program: "wicketgate",
     name: "data directory",
     flag: "--data-dir",
     first: CA,
+    given: &[database::SECRET_KEY],
     busy: "stop it first, or choose another with --data-dir",
 };
 
@@ -135,7 +136,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
     drain: u32,
     #[command(flatten)]
-    database: Database,
+    pub(crate) database: Database,
     #[command(flatten)]
     oidc: Oidc,
 }

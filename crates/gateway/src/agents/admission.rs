@@ -3,17 +3,20 @@
 //! Others have a certificate of the authority, too: agents that were removed, agents that a restored database does not
 //! have, and whatever was made with a stolen authority's key. Each is told why, so that its operator can mend it.
 
-use super::{Agents, roster::Admission};
+use super::{Agents, enrol::from_agent, roster::Admission};
+use jiff::Timestamp;
 use std::{
+    net::IpAddr,
     pin::pin,
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};
-use wicketgate_model::{AgentDesired, AgentId};
+use wicketgate_link::UNKNOWN_AGENTS;
+use wicketgate_model::{AgentDesired, AgentId, UnknownAgent};
 use wicketgate_transport::{
     control::{Control, FromAgent, ToAgent},
-    identity::PresentedAgent,
+    identity::{AgentIdentity, PresentedAgent},
 };
 
 /// For the hello of an agent that is refused: it sends one at once. Shorter than for others, since nothing follows.
@@ -62,9 +65,9 @@ impl Agents {
     /// Ends a new connection of an agent that is not admitted.
     pub(super) async fn turn_away(
         &self,
-        PresentedAgent { identity, .. }: PresentedAgent,
+        PresentedAgent { identity, key_sha256 }: PresentedAgent,
         why: Admission,
-        mut control: Control,
+        (mut control, address): (Control, IpAddr),
     ) {
         if why == Admission::Unknown && self.is_warning_due() {
             warn!(
@@ -76,9 +79,33 @@ impl Agents {
             debug!(agent.id = %identity.agent, ?why, "refused an agent");
         }
         let hello = timeout(HELLO_WITHIN, control.receive()).await;
+        if let (Admission::Unknown, Ok(Ok(FromAgent::Hello { name, .. }))) = (why, &hello) {
+            let now = Timestamp::now();
+            let AgentIdentity { frontdoor, environment, agent } = identity;
+            let (name, first_seen_at, last_seen_at) = (from_agent(name), now, now);
+            let unknown = UnknownAgent {
+                agent,
+                environment,
+                frontdoor,
+                key_sha256,
+                name,
+                address,
+                first_seen_at,
+                last_seen_at,
+            };
+            self.with(|roster| roster.met(unknown));
+        }
         let understands =
             matches!(hello, Ok(Ok(FromAgent::Hello { learns_removal: true, .. } | FromAgent::Check)));
         tell(control, understands, why).await;
+    }
+
+    /// Those that were refused lately because the server does not name them; none for a server that does not understand it.
+    pub fn strangers(&self) -> Vec<UnknownAgent> {
+        if !self.server_understands(UNKNOWN_AGENTS) {
+            return Vec::new();
+        }
+        self.with(|roster| roster.strangers(Timestamp::now()))
     }
 
     fn is_warning_due(&self) -> bool {

@@ -4,14 +4,14 @@
 //! of its successor, and a slow server delays no agent.
 
 use super::Agents;
-use std::{collections::HashMap, mem, sync::atomic::Ordering::Relaxed, time::Instant};
-use wicketgate_link::FromGateway;
+use std::{collections::HashMap, mem, time::Instant};
+use wicketgate_link::{AGENT_REPORTS, FromGateway};
 use wicketgate_model::AgentId;
 
 impl Agents {
     /// The agent's report, if it has made another one, and the server understands it.
     fn reported(&self, agent: AgentId) -> Option<FromGateway> {
-        if !self.0.forwards_reports.load(Relaxed) {
+        if !self.server_understands(AGENT_REPORTS) {
             return None;
         }
         let report = self.with(|roster| roster.take_report(agent, Instant::now()))?;

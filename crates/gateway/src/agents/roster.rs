@@ -12,6 +12,7 @@ mod hearing;
 mod pick;
 mod readiness;
 mod reports;
+mod strangers;
 
 pub(super) use admitted::Admission;
 pub(super) use duty::ShareInUse;
@@ -39,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
     AgentDesired, AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId,
-    SignedAssignment, Target,
+    SignedAssignment, Target, UnknownAgent,
 };
 use wicketgate_transport::{
     control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
@@ -53,6 +54,8 @@ pub(super) struct Roster {
     connected: HashMap<AgentId, Connected>,
     streams: HashMap<AgentId, Arc<AgentStreams>>,
     named: HashMap<AgentId, AgentDesired>,
+    /// Agents that were refused lately because they are not named.
+    strangers: BTreeMap<AgentId, UnknownAgent>,
     /// The server has said which agents there are.
     pub(super) is_informed: bool,
     /// Shares whose readiness may have changed.

@@ -205,6 +205,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Traffic(vec![carried]),
         FromGateway::Carriers { parked: 8 },
         FromGateway::UnknownPeers(vec![unknown_peer()]),
+        FromGateway::UnknownAgents(vec![unknown_agent()]),
         FromGateway::Draining,
         FromGateway::Enrol { request, ask: enrol() },
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
@@ -228,6 +229,20 @@ fn unknown_peer() -> UnknownPeer {
     let at = jiff::Timestamp::UNIX_EPOCH;
     let address = Ipv4Addr::new(192, 0, 2, 77);
     UnknownPeer { address, port: 500, packets: 3, first_seen_at: at, last_seen_at: at }
+}
+
+fn unknown_agent() -> UnknownAgent {
+    let at = jiff::Timestamp::UNIX_EPOCH;
+    UnknownAgent {
+        agent: AgentId::new(uuid(1)),
+        environment: EnvironmentId::new(uuid(2)),
+        frontdoor: FrontdoorId::new(uuid(3)),
+        key_sha256: [4; 32],
+        name: "dc-1".into(),
+        address: [192, 0, 2, 77].into(),
+        first_seen_at: at,
+        last_seen_at: at,
+    }
 }
 
 fn enrol() -> EnrolRequest {
@@ -267,6 +282,7 @@ fn every_message_survives_the_codec() {
             | FromGateway::Traffic(_)
             | FromGateway::Carriers { .. }
             | FromGateway::UnknownPeers(_)
+            | FromGateway::UnknownAgents(_)
             | FromGateway::Draining
             | FromGateway::Enrol { .. }
             | FromGateway::Renew { .. }

@@ -9,7 +9,7 @@ use crate::api::{
     events, executions, frontdoors, handover_links, health, ike_log,
     links::Absolute,
     locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, site, tunnels,
-    unknown_peers, vpn_config,
+    unknown_agents, unknown_peers, vpn_config,
     wire::{
         agent, api_account, connection_change, environment, execution, frontdoor, handover_link, share,
         tunnel, vpn_config::FORMATS,
@@ -136,6 +136,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(patch below!("") => frontdoors::patch, "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
     op!(delete below!("") => frontdoors::delete, "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
     op!(get "/frontdoor/v2/unknown-peers" => unknown_peers::list, "listUnknownPeers", ADMIN).about("Operations", "List the addresses that send IKE to a gateway and are no tunnel's peerPublicIp, the latest first").with(List(unknown_peers::PROPERTIES)).answers(&[(200, "UnknownPeerPage")]),
+    op!(get "/frontdoor/v2/unknown-agents" => unknown_agents::list, "listUnknownAgents", ADMIN).about("Operations", "List the agents that have a certificate of this installation and are not known to it, as after a restore, the latest first").with(List(unknown_agents::PROPERTIES)).answers(&[(200, "UnknownAgentPage")]),
+    op!(post "/frontdoor/v2/unknown-agents/{id}/adopt" => unknown_agents::adopt, "adoptAgent", ADMIN).about("Operations", "Make an unknown agent one of the environment that it has enrolled for").maybe_body("Nothing").answers(&[(200, "Agent")]).fails(&[409]),
     op!(get "/frontdoor/v2/api-accounts" => api_accounts::list, "listApiAccounts", ADMIN).about("API accounts and tokens", "List API accounts").with(List(api_account::PROPERTIES)).answers(&[(200, "ApiAccountPage")]),
     op!(post "/frontdoor/v2/api-accounts" => api_accounts::create, "createApiAccount", ADMIN).about("API accounts and tokens", "Create an API account; its secret is returned only once").body("ApiAccountRequest").answers(&[(201, "NewApiAccount")]).located(),
     op!(get "/frontdoor/v2/api-accounts/{id}" => api_accounts::get, "getApiAccount", ADMIN).about("API accounts and tokens", "Read an API account").answers(&[(200, "ApiAccount")]),

@@ -22,7 +22,7 @@ use wicketgate_store::ApiAccountRow;
 use wicketgate_system::private_file;
 
 /// Its name in the data directory: PKCS #8 (RFC 5958), DER.
-const FILE: &str = "token.key";
+pub const FILE: &str = "token.key";
 /// The `iss` and `aud` of issued tokens. A server has no URL that all callers use.
 pub const ISSUER: &str = "wicketgate";
 /// Seconds for which a token is valid.

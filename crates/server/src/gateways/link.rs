@@ -103,6 +103,7 @@ impl GatewayLink {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
             FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,
+            FromGateway::UnknownAgents(agents) => self.gateway.view.lock().unknown_agents = agents,
             FromGateway::Draining => {
                 info!(gateway.id = %self.id, "the gateway is stopping");
                 self.gateway.view.draining(now);

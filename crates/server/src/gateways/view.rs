@@ -7,7 +7,8 @@ use tokio::{sync::Notify, time::timeout};
 use tracing::warn;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
-    EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownPeer,
+    EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
+    UnknownPeer,
 };
 use wicketgate_store::StoreError;
 use wicketgate_system::{Mutex, MutexGuard, Outage};
@@ -45,6 +46,7 @@ pub(crate) struct GatewayView {
     pub(crate) recent: RecentConnections,
     /// Who sends IKE and is no tunnel's peer.
     pub(crate) unknown_peers: Vec<UnknownPeer>,
+    pub(crate) unknown_agents: Vec<UnknownAgent>,
     touched: TouchedRows,
 }
 
@@ -70,6 +72,7 @@ impl SharedView {
             reporting_since: now,
             recent: RecentConnections::default(),
             unknown_peers: Vec::new(),
+            unknown_agents: Vec::new(),
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
         Arc::new(Self { inner: Mutex::new(view), wake: Notify::new() })

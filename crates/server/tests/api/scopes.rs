@@ -20,6 +20,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("DELETE", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("GET", "/frontdoor/v2/executions", ADMIN),
     ("GET", "/frontdoor/v2/unknown-peers", ADMIN),
+    ("GET", "/frontdoor/v2/unknown-agents", ADMIN),
+    ("POST", "/frontdoor/v2/unknown-agents/{id}/adopt", ADMIN),
     ("GET", "/frontdoor/v2/executions/{id}", ADMIN),
     ("GET", "/frontdoor/v2/{frontdoorId}", READ),
     ("PATCH", "/frontdoor/v2/{frontdoorId}", WRITE),
@@ -126,10 +128,10 @@ async fn every_route_needs_its_scope() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);
         assert_eq!(answer.body["error"], "not_authorized", "{method} {path}");
         assert_eq!(answer.body["message"], format!("The token lacks the scope {scope}"), "{method} {path}");
-        // Accounts belong to an organization, and unknown peers to none.
+        // Accounts belong to an organization, and unknown peers and agents to none.
         let is_answered = (*method, *path) != ("DELETE", "/frontdoor/v2/{frontdoorId}")
             && !path.ends_with("/events")
-            && !path.ends_with("/unknown-peers");
+            && !path.contains("/unknown-");
         if is_answered {
             let answer = call(having).await;
             assert_ne!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);
@@ -140,12 +142,14 @@ async fn every_route_needs_its_scope() {
 }
 
 #[tokio::test]
-async fn unknown_peers_are_for_who_administers_all_organizations() {
+async fn unknown_peers_and_agents_are_for_who_administers_all_organizations() {
     let app = TestApp::new().await;
-    assert_eq!(app.get("/frontdoor/v2/unknown-peers").await.body["totalElements"], 0);
     let own = app.account(json!({"organizationId": "default", "scopes": [ADMIN]})).await;
-    let answer = app.get_as(own["clientSecret"].as_str().unwrap(), "/frontdoor/v2/unknown-peers").await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
+    for path in ["/frontdoor/v2/unknown-peers", "/frontdoor/v2/unknown-agents"] {
+        assert_eq!(app.get(path).await.body["totalElements"], 0);
+        let answer = app.get_as(own["clientSecret"].as_str().unwrap(), path).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
+    }
 }
 
 #[tokio::test]

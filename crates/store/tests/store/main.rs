@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api_accounts;
+mod archive;
 mod database;
 mod database_lock;
 mod enrollments;

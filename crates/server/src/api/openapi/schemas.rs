@@ -1,7 +1,7 @@
 //! The schemas of resources, made from their tables of properties.
 
 use crate::api::{
-    locations, unknown_peers,
+    locations, unknown_agents, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, closing, connection_change, environment, execution,
         frontdoor, handover_link, property::Property, reset, schema, session, share, site, tunnel,
@@ -52,6 +52,7 @@ pub(super) fn add_resources(all: &mut Value) {
         listed::<frontdoor::Frontdoor>("Frontdoor", frontdoor::PROPERTIES),
         listed::<locations::Location>("Location", locations::PROPERTIES),
         listed::<unknown_peers::UnknownAddress>("UnknownPeer", unknown_peers::PROPERTIES),
+        listed::<unknown_agents::Stranger>("UnknownAgent", unknown_agents::PROPERTIES),
         listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
         listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
         listed::<handover_link::HandoverLink>("HandoverLink", handover_link::PROPERTIES),

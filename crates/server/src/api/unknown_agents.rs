@@ -1,0 +1,130 @@
+//! `/frontdoor/v2/unknown-agents`: agents whose certificate is of this installation's authority, and that its database does not
+//! know. After a restore, who restored it can adopt those that enrolled after the backup.
+
+use super::{
+    access::{Administers, Answer, Id},
+    wire::{
+        agent::Agent,
+        answer::{Format, Links, Representation},
+        property::{LINKS, Property, PropertyType},
+        query::Query,
+    },
+};
+use crate::error::{ApiError, ResourceKind};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, LocationId, UnknownAgent, ZId};
+use wicketgate_store::{AdoptedAgent, PageRequest, StoreError};
+
+pub(super) static PROPERTIES: &[Property] = &[
+    Property::new("id", PropertyType::Text),
+    Property::new("name", PropertyType::Text).described_as("agentName"),
+    Property::new("frontdoorId", PropertyType::Text),
+    Property::new("environmentId", PropertyType::Text),
+    Property::new("address", PropertyType::Text),
+    Property::new("keySha256", PropertyType::Text),
+    Property::new("locationId", PropertyType::Text),
+    Property::new("firstSeenAt", PropertyType::Time),
+    Property::new("lastSeenAt", PropertyType::Time),
+    LINKS,
+];
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Stranger {
+    id: AgentId,
+    name: String,
+    frontdoor_id: FrontdoorId,
+    environment_id: EnvironmentId,
+    address: IpAddr,
+    key_sha256: String,
+    location_id: LocationId,
+    first_seen_at: Timestamp,
+    last_seen_at: Timestamp,
+}
+
+impl Representation for Stranger {
+    const LIST: &'static str = "unknownAgentList";
+
+    fn links(&self) -> Links {
+        Vec::new()
+    }
+}
+
+/// The latest first.
+pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answer {
+    for_all_organizations(&at)?;
+    let query = query.list(PROPERTIES)?;
+    let found = found(&at).await?;
+    let PageRequest { number, size } = query.request.page;
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
+    let total = found.len().try_into().unwrap_or(u64::MAX);
+    let rows = found.into_iter().skip(skipped).take(size).map(|(location_id, one)| Stranger {
+        id: one.agent,
+        name: one.name,
+        frontdoor_id: one.frontdoor,
+        environment_id: one.environment,
+        address: one.address,
+        key_sha256: hex::encode(one.key_sha256),
+        location_id,
+        first_seen_at: one.first_seen_at,
+        last_seen_at: one.last_seen_at,
+    });
+    Ok(format.page("/frontdoor/v2/unknown-agents", &query, total, rows))
+}
+
+/// Makes it an agent of the environment in its certificate, which is made again if the database does not have it.
+pub(super) async fn adopt(at: Administers, Id(id): Id<AgentId>, format: Format) -> Answer {
+    for_all_organizations(&at)?;
+    let found = found(&at).await?.into_iter().find(|(_, one)| one.agent == id);
+    let (_, found) = found.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    let agent = AdoptedAgent {
+        agent: found.agent,
+        environment: found.environment,
+        frontdoor: found.frontdoor,
+        public_key_sha256: found.key_sha256,
+        name: found.name,
+        z_id: ZId::from_random(random),
+    };
+    let state = &at.caller.state;
+    let context = at.caller.write_context();
+    let adopted = state.store.adopt_agent(&agent, &context).await;
+    let row = adopted.map_err(|error| match error {
+        StoreError::NoFrontdoor(_) | StoreError::Missing => ApiError::conflict(
+            "Its Frontdoor or its environment was deleted, or it was removed itself: enrol it again with a new code",
+        ),
+        error => error.into(),
+    })?;
+    state.gateways.wake();
+    Ok(format.resource(StatusCode::OK, &Agent::of(row)))
+}
+
+fn for_all_organizations(at: &Administers) -> Result<(), ApiError> {
+    if at.organization.is_some() {
+        return Err(ApiError::not_authorized(
+            "The token is of one organization; agents that no Frontdoor knows may belong to any",
+        ));
+    }
+    Ok(())
+}
+
+/// Those that the gateways have refused, but for agents that were adopted since.
+async fn found(at: &Administers) -> Result<Vec<(LocationId, UnknownAgent)>, ApiError> {
+    let state = &at.caller.state;
+    let mut found = Vec::new();
+    for location in state.locations.iter() {
+        let Some(gateway) = state.gateways.at(location) else { continue };
+        let agents = gateway.view.lock().unknown_agents.clone();
+        found.extend(agents.into_iter().map(|agent| (location.clone(), agent)));
+    }
+    let ids: Vec<_> = found.iter().map(|(_, one)| one.agent).collect();
+    let known: BTreeSet<_> = state.store.known_agents(&ids).await?.into_iter().collect();
+    found.retain(|(_, one)| !known.contains(&one.agent));
+    found.sort_unstable_by_key(|(_, one)| Reverse(one.last_seen_at));
+    Ok(found)
+}

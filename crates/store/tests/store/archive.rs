@@ -1,0 +1,162 @@
+//! A backup of one database, restored to another.
+
+use crate::{
+    database::{keys_in, open, place},
+    site::{Site, changes, context, now},
+};
+use jiff::ToSpan as _;
+use std::collections::BTreeSet;
+use tempfile::TempDir;
+use uuid::Uuid;
+use wicketgate_model::{Era, ShareId};
+use wicketgate_store::{
+    Action, Backup, BackupFile, BackupSource, ResourceType, Revision, SecretKeyFile, Store, WriteContext,
+    back_up,
+};
+use zeroize::Zeroizing;
+
+impl Site {
+    async fn create_share(&self, store: &Store, name: &str, port: u16) -> ShareId {
+        store.create_share(self.frontdoor, &self.share(name, port), &context()).await.unwrap().id
+    }
+}
+
+async fn backup_of(place: &str, keys: &SecretKeyFile) -> Vec<u8> {
+    let files = vec![BackupFile { file: "ca/ca.key".to_owned(), content: Zeroizing::new(vec![0, 1, 255]) }];
+    let mut backup = Vec::new();
+    let source = BackupSource { place, keys, files, version: "1.2.3", now: now() };
+    let mut told = BTreeSet::new();
+    let rows = back_up(source, &mut backup, |table, _| told.extend([table.to_owned()])).await.unwrap();
+    assert!(rows > 10 && told.contains("ipsec_share"), "{rows} {told:?}");
+    backup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_restores_everything_to_an_empty_database_and_begins_an_era() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (place(&dir), place(&other));
+    let store = open(&from, &dir).await.unwrap();
+    let site = Site::new(&store).await;
+    let share = site.create_share(&store, "one", 80).await;
+    let keys = keys_in(&dir);
+    let backup = backup_of(&from, &keys).await;
+    // What is written after it is not in it.
+    site.create_share(&store, "two", 81).await;
+    let head = String::from_utf8_lossy(&backup[..300]).into_owned();
+    assert!(head.contains("wicketgate backup 1") && head.contains("1.2.3"), "{head}");
+    for secret in ["one", "ipsec_share", "dc-1"] {
+        assert!(!backup.windows(secret.len()).any(|part| part == secret.as_bytes()), "{secret} is in clear");
+    }
+
+    // Neither a cut or changed backup, nor another key, restores anything.
+    let secret_keys = keys.read().unwrap().unwrap();
+    let open_one = |bytes: &[u8]| Backup::open(std::io::Cursor::new(bytes.to_vec()), &secret_keys);
+    for cut in [backup.len() - 1, backup.len() / 2] {
+        let refused = match open_one(&backup[..cut]) {
+            Ok(cut) => cut.load(&to, &keys, |_, _| {}).await.map(drop).unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(refused.to_string().contains("changed, cut, or damaged"), "{refused}");
+    }
+    let foreign = keys_in(&other);
+    let elsewhere = open(&place(&TempDir::new().unwrap()), &other).await.unwrap();
+    elsewhere.close().await;
+    let refused =
+        Backup::open(std::io::Cursor::new(backup.clone()), &foreign.read().unwrap().unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("--secret-key-file"), "{refused}");
+
+    let opened = open_one(&backup).unwrap();
+    assert_eq!(
+        (opened.files[0].file.as_str(), opened.files[0].content.as_slice()),
+        ("ca/ca.key", &[0, 1, 255][..])
+    );
+    assert_eq!(opened.header.created_at, now());
+    let (restored, rows) = opened.load(&to, &keys, |_, _| {}).await.unwrap();
+    assert!(rows > 10);
+    let same = (changes(&store, Revision::default()).await, changes(&restored, Revision::default()).await);
+    assert_eq!(
+        format!("{:?}", restored.share(site.frontdoor, share).await.unwrap()),
+        format!("{:?}", store.share(site.frontdoor, share).await.unwrap())
+    );
+    assert_eq!(same.0.shares.len(), same.1.shares.len() + 1);
+    // Sealed keys open, under the same secret key.
+    let tunnel = restored.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
+    assert!(tunnel.spec.pre_shared_key.is_some());
+    assert_eq!(restored.installation().await.unwrap().era, Era::FIRST);
+    let era = restored.was_restored(now() + 1.hour()).await.unwrap();
+    assert_eq!(era.get(), u64::try_from((now() + 1.hour()).as_second()).unwrap());
+    restored.close().await;
+
+    // Not twice.
+    let refused = open_one(&backup).unwrap().load(&to, &keys, |_, _| {}).await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("not empty"), "{refused}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let store = open(&place(&dir), &dir).await.unwrap();
+    let site = Site::new(&store).await;
+    let (before, after) =
+        (site.create_share(&store, "before", 80).await, site.create_share(&store, "after", 81).await);
+    store.delete_share(site.frontdoor, before, &context()).await.unwrap();
+    let backup = backup_of(&place(&dir), &keys_in(&dir)).await;
+    store.delete_share(site.frontdoor, after, &context()).await.unwrap();
+    let later = site.create_share(&store, "later", 82).await;
+    store.delete_share(site.frontdoor, later, &context()).await.unwrap();
+    let recorded = store.revocations(wicketgate_model::ExecutionId::new(Uuid::nil())).await.unwrap();
+    assert_eq!(recorded.len(), 3);
+
+    let keys = keys_in(&dir);
+    let opened = Backup::open(std::io::Cursor::new(backup), &keys.read().unwrap().unwrap()).unwrap();
+    let (restored, _) = opened.load(&place(&other), &keys, |_, _| {}).await.unwrap();
+    let mut missed = Vec::new();
+    for revocation in &recorded {
+        if restored.has_missed(revocation).await.unwrap() {
+            missed.push(revocation);
+        }
+    }
+    let [one] = missed[..] else { panic!("{missed:?}") };
+    assert_eq!(
+        (one.action, one.resource_type, one.resource.clone()),
+        (Action::Delete, ResourceType::Share, after.to_string())
+    );
+    restored.revoke_again(one, &WriteContext::new("restore", now(), Uuid::now_v7)).await.unwrap();
+    assert!(!restored.has_missed(one).await.unwrap());
+    let row = restored.share(site.frontdoor, after).await.unwrap().unwrap();
+    assert_eq!(row.standing.status.as_str(), "DELETING");
+    restored.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn every_table_of_the_schema_is_backed_up() {
+    use sqlx::{Connection as _, Row as _};
+    let dir = TempDir::new().unwrap();
+    let place = place(&dir);
+    let store = open(&place, &dir).await.unwrap();
+    Site::new(&store).await;
+    let mut told = BTreeSet::new();
+    let source =
+        BackupSource { place: &place, keys: &keys_in(&dir), files: Vec::new(), version: "1", now: now() };
+    back_up(source, std::io::sink(), |table, _| told.extend([table.to_owned()])).await.unwrap();
+    let (url, select) = if place.contains("://") {
+        (
+            place.clone(),
+            "SELECT table_name::text FROM information_schema.tables WHERE table_schema = current_schema()",
+        )
+    } else {
+        (
+            format!("sqlite://{place}"),
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+        )
+    };
+    let mut db = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let rows = sqlx::query(select).fetch_all(&mut db).await.unwrap();
+    let tables: BTreeSet<String> =
+        rows.iter().map(|row| row.get(0)).filter(|name| name != "_sqlx_migrations").collect();
+    assert_eq!(told, tables);
+    db.close().await.unwrap();
+    store.close().await;
+}

@@ -1,0 +1,106 @@
+//! `wicketgate backup`: writes the database and the files that belong to it to one sealed file, while `up` runs.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use wicketgate_authority::Ca;
+use wicketgate_server::Server;
+use wicketgate_store::{BackupFile, BackupSource, back_up};
+use wicketgate_system::{if_exists, private_file, program::WrongUsage};
+use zeroize::Zeroizing;
+
+use crate::{
+    database::{self, GATEWAY_ID},
+    up::{CA, Up},
+    version::VERSION,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write, which is replaced once the backup is whole; `-` writes to the standard output.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    up: Up,
+}
+
+/// The files in the data directory that a backup has, relative to it.
+pub(crate) fn files() -> Vec<String> {
+    let ca = Ca::FILES.iter().map(|file| format!("{CA}/{file}"));
+    ca.chain(Server::KEPT_FILES.map(str::to_owned)).chain([GATEWAY_ID.to_owned()]).collect()
+}
+
+impl Backup {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let data_dir = &self.up.data_dir;
+        if !data_dir.join(CA).is_dir() {
+            bail!(WrongUsage(format!(
+                "{} is no data directory of `up`: name it with --data-dir",
+                data_dir.display()
+            )));
+        }
+        let url = self.up.database.url()?;
+        database::check(data_dir, url.as_ref())?;
+        let sqlite = data_dir.join(Server::SQLITE).display().to_string();
+        let place = url.as_ref().map_or(sqlite.as_str(), |url| url.expose_secret());
+        let source = BackupSource {
+            place,
+            keys: &self.up.database.secret_keys(data_dir)?,
+            files: read(data_dir)?,
+            version: VERSION,
+            now: Timestamp::now(),
+        };
+        if self.file == Path::new("-") {
+            let out = io::stdout();
+            anyhow::ensure!(
+                !out.is_terminal(),
+                WrongUsage("a backup is not text: redirect the standard output, or name a file".to_owned())
+            );
+            back_up(source, out.lock(), told).await?;
+            return Ok(());
+        }
+        let shown = self.file.display();
+        let cannot = || format!("cannot write {shown}");
+        let mut file = private_file::prepare(&self.file).with_context(cannot)?;
+        let rows = back_up(source, file.file(), told).await?;
+        file.finish().with_context(cannot)?;
+        let bytes = fs::metadata(&self.file).with_context(cannot)?.len();
+        say(&format!(
+            "{shown}: {rows} rows in {} KiB. It is sealed under the secret key, without which it cannot be restored: keep a \
+             copy of that elsewhere",
+            bytes.div_ceil(1024)
+        ));
+        Ok(())
+    }
+}
+
+/// Not every first start has come as far as to make all of them.
+fn read(data_dir: &Path) -> anyhow::Result<Vec<BackupFile>> {
+    let read = |file: String| {
+        let path = data_dir.join(&file);
+        let content =
+            if_exists(fs::read(&path)).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(content.map(|content| BackupFile { file, content: Zeroizing::new(content) }))
+    };
+    files().into_iter().filter_map(|file| read(file).transpose()).collect()
+}
+
+/// Progress: small tables are not worth a line.
+pub(crate) fn told(table: &str, rows: u64) {
+    const MANY: u64 = 1000;
+    if rows >= MANY {
+        say(&format!("{table}: {rows} rows"));
+    }
+}
+
+pub(crate) fn say(line: &str) {
+    // Without a reader, the exit status says it.
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,215 @@
+//! `wicketgate restore`: makes a data directory and a database from a backup; or follows up a restore by other means.
+//!
+//! Invariant: nothing that is there is overwritten.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use uuid::Uuid;
+use wicketgate_authority::Ca;
+use wicketgate_model::Era;
+use wicketgate_server::{REVOCATIONS_FILE, Server};
+use wicketgate_store::{Action, BackupFile, Revocation, SecretKeyFile, Store, WriteContext};
+use wicketgate_system::{
+    if_exists,
+    own_directory::{DirectoryKind, OwnDirectory},
+    private_file,
+};
+
+use crate::{
+    backup::{files, say, told},
+    database,
+    up::{CA, DATA_DIRECTORY, Up},
+};
+
+/// The data directory of an `up` that does not run.
+const STOPPED: DirectoryKind =
+    DirectoryKind { busy: "stop `up` first, or choose another with --data-dir", ..DATA_DIRECTORY };
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// A backup that `wicketgate backup` has written. The data directory and the database must be new.
+    #[arg(value_name = "FILE", required_unless_present = "in_place")]
+    file: Option<PathBuf>,
+    /// The database was restored by other means, from a snapshot or by PostgreSQL's own: only do what has to follow.
+    #[arg(long, conflicts_with = "file")]
+    in_place: bool,
+    /// With --in-place: the database shall go on with the authority that is in the data directory. Every agent must enrol
+    /// again.
+    #[arg(long, requires = "in_place")]
+    new_authority: bool,
+    /// The file `revocations` of the data directory that was lost, or a copy of it: what it has of after the backup is told
+    /// [default: that of this data directory].
+    #[arg(long, value_name = "FILE")]
+    revocations: Option<PathBuf>,
+    /// Revoke again what was revoked after the backup.
+    #[arg(long)]
+    revoke: bool,
+    #[command(flatten)]
+    up: Up,
+}
+
+impl Restore {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let data_dir = OwnDirectory::open(&self.up.data_dir, &STOPPED)?;
+        let dir = data_dir.path();
+        let (url, keys) = (self.up.database.url()?, self.up.database.secret_keys(dir)?);
+        let revoked = self.revoked(dir)?;
+        let now = Timestamp::now();
+        let store = match &self.file {
+            Some(file) => restore(file, dir, url.as_ref(), &keys).await?,
+            None => self.open(dir, url.as_ref(), &keys).await?,
+        };
+        let era = store.was_restored(now).await?;
+        let missed = self.revoke(&store, &revoked).await?;
+        store.close().await;
+        self.tell(dir, era, missed);
+        Ok(())
+    }
+
+    /// The database that is there.
+    async fn open(
+        &self,
+        dir: &Path,
+        url: Option<&SecretString>,
+        keys: &SecretKeyFile,
+    ) -> anyhow::Result<Store> {
+        ensure!(
+            dir.join(CA).is_dir(),
+            "{} is no data directory of `up`: name it with --data-dir",
+            dir.display()
+        );
+        database::check(dir, url)?;
+        let (store, _lock) = Store::open_alone(&place(dir, url), keys).await?;
+        if self.new_authority {
+            let ca = Ca::load_or_create(&dir.join(CA), Timestamp::now())?;
+            store.set_authority(&ca.fingerprint().to_string()).await?;
+        }
+        Ok(store)
+    }
+
+    fn revoked(&self, dir: &Path) -> anyhow::Result<Vec<Revocation>> {
+        let own = dir.join(REVOCATIONS_FILE);
+        let file = self.revocations.as_ref().unwrap_or(&own);
+        let shown = file.display();
+        let text = fs::read_to_string(file);
+        let text = if self.revocations.is_some() { text.map(Some) } else { if_exists(text) };
+        let text = text.with_context(|| format!("cannot read {shown}"))?.unwrap_or_default();
+        let lines = text.lines().zip(1..).map(|(line, number)| {
+            line.parse().with_context(|| format!("line {number} of {shown} is no revocation: remove it"))
+        });
+        lines.collect()
+    }
+
+    /// Tells what the database has missed, and revokes it again if it is asked for. Returns how much is left.
+    async fn revoke(&self, store: &Store, revoked: &[Revocation]) -> anyhow::Result<usize> {
+        let mut left = 0;
+        for revocation in revoked {
+            if !store.has_missed(revocation).await? {
+                continue;
+            }
+            let Revocation { created_at, action, resource_type, resource, actor, .. } = revocation;
+            let what = format!("{resource_type} {resource}, by {actor} at {created_at}");
+            if *action == Action::RotateKey {
+                say(&format!(
+                    "has the key of before: {what}. Replace it again with `wicketgate tunnel rotate-key`"
+                ));
+            } else if self.revoke {
+                let context = WriteContext::new("restore", Timestamp::now(), Uuid::now_v7);
+                store.revoke_again(revocation, &context).await?;
+                say(&format!("deleted again: {what}"));
+            } else {
+                say(&format!("is there again: {what}"));
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    fn tell(&self, dir: &Path, era: Era, left: usize) {
+        say(&format!(
+            "era {era} begins: agents accept its assignments and no older ones, and sessions of browsers have ended"
+        ));
+        if left > 0 {
+            say(
+                "run `wicketgate restore --in-place --revoke`, with the same --revocations, to delete again what is there again",
+            );
+        }
+        if self.revocations.is_none() {
+            say(&format!(
+                "what was revoked after a backup is told if it is in `{REVOCATIONS_FILE}` of the data directory that was lost: \
+                 name a copy of it with --revocations"
+            ));
+        }
+        say(&format!(
+            "next: `wicketgate up --data-dir {}`, with the other settings of before",
+            dir.display()
+        ));
+    }
+}
+
+/// Restores to a new data directory and a new database.
+async fn restore(
+    file: &Path,
+    dir: &Path,
+    url: Option<&SecretString>,
+    keys: &SecretKeyFile,
+) -> anyhow::Result<Store> {
+    let there = files().into_iter().chain([Server::SQLITE.to_owned()]).find(|file| dir.join(file).exists());
+    if let Some(there) = there {
+        bail!(
+            "the data directory {} is in use, it has {there}: restore to another with --data-dir, or move its content away",
+            dir.display()
+        );
+    }
+    let shown = file.display();
+    let opened = File::open(file).with_context(|| format!("cannot read {shown}"))?;
+    let secret_keys = keys.read()?.with_context(|| {
+        format!(
+            "the secret key is missing, under which the backup is sealed: copy it to {}, mode 0600, or name its file with \
+             --secret-key-file",
+            dir.join(database::SECRET_KEY).display()
+        )
+    })?;
+    let backup = wicketgate_store::Backup::open(opened, &secret_keys)
+        .with_context(|| format!("cannot restore {shown}"))?;
+    let backed_up_at = backup.header.created_at;
+    // Before the rows: a database with rows is not restored to again.
+    let written = write(dir, &backup.files);
+    let loaded = match written {
+        Ok(()) => backup.load(&place(dir, url), keys, told).await.map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    let (store, rows) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            files().iter().for_each(|file| drop(fs::remove_file(dir.join(file))));
+            return Err(error.context(format!("cannot restore {shown}")));
+        }
+    };
+    database::keep(dir, url)?;
+    say(&format!("restored {rows} rows of {backed_up_at}"));
+    Ok(store)
+}
+
+/// The files, none of which is there.
+fn write(dir: &Path, content: &[BackupFile]) -> anyhow::Result<()> {
+    private_file::private_dir(&dir.join(CA))?;
+    for BackupFile { file, content } in content {
+        ensure!(files().contains(file), "the backup has a file {file:?} that this version does not know");
+        let path = dir.join(file);
+        private_file::create(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn place(dir: &Path, url: Option<&SecretString>) -> String {
+    let sqlite = || dir.join(Server::SQLITE).display().to_string();
+    url.map_or_else(sqlite, |url| url.expose_secret().to_owned())
+}
