@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::Path,
     process::{Command, Output},
 };
@@ -36,7 +37,7 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     let (mut world, published) = World::loopback().publish(here)?;
     let greeted = || ask(&world.outside, published.door, PATIENCE);
     ensure!(greeted()? == "here");
-    let body = json!({"frontdoorIds": [world.gateway.frontdoor], "name": "ci", "scopes": ["frontdoor.read"]});
+    let body = json!({"frontdoorIds": [world.gateway.frontdoor.rsplit('/').next()], "name": "ci", "scopes": ["frontdoor.read"]});
     let account = world.gateway.api.post("/frontdoor/v2/api-accounts", &body)?;
     let data = world.gateway.data.clone();
     let backup = world.lab.path("backup");
@@ -79,11 +80,6 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
 
     // The first agent serves the share, whose generation in the backup is older than what it has seen.
     world.restart()?;
-    let served = |world: &World, door| {
-        world.lab.until("the share is served", PATIENCE, || {
-            Ok(ask(&world.outside, door, PATIENCE).is_ok_and(|said| said == "here").then_some(()))
-        })
-    };
     served(&world, published.door).map_err(|error| error.context(published.agent.process.tail()))?;
     let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
     let share = world.gateway.api.get(&world.gateway.at(&share))?;
@@ -155,6 +151,12 @@ fn a_start_with_a_database_of_another_authority_is_refused_with_the_cure() -> Re
         fs::rename(kept.join(file), data.join(file))?;
     }
     world.restart()?;
-    ensure!(ask(&world.outside, published.door, PATIENCE)? == "here");
+    served(&world, published.door)?;
     world.end()
+}
+
+fn served(world: &World, door: SocketAddr) -> Result<()> {
+    world.lab.until("the share is served", PATIENCE, || {
+        Ok(ask(&world.outside, door, PATIENCE).is_ok_and(|said| said == "here").then_some(()))
+    })
 }

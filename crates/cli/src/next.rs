@@ -43,6 +43,8 @@ const NEXT: &[(&str, &str)] = &[
     ("agent list", "wicketgate agent get NAME"),
     ("agent get", "wicketgate share list"),
     ("agent delete", "wicketgate agent list"),
+    ("agent unknown", "wicketgate agent adopt ID"),
+    ("agent adopt", "wicketgate agent get {which}"),
     ("agent enroll", "wicketgate agent list"),
     ("account list", "wicketgate account get NAME"),
     ("account get", "wicketgate account list"),

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 const FORMAT: &str = "wicketgate backup 1";
 /// The first line has some hundred bytes.
-const LONGEST_HEADER: u64 = 4096;
+const LONGEST_HEADER: usize = 4096;
 
 /// What a backup says of itself to everyone who has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,13 +156,13 @@ impl<R> fmt::Debug for Backup<R> {
 /// # Errors
 /// The file is no backup, or one of a newer version.
 fn header(from: &mut impl Read) -> Result<(BackupHeader, Vec<u8>)> {
-    let mut text = Vec::new();
+    let (mut text, mut byte) = (Vec::new(), [0]);
     // Byte by byte, since nothing behind it may be taken.
-    for byte in from.take(LONGEST_HEADER).bytes() {
-        match byte.map_err(StoreError::Archive)? {
-            b'\n' => break,
-            byte => text.push(byte),
-        }
+    while text.len() < LONGEST_HEADER
+        && from.read(&mut byte).map_err(StoreError::Archive)? > 0
+        && byte != *b"\n"
+    {
+        text.extend(byte);
     }
     let header: Option<BackupHeader> = serde_json::from_slice(&text).ok();
     let header = header.filter(|header| header.format == FORMAT);

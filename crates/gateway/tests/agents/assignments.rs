@@ -59,7 +59,7 @@ async fn an_agent_refuses_forged_foreign_and_old_assignments() {
 
     // It sends an assignment of another environment.
     let environment = EnvironmentId::new(Uuid::from_u128(8));
-    lab.agents.assign(&lab.signed(Assignment { environment, ..lab.assignment(2, 1, target) }));
+    lab.agents.assign(&lab.signed(&Assignment { environment, ..lab.assignment(2, 1, target) }));
     let standing = lab.standing(2, "refused", |s| refused(s).is_some()).await;
     assert!(refused(&standing).unwrap().contains("another environment"), "{standing:?}");
 
@@ -183,7 +183,7 @@ async fn an_assignment_ends_with_its_streams_unless_it_is_renewed() {
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     let ending = |n, seconds| {
         let expires_at = Some(Timestamp::now() + SignedDuration::from_secs(seconds));
-        lab.signed(Assignment { expires_at, ..lab.assignment(n, 1, target) })
+        lab.signed(&Assignment { expires_at, ..lab.assignment(n, 1, target) })
     };
     lab.agents.assign(&ending(1, -1));
     let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
@@ -215,7 +215,7 @@ async fn a_new_era_begins_with_lower_generations_and_ends_the_older_one() {
     let state = tempfile::tempdir().unwrap();
     let agent = lab.start(state.path(), Some(&lab.code), &[]);
     let of_era = |n, era, generation| {
-        lab.signed(Assignment { era: Era::new(era), ..lab.assignment(n, generation, target) })
+        lab.signed(&Assignment { era: Era::new(era), ..lab.assignment(n, generation, target) })
     };
     lab.agents.assign(&of_era(1, 0, 5));
     lab.ready(1, 5).await;

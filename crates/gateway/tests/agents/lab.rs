@@ -116,7 +116,7 @@ impl Lab {
     }
 
     pub(crate) fn share(&self, n: u128, generation: u64, target: SocketAddr) -> ShareDesired {
-        self.signed(self.assignment(n, generation, target))
+        self.signed(&self.assignment(n, generation, target))
     }
 
     pub(crate) fn assignment(&self, n: u128, generation: u64, target: SocketAddr) -> Assignment {
@@ -132,9 +132,9 @@ impl Lab {
         }
     }
 
-    pub(crate) fn signed(&self, assignment: Assignment) -> ShareDesired {
-        let signed = self.ca.sign_assignment(&assignment).unwrap();
-        desired(&assignment, signed, self.environment)
+    pub(crate) fn signed(&self, assignment: &Assignment) -> ShareDesired {
+        let signed = self.ca.sign_assignment(assignment).unwrap();
+        desired(assignment, signed, self.environment)
     }
 
     pub(crate) async fn standing(

@@ -96,12 +96,13 @@ async fn a_backup_restores_everything_to_an_empty_database_and_begins_an_era() {
 #[tokio::test]
 async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
     let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let store = open(&place(&dir), &dir).await.unwrap();
+    let from = place(&dir);
+    let store = open(&from, &dir).await.unwrap();
     let site = Site::new(&store).await;
     let (before, after) =
         (site.create_share(&store, "before", 80).await, site.create_share(&store, "after", 81).await);
     store.delete_share(site.frontdoor, before, &context()).await.unwrap();
-    let backup = backup_of(&place(&dir), &keys_in(&dir)).await;
+    let backup = backup_of(&from, &keys_in(&dir)).await;
     store.delete_share(site.frontdoor, after, &context()).await.unwrap();
     let later = site.create_share(&store, "later", 82).await;
     store.delete_share(site.frontdoor, later, &context()).await.unwrap();
