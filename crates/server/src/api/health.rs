@@ -1,7 +1,10 @@
 //! `/livez`: the process is up. `/readyz`: writes take effect soon. Neither requires a token, so neither shows more
 //! than that; causes of failures are in the log.
 
-use crate::state::{AppState, now};
+use crate::{
+    background::LastRun,
+    state::{AppState, now},
+};
 use axum::{
     Json,
     extract::{RawQuery, State},
@@ -42,6 +45,18 @@ struct TaskRun {
 
 pub(super) const RESULTS: [&str; 2] = ["OK", "FAILED"];
 
+fn reconciler_fault(last: Option<&LastRun>) -> Option<&'static str> {
+    match last {
+        // It has not read yet what is to be served.
+        None => Some("the reconciler has not finished its first run"),
+        Some(run) if run.error.is_some() => Some("the reconciler's last run failed: see the log"),
+        Some(run) if now().duration_since(run.at) > RUNS_WITHIN => {
+            Some("the reconciler does not finish a run: is the database stuck?")
+        }
+        Some(_) => None,
+    }
+}
+
 pub(super) async fn readyz(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
@@ -58,14 +73,7 @@ pub(super) async fn readyz(
     if !is_linked {
         reasons.push("no gateway is linked".to_owned());
     }
-    if let Some(run) = state.tasks.last_run("reconciler") {
-        if run.error.is_some() {
-            reasons.push("the reconciler's last run failed: see the log".to_owned());
-        }
-        if now().duration_since(run.at) > RUNS_WITHIN {
-            reasons.push("the reconciler does not finish a run: is the database stuck?".to_owned());
-        }
-    }
+    reasons.extend(reconciler_fault(state.tasks.last_run("reconciler").as_ref()).map(str::to_owned));
     let is_verbose =
         query.is_some_and(|q| q.split('&').any(|part| part.split('=').next() == Some("verbose")));
     let tasks = is_verbose.then(|| {

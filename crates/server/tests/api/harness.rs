@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use std::time::Duration;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
@@ -27,7 +28,7 @@ use wicketgate_model::{
     Quotas, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_server::{
-    AppState, BackgroundTasks, GatewayRpc, Gateways, LinkedGateway, RateSetting, Rates, SharedView,
+    AppState, BackgroundTasks, GatewayRpc, Gateways, LastRun, LinkedGateway, RateSetting, Rates, SharedView,
     StateConfig,
     auth::{AdminToken, Auth, oidc::Provider, token_key::TokenKey},
     ensure_first_frontdoor, router,
@@ -78,9 +79,7 @@ impl TestApp {
     }
 
     pub(crate) async fn with_provider(provider: Option<Arc<Provider>>) -> Self {
-        let app = Self::unlinked(provider).await;
-        app.gateway.view.linked(hello(EspMode::Userland));
-        app
+        Self::unlinked(provider).await.linked()
     }
 
     /// Its gateway has not connected yet.
@@ -91,9 +90,7 @@ impl TestApp {
 
     /// On a database of the test's own.
     pub(crate) async fn on(place: &str, dir: TempDir) -> Self {
-        let app = Self::start(place, dir, None, Limits::default()).await;
-        app.gateway.view.linked(hello(EspMode::Userland));
-        app
+        Self::start(place, dir, None, Limits::default()).await.linked()
     }
 
     /// With these limits of the installation.
@@ -109,9 +106,20 @@ impl TestApp {
 
     async fn with_limits(limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
-        let app = Self::start(&Self::place(&dir), dir, None, limits).await;
-        app.gateway.view.linked(hello(EspMode::Userland));
-        app
+        Self::start(&Self::place(&dir), dir, None, limits).await.linked()
+    }
+
+    /// Its gateway has connected, and the reconciler, which it does not have, has run.
+    fn linked(self) -> Self {
+        self.gateway.view.linked(hello(EspMode::Userland));
+        self.reconciled(None);
+        self
+    }
+
+    /// A run of the reconciler has ended so.
+    pub(crate) fn reconciled(&self, error: Option<String>) {
+        let took = Duration::from_millis(2);
+        self.tasks.record("reconciler", LastRun { at: Timestamp::now(), took, error });
     }
 
     fn place(dir: &TempDir) -> String {
