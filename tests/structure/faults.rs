@@ -23,6 +23,7 @@ const LATE: &[(&str, &str)] = &[
         "Traffic stops for up to half a minute and resumes.",
         "the device's packets arrive from the new port, so that the gateway asks it later",
     ),
+    ("Traffic, or agents that connect, are shown late.", "a shorter lag passes by itself"),
     ("NoTrafficReceived", "a site that is idle for half a minute looks the same"),
 ];
 

@@ -3,6 +3,7 @@
 //! `wicketgate up` has one gateway. Code outside of this folder finds the gateway of a tunnel or a share through
 //! [`Gateways`] by location, and does not depend on the number of gateways.
 
+mod backlog;
 mod certificate_desk;
 pub(crate) mod link;
 mod peer_state;
@@ -21,6 +22,7 @@ use wicketgate_model::{
 };
 use wicketgate_store::ShareRow;
 
+pub(crate) use backlog::ReportKind;
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
 pub use rpc::GatewayRpc;

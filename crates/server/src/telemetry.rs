@@ -6,7 +6,10 @@
 mod share_traffic;
 mod tunnels;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use axum::{
     Router,
@@ -18,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
@@ -39,7 +43,7 @@ use wicketgate_store::Store;
 use wicketgate_system::{log, metrics_text::negotiated};
 
 use crate::{
-    gateways::Gateways,
+    gateways::{Gateways, ReportKind},
     metric::{Labels, registered},
 };
 use share_traffic::ShareTraffic;
@@ -77,6 +81,7 @@ pub(crate) struct ServerMetrics {
     series: TunnelSeries,
     parked: Gauge,
     gateways: Family<Labels<2>, Gauge>,
+    lag: Family<Labels<2>, Gauge<f64, AtomicU64>>,
 }
 
 impl ServerMetrics {
@@ -114,6 +119,11 @@ impl ServerMetrics {
                 "Agents' connections that wait at the gateway for a stream",
             ),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
+            lag: registered(
+                shown,
+                "gateway_report_lag_seconds",
+                "The age of the gateway's oldest report that is not in the database yet; 0: all are",
+            ),
         })
     }
 
@@ -222,6 +232,12 @@ impl Scrape {
             let esp = esp.map_or("", EspMode::as_str);
             let label = [("location", gateway.location.to_string()), ("esp", esp.to_owned())];
             metrics.gateways.get_or_create(&label).set(is_connected.into());
+            for kind in ReportKind::ALL {
+                let oldest = gateway.view.backlog.oldest(kind);
+                let age = oldest.map_or(0.0, |since| Timestamp::now().duration_since(since).as_secs_f64());
+                let label = [("location", gateway.location.to_string()), ("reports", kind.to_string())];
+                metrics.lag.get_or_create(&label).set(age.max(0.0));
+            }
         }
     }
 }
@@ -238,7 +254,6 @@ mod tests {
         body::{Body, to_bytes},
         http::Request,
     };
-    use jiff::Timestamp;
     use tempfile::TempDir;
     use tokio::sync::mpsc;
     use tower::ServiceExt as _;
@@ -324,6 +339,7 @@ mod tests {
             format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"+Inf\",share=\"{share}\"}} 4"),
             format!("wicketgate_share_active_connections{{share=\"{share}\"}} 1"),
             "wicketgate_gateway{location=\"local\",esp=\"kernel\"} 1".to_owned(),
+            "wicketgate_gateway_report_lag_seconds{location=\"local\",reports=\"traffic\"} 0.0".to_owned(),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -106,7 +106,7 @@ pub use secret_key_file::SecretKeyFile;
 pub use secret_keys::{InvalidSecretKeys, SecretKeys};
 pub use share::{ShareRow, ShareSpec};
 pub use store::Store;
-pub use traffic::{Sample, TrafficScope};
+pub use traffic::{Sample, TrafficReport, TrafficScope};
 pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
 pub use write_context::WriteContext;
 

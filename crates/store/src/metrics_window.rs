@@ -8,6 +8,14 @@ pub(crate) struct Resolution {
     pub(crate) kept: u32,
 }
 
+impl Resolution {
+    /// The start of the bucket of this time, Unix milliseconds.
+    pub(crate) fn bucket(&self, at: Timestamp) -> i64 {
+        let wide = i64::from(self.seconds);
+        at.as_second().div_euclid(wide) * wide * 1000
+    }
+}
+
 const HOUR: u32 = 3600;
 const DAY: u32 = 24 * HOUR;
 

@@ -11,11 +11,13 @@ use crate::{
     row::rows,
     share_count::ShareCounts,
     statement::bind,
+    transaction::Transaction,
 };
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use std::{collections::BTreeMap, fmt};
-use wicketgate_model::{FailureReason, ShareId, TrafficDelta, TunnelId};
+use uuid::Uuid;
+use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
 
 /// How long a deleted row stays readable, in microseconds: 30 days.
 const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
@@ -23,8 +25,11 @@ const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
 /// How long an execution is kept after its end, in microseconds: a year. It is the audit trail.
 const RECORDS: i64 = 365 * 24 * 3600 * 1_000_000;
 
+/// Shares and tunnels whose traffic is added in one transaction: SQLite's other writes wait for it.
+const AT_ONCE: usize = 500;
+
 /// The resource whose traffic is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrafficScope {
     Share(ShareId),
     Tunnel(TunnelId),
@@ -58,6 +63,41 @@ rows! {
     }
 }
 
+/// The traffic of a gateway's shares and tunnels in one bucket of each resolution.
+#[derive(Debug)]
+pub struct TrafficReport {
+    /// Tells it from the gateway's other reports: it is added once, however often it is recorded.
+    id: Uuid,
+    at: Timestamp,
+    scopes: BTreeMap<TrafficScope, Carried>,
+}
+
+impl TrafficReport {
+    /// The traffic since the previous report, at `at`.
+    pub fn new(id: Uuid, at: Timestamp, deltas: &[TrafficDelta]) -> Self {
+        let mut scopes: BTreeMap<_, Carried> = BTreeMap::new();
+        for delta in deltas {
+            for scope in [TrafficScope::Share(delta.share), TrafficScope::Tunnel(delta.tunnel)] {
+                scopes.entry(scope).or_default().add(delta);
+            }
+        }
+        Self { id, at, scopes }
+    }
+
+    /// Whether both are about the same time.
+    pub fn has_buckets_of(&self, other: &Self) -> bool {
+        let [finest, ..] = RESOLUTIONS;
+        finest.bucket(self.at) == finest.bucket(other.at)
+    }
+
+    /// Adds a later report. This one must not have been recorded.
+    pub fn add(&mut self, later: Self) {
+        for (scope, carried) in later.scopes {
+            self.scopes.entry(scope).or_default().follow(&carried);
+        }
+    }
+}
+
 /// What one report adds to a share's or a tunnel's buckets.
 #[derive(Debug, Default)]
 struct Carried {
@@ -77,12 +117,28 @@ impl Carried {
         });
         // Peaks of one report are assumed to coincide.
         self.sample.active = self.sample.active.saturating_add(delta.active);
-        for (reason, count) in &delta.failures {
+        self.fail(&delta.failures);
+    }
+
+    /// Adds what was carried later.
+    fn follow(&mut self, later: &Self) {
+        self.sample.add(&later.sample);
+        self.sample.active = self.sample.active.max(later.sample.active);
+        self.fail(&later.by_reason);
+    }
+
+    fn fail(&mut self, failures: &BTreeMap<FailureReason, u64>) {
+        for (reason, count) in failures {
             let sum = self.by_reason.entry(*reason).or_default();
             *sum = sum.saturating_add(*count);
         }
     }
 }
+
+/// Changes no row if the part was added before. A transaction that does so at the same time is waited for.
+const BEGIN_PART: &str = "INSERT INTO traffic_report (gateway, report, parts) VALUES ($1, $2, $3) \
+    ON CONFLICT (gateway) DO UPDATE SET report = excluded.report, parts = excluded.parts \
+    WHERE traffic_report.report <> excluded.report OR traffic_report.parts < excluded.parts";
 
 /// `{}` is for the rows.
 const ADD_BUCKETS: &str = "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
@@ -105,45 +161,21 @@ impl Sample {
 }
 
 impl Store {
-    /// Adds the traffic since the previous report, at `at`.
-    pub async fn record_traffic(&self, at: Timestamp, deltas: &[TrafficDelta]) -> Result<()> {
-        let mut scopes: BTreeMap<String, Carried> = BTreeMap::new();
-        for delta in deltas {
-            for scope in [delta.share.to_string(), delta.tunnel.to_string()] {
-                scopes.entry(scope).or_default().add(delta);
+    /// Adds the traffic of a report, in parts. Those that were added before are left out: the answer to a COMMIT may have been
+    /// lost.
+    pub async fn record_traffic(&self, gateway: GatewayId, report: &TrafficReport) -> Result<()> {
+        // In one order, so that two writers never wait for each other.
+        let scopes: Vec<_> = report.scopes.iter().collect();
+        for (scopes, part) in scopes.chunks(AT_ONCE).zip(1_i64..) {
+            let mut tx = self.database.begin().await?;
+            if tx.execute(BEGIN_PART, &[&gateway, &report.id, &part]).await? == 0 {
+                tx.rollback().await?;
+                continue;
             }
+            add_traffic(&mut tx, report.at, scopes).await?;
+            tx.commit().await?;
         }
-        if scopes.is_empty() {
-            return Ok(());
-        }
-        // In the order of the primary keys, so that two writers never wait for each other.
-        let mut buckets = Vec::new();
-        let mut failures = Vec::new();
-        for (scope, Carried { sample, by_reason }) in &scopes {
-            for Resolution { seconds, .. } in &RESOLUTIONS {
-                let wide = i64::from(*seconds);
-                let bucket = at.as_second().div_euclid(wide) * wide * 1000;
-                buckets.push((scope, wide, bucket, sample));
-                failures
-                    .extend(by_reason.iter().map(|(reason, count)| (scope, wide, bucket, *reason, *count)));
-            }
-        }
-        let mut tx = self.database.begin().await?;
-        for part in parts(&buckets) {
-            let mut query = sqlx::query(AssertSqlSafe(ADD_BUCKETS.replace("{}", &places(part.len(), 8))));
-            for (scope, wide, bucket, Sample { rx, tx, connections, failures, active, .. }) in part {
-                query = bind(query, &[*scope, wide, bucket, rx, tx, connections, failures, active])?;
-            }
-            tx.run(query).await?;
-        }
-        for part in parts(&failures) {
-            let mut query = sqlx::query(AssertSqlSafe(ADD_FAILURES.replace("{}", &places(part.len(), 5))));
-            for (scope, wide, bucket, reason, count) in part {
-                query = bind(query, &[*scope, wide, bucket, reason, count])?;
-            }
-            tx.run(query).await?;
-        }
-        tx.commit().await
+        Ok(())
     }
 
     /// One sample for every step of the window, oldest first, zeros included.
@@ -211,4 +243,37 @@ impl Store {
         console_session::prune(&mut tx, now).await?;
         tx.commit().await
     }
+}
+
+async fn add_traffic(
+    tx: &mut Transaction,
+    at: Timestamp,
+    scopes: &[(&TrafficScope, &Carried)],
+) -> Result<()> {
+    let mut buckets = Vec::new();
+    let mut failures = Vec::new();
+    for (scope, Carried { sample, by_reason }) in scopes {
+        let scope = scope.to_string();
+        for resolution in &RESOLUTIONS {
+            let (wide, bucket) = (resolution.seconds, resolution.bucket(at));
+            buckets.push((scope.clone(), wide, bucket, sample));
+            let by_reason = by_reason.iter();
+            failures.extend(by_reason.map(|(reason, count)| (scope.clone(), wide, bucket, *reason, *count)));
+        }
+    }
+    for part in parts(&buckets) {
+        let mut query = sqlx::query(AssertSqlSafe(ADD_BUCKETS.replace("{}", &places(part.len(), 8))));
+        for (scope, wide, bucket, Sample { rx, tx, connections, failures, active, .. }) in part {
+            query = bind(query, &[scope, wide, bucket, rx, tx, connections, failures, active])?;
+        }
+        tx.run(query).await?;
+    }
+    for part in parts(&failures) {
+        let mut query = sqlx::query(AssertSqlSafe(ADD_FAILURES.replace("{}", &places(part.len(), 5))));
+        for (scope, wide, bucket, reason, count) in part {
+            query = bind(query, &[scope, wide, bucket, reason, count])?;
+        }
+        tx.run(query).await?;
+    }
+    Ok(())
 }

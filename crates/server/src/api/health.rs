@@ -3,6 +3,7 @@
 
 use crate::{
     background::LastRun,
+    gateways::ReportKind,
     state::{AppState, now},
 };
 use axum::{
@@ -16,6 +17,9 @@ use wicketgate_model::EspMode;
 
 /// The reconciler runs every second; a run over very many rows takes several.
 const RUNS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// The oldest report of a gateway that is not recorded yet: usually it waits for milliseconds.
+const RECORDED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) async fn livez() -> &'static str {
     "ok\n"
@@ -66,6 +70,14 @@ pub(super) async fn readyz(
         let view = gateway.view.lock();
         esp = esp.or(view.esp());
         is_linked |= view.is_connected;
+        drop(view);
+        let late = ReportKind::ALL.into_iter().filter(|kind| {
+            let oldest = gateway.view.backlog.oldest(*kind);
+            oldest.is_some_and(|since| now().duration_since(since) > RECORDED_WITHIN)
+        });
+        reasons.extend(late.map(|kind| {
+            format!("reports of the gateway ({kind}) have waited to be recorded for more than {} s: is the database slow?", RECORDED_WITHIN.as_secs())
+        }));
     }
     if let Err(error) = state.store.ping().await {
         reasons.push(error.fault().to_string());

@@ -1,7 +1,8 @@
 //! The server's end of a link to a gateway: records the gateway's reports, and answers its requests.
 //!
-//! Invariant: reports are recorded in order, so that an agent that connected and disconnected is never left as
-//! connected. Observations, answers and requests for certificates do not wait for the database to record reports.
+//! Invariant: nothing that arrives waits for the database: what has to be written waits in the view's [`Backlog`].
+//!
+//! [`Backlog`]: super::backlog::Backlog
 
 use std::sync::Arc;
 
@@ -9,24 +10,17 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_model::{AgentId, AgentReport, GatewayId, TrafficDelta};
+use wicketgate_model::GatewayId;
 use wicketgate_store::{AgentLink, Store};
 
-use super::{LinkedGateway, certificate_desk::CertificateDesk, retry_until_written};
+use super::{
+    LinkedGateway,
+    backlog::{LinkChange, LinkRecord, ReportKind},
+    certificate_desk::CertificateDesk,
+    retry_until_written,
+};
 use crate::telemetry::ServerMetrics;
 use tokio::sync::mpsc;
-
-/// Reports that wait to be recorded: those of a minute, since traffic is reported every second.
-const RECORDS: usize = 64;
-
-/// A report to be written to the database, and when it arrived.
-#[derive(Debug)]
-pub(crate) enum LinkRecord {
-    Connected(AgentLink, Timestamp),
-    Disconnected(AgentId, Timestamp),
-    Reported(AgentId, Box<AgentReport>, Timestamp),
-    Traffic(Vec<TrafficDelta>, Timestamp),
-}
 
 /// Serves the link until the gateway closes its end.
 #[derive(Debug)]
@@ -68,37 +62,33 @@ impl GatewayLink {
             Arc::clone(&self.gateway.view),
             self.send.clone(),
         );
-        let (queue, mut records) = mpsc::channel(RECORDS);
-        let receive = async move {
+        let backlog = &self.gateway.view.backlog;
+        let receive = async {
             while let Some(message) = messages.recv().await {
-                let record = match message {
-                    FromGateway::Enrol { request, ask } => {
-                        desk.enrol(request, ask);
-                        None
-                    }
-                    FromGateway::Renew { request, ask } => {
-                        desk.renew(request, ask);
-                        None
-                    }
+                match message {
+                    FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
+                    FromGateway::Renew { request, ask } => desk.renew(request, ask),
                     report => self.take(report, Timestamp::now()),
-                };
-                if let Some(record) = record
-                    && queue.send(record).await.is_err()
-                {
-                    return;
                 }
             }
+            backlog.close();
         };
-        let write = async {
-            while let Some(record) = records.recv().await {
+        let write = async |kind| {
+            while let Some(record) = backlog.next(kind).await {
                 self.write(&record).await;
             }
         };
-        tokio::join!(receive, write);
+        tokio::join!(
+            receive,
+            write(ReportKind::Links),
+            write(ReportKind::Agents),
+            write(ReportKind::Traffic)
+        );
     }
 
-    /// Shows a report to the view, or hands an answer to its caller. Returns what has to be written to the database.
-    pub(crate) fn take(&self, message: FromGateway, now: Timestamp) -> Option<LinkRecord> {
+    /// Shows a report to the view, or hands an answer to its caller.
+    pub(crate) fn take(&self, message: FromGateway, now: Timestamp) {
+        let backlog = &self.gateway.view.backlog;
         match message {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
             FromGateway::Carriers { parked } => self.metrics.parked(parked),
@@ -119,44 +109,104 @@ impl GatewayLink {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
                 let link = AgentLink { gateway: self.id, agent, name, version, address };
-                return Some(LinkRecord::Connected(link, now));
+                backlog.push(LinkRecord::connected(link, now), now);
             }
             FromGateway::AgentDisconnected(agent) => {
                 info!(agent.id = %agent, "agent disconnected");
-                return Some(LinkRecord::Disconnected(agent, now));
+                backlog.push(LinkRecord::disconnected(agent, now), now);
             }
             FromGateway::AgentReported { agent, report } => {
-                return Some(LinkRecord::Reported(agent, report, now));
+                backlog.push(LinkRecord::Agent(agent, report, now), now);
             }
             FromGateway::Traffic(carried) => {
                 self.metrics.carried(&carried);
                 self.gateway.view.carried(&carried, now);
-                return Some(LinkRecord::Traffic(carried, now));
             }
             FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}
         }
-        None
     }
 
     pub(crate) async fn write(&self, record: &LinkRecord) {
         let store = &self.store;
         match record {
-            LinkRecord::Connected(link, at) => {
-                retry_until_written("record that an agent connected", || store.agent_connected(link, *at))
-                    .await;
+            LinkRecord::Link(LinkChange { agent, connected, disconnected }) => {
+                if let Some((link, at)) = connected {
+                    let write = || store.agent_connected(link, *at);
+                    retry_until_written("record that an agent connected", write).await;
+                }
+                if let Some(at) = disconnected {
+                    let write = || store.agent_disconnected(self.id, *agent, *at);
+                    retry_until_written("record that an agent disconnected", write).await;
+                }
             }
-            LinkRecord::Disconnected(agent, at) => {
-                let write = || store.agent_disconnected(self.id, *agent, *at);
-                retry_until_written("record that an agent disconnected", write).await;
-            }
-            LinkRecord::Reported(agent, report, at) => {
+            LinkRecord::Agent(agent, report, at) => {
                 let write = || store.agent_reported(*agent, report, *at);
                 retry_until_written("record what an agent has reported", write).await;
             }
-            LinkRecord::Traffic(carried, at) => {
-                retry_until_written("record the traffic of shares", || store.record_traffic(*at, carried))
-                    .await;
+            LinkRecord::Traffic(report) => {
+                let write = || store.record_traffic(self.id, report);
+                retry_until_written("record the traffic of shares", write).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateways::{GatewayRpc, SharedView};
+    use prometheus_client::registry::Registry;
+    use std::time::Duration;
+    use tokio::time::timeout;
+    use uuid::Uuid;
+    use wicketgate_link::{VERSIONS, in_process};
+    use wicketgate_model::{EspMode, ObservedDelta, ShareId, TrafficDelta, TunnelId};
+    use wicketgate_store::SecretKeyFile;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_observation_does_not_wait_for_traffic_that_cannot_be_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
+        let place = dir.path().join("wicketgate.db").display().to_string();
+        let store = Store::open(&place, &keys).await.unwrap();
+        let (id, location) = (GatewayId::new(Uuid::now_v7()), "local".parse().unwrap());
+        let (server_end, gateway_end) = in_process(id, location);
+        let location = server_end.location.clone();
+        let (send, at_server) = server_end.open();
+        let hello = GatewayHello {
+            versions: VERSIONS,
+            esp: EspMode::Userland,
+            public_address: None,
+            max_tunnels: None,
+            namespaces: None,
+        };
+        let (reports, _at_gateway) = gateway_end.open(hello);
+        let view = SharedView::new(Timestamp::now());
+        let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
+        let metrics = ServerMetrics::new(&mut Registry::default());
+        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
+        let link = GatewayLink { store, ca, id, gateway, metrics, send };
+        let (hello, messages) = at_server.finish().await.unwrap();
+        // The gateway has no row, so that its traffic cannot be recorded.
+        let serving = tokio::spawn(async move { link.serve(hello, messages).await });
+
+        let share = ShareId::new(Uuid::now_v7());
+        let delta = TrafficDelta { rx: 1, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
+        let reported = async {
+            for heard in 1..=300 {
+                reports.send(FromGateway::Traffic(vec![delta.clone()])).await.unwrap();
+                let delta = ObservedDelta::default();
+                reports.send(FromGateway::Observed { heard, delta }).await.unwrap();
+            }
+            while view.lock().heard < 300 {
+                view.woken().await;
+            }
+        };
+        timeout(PATIENCE, reported).await.unwrap();
+        assert!(view.backlog.oldest(ReportKind::Traffic).is_some());
+        assert_eq!(view.backlog.oldest(ReportKind::Links), None);
+        serving.abort();
     }
 }

@@ -5,15 +5,19 @@ use std::{collections::BTreeSet, mem, net::Ipv4Addr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
 use tracing::warn;
+use uuid::Uuid;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
     EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
     UnknownPeer,
 };
-use wicketgate_store::StoreError;
+use wicketgate_store::{StoreError, TrafficReport};
 use wicketgate_system::{Mutex, MutexGuard, Outage};
 
-use super::recent_connections::RecentConnections;
+use super::{
+    backlog::{Backlog, LinkRecord},
+    recent_connections::RecentConnections,
+};
 
 /// Between two attempts of a write that must not be lost.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +30,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 pub struct SharedView {
     inner: Mutex<GatewayView>,
     wake: Notify,
+    pub(crate) backlog: Backlog,
 }
 
 /// One gateway as its reports show it.
@@ -75,7 +80,7 @@ impl SharedView {
             unknown_agents: Vec::new(),
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
-        Arc::new(Self { inner: Mutex::new(view), wake: Notify::new() })
+        Arc::new(Self { inner: Mutex::new(view), wake: Notify::new(), backlog: Backlog::default() })
     }
 
     /// Wakes the gateway's reconciler: reports and accepted writes do.
@@ -119,8 +124,10 @@ impl SharedView {
         self.lost(now);
     }
 
-    /// Connections ended, or were served, as these reports say.
+    /// Connections ended, or were served, as these reports say. What they add up to is to be recorded.
     pub fn carried(&self, deltas: &[TrafficDelta], now: Timestamp) {
+        let report = TrafficReport::new(Uuid::now_v7(), now, deltas);
+        self.backlog.push(LinkRecord::Traffic(report), now);
         let mut view = self.lock();
         let changed = view.recent.take(deltas, now);
         if !changed.is_empty() {
@@ -195,8 +202,7 @@ fn serves(share: &ShareObserved) -> bool {
     share.ready.is_some() && share.problem.as_ref().is_none_or(|problem| problem.reason.is_warning())
 }
 
-/// Writes what a gateway reports only once, however long the database does not answer. Later reports wait at the
-/// gateway's end of the link, where they are merged. A store that is closed is written to no more.
+/// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more.
 pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
 where
     F: Future<Output = wicketgate_store::Result<T>>,

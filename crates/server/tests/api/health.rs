@@ -4,7 +4,9 @@ use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
-use wicketgate_model::EspMode;
+use uuid::Uuid;
+use wicketgate_lab::named;
+use wicketgate_model::{EspMode, ShareId, TrafficDelta, TunnelId};
 use wicketgate_server::LastRun;
 
 #[tokio::test]
@@ -36,4 +38,21 @@ async fn readiness_depends_on_the_gateway_and_the_database() {
     assert_json_snapshot!("readiness", all.each_ref().map(|answer| app.shown(answer)));
     let database = app.get("ipsec-shares").await;
     assert_json_snapshot!("no_database", app.shown(&database));
+}
+
+#[tokio::test]
+async fn reports_that_are_not_recorded_are_named_after_half_a_minute() {
+    let delta = TrafficDelta::new(ShareId::new(Uuid::nil()), TunnelId::new(Uuid::nil()));
+    let ready_with_report_of = async |age| {
+        let app = TestApp::new().await;
+        // Nothing records it here.
+        app.gateway.view.carried(std::slice::from_ref(&delta), Timestamp::now() - age);
+        app.send(Request::get("/readyz").body(Body::empty()).unwrap()).await
+    };
+    let [soon, late] = [20, 31].map(Duration::from_secs);
+    assert_eq!(ready_with_report_of(soon).await.status, 200);
+    let answer = ready_with_report_of(late).await;
+    let reason = "reports of the gateway (traffic) have waited to be recorded for more than 30 s: is the database slow?";
+    assert_eq!((answer.status.as_u16(), &answer.body["reasons"]), (503, &json!([reason])));
+    named("Traffic, or agents that connect, are shown late.", late);
 }

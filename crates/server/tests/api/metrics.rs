@@ -1,9 +1,11 @@
-use crate::harness::{TestApp, at};
+use crate::harness::{TestApp, at, gateway_id};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
+use uuid::Uuid;
 use wicketgate_model::{FailureReason, TrafficDelta};
+use wicketgate_store::TrafficReport;
 
 #[tokio::test]
 async fn samples_add_up_and_include_zeros() {
@@ -18,7 +20,8 @@ async fn samples_add_up_and_include_zeros() {
         active: 2,
         ..TrafficDelta::new(share_id.parse().unwrap(), tunnel_id.parse().unwrap())
     };
-    app.store.record_traffic(Timestamp::now(), &[delta]).await.unwrap();
+    let report = TrafficReport::new(Uuid::now_v7(), Timestamp::now(), &[delta]);
+    app.store.record_traffic(gateway_id(), &report).await.unwrap();
     for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {
         let answer = app.get(&format!("{path}/metrics?duration=1h")).await.body;
         assert_eq!(

@@ -2,7 +2,8 @@
 
 use crate::{
     database,
-    site::{ALL, context},
+    site::{ALL, context, now},
+    traffic::{gateway, received},
 };
 use std::sync::{
     Arc,
@@ -15,8 +16,13 @@ use tokio::{
     net::{TcpListener, UnixStream},
     time::{sleep, timeout},
 };
+use uuid::Uuid;
 use wicketgate_lab::postgres;
-use wicketgate_store::{DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError};
+use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
+use wicketgate_store::{
+    DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError,
+    TrafficReport, TrafficScope,
+};
 
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
 const BOUND: Duration = Duration::from_secs(30);
@@ -33,13 +39,29 @@ fn spec(organization: &str) -> FrontdoorSpec {
     }
 }
 
-/// A proxy. While `goes` is set, new kinds of queries are `late`, and a connection forwards nothing more once it has received a
-/// statement with `word`.
+/// What goes wrong on a line.
+#[derive(Clone, Copy)]
+struct Fault {
+    /// A connection forwards nothing more once it has received a statement with this word.
+    word: &'static [u8],
+    /// The statement itself is forwarded, and its answer is not.
+    is_carried_out: bool,
+    /// For how long each new kind of query is held up.
+    late: Duration,
+}
+
+impl Fault {
+    fn at(word: &'static [u8]) -> Self {
+        Self { word, is_carried_out: false, late: Duration::ZERO }
+    }
+}
+
+/// A proxy with this fault while `goes` is set.
 async fn line(
     listener: TcpListener,
     socket: String,
     goes: Arc<AtomicBool>,
-    (word, late): (&'static [u8], Duration),
+    Fault { word, is_carried_out, late }: Fault,
 ) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = UnixStream::connect(&socket).await.unwrap();
@@ -55,6 +77,9 @@ async fn line(
                                 sleep(late).await;
                             }
                             if has(word) && goes.load(Ordering::SeqCst) {
+                                if is_carried_out {
+                                    server.write_all(&there[..n]).await.unwrap();
+                                }
                                 // Discards everything until the client closes the connection.
                                 while client.read(&mut there).await.is_ok_and(|n| n > 0) {}
                                 return;
@@ -73,15 +98,15 @@ async fn line(
     }
 }
 
-/// A store whose host goes with the first statement that has `word`, while the flag is set. `None`: there is no PostgreSQL.
-async fn store_that_goes(word: &'static [u8], late: Duration) -> Option<(Store, Arc<AtomicBool>)> {
+/// A store whose line has this fault while the flag is set. `None`: there is no PostgreSQL.
+async fn store_that_goes(fault: Fault) -> Option<(Store, Arc<AtomicBool>)> {
     let url = postgres::fresh().unwrap()?;
     let (socket, database) = url.split_once('@').unwrap().1.split_once('/').unwrap();
     let socket = format!("{}/.s.PGSQL.5432", socket.replace("%2F", "/"));
     let (listener, goes) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicBool::new(false)));
     let place = format!("postgres://postgres@{}/{database}", listener.local_addr().unwrap());
-    tokio::spawn(line(listener, socket, Arc::clone(&goes), (word, late)));
+    tokio::spawn(line(listener, socket, Arc::clone(&goes), fault));
     let store = database::open(&place, &TempDir::new().unwrap()).await.unwrap();
     store.create_frontdoor(&spec("before"), &context()).await.unwrap();
     Some((store, goes))
@@ -89,7 +114,7 @@ async fn store_that_goes(word: &'static [u8], late: Duration) -> Option<(Store, 
 
 #[tokio::test]
 async fn a_host_that_dies_during_a_read_causes_an_error_in_time() {
-    let Some((store, goes)) = store_that_goes(b"SELECT", Duration::ZERO).await else { return };
+    let Some((store, goes)) = store_that_goes(Fault::at(b"SELECT")).await else { return };
     goes.store(true, Ordering::SeqCst);
     let begin = Instant::now();
     let refused = timeout(BOUND, store.frontdoors(&Reach::All, &ALL)).await.unwrap();
@@ -103,7 +128,9 @@ async fn a_host_that_dies_during_a_read_causes_an_error_in_time() {
 async fn a_far_page_has_the_bound_of_one_read() {
     // The rows are counted late, and the second of the two reads hangs.
     let late = Duration::from_secs(4);
-    let Some((store, goes)) = store_that_goes(b"REPEATABLE READ", late).await else { return };
+    let Some((store, goes)) = store_that_goes(Fault { late, ..Fault::at(b"REPEATABLE READ") }).await else {
+        return;
+    };
     for organization in ["second", "third"] {
         store.create_frontdoor(&spec(organization), &context()).await.unwrap();
     }
@@ -117,7 +144,7 @@ async fn a_far_page_has_the_bound_of_one_read() {
 
 #[tokio::test]
 async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
-    let Some((store, goes)) = store_that_goes(b"COMMIT", Duration::ZERO).await else { return };
+    let Some((store, goes)) = store_that_goes(Fault::at(b"COMMIT")).await else { return };
     goes.store(true, Ordering::SeqCst);
     let (frontdoor, during) = (spec("during"), context());
     let begin = Instant::now();
@@ -133,4 +160,21 @@ async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
     let all = store.frontdoors(&Reach::All, &ALL).await.unwrap();
     let organizations: Vec<_> = all.rows.iter().map(|f| f.spec.organization.as_str()).collect();
     assert_eq!(organizations, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn a_commit_without_an_answer_counts_no_traffic_twice() {
+    for is_carried_out in [false, true] {
+        let fault = Fault { is_carried_out, ..Fault::at(b"COMMIT") };
+        let Some((store, goes)) = store_that_goes(fault).await else { return };
+        let (gateway, share) = (gateway(&store).await, ShareId::new(Uuid::now_v7()));
+        let delta = TrafficDelta { rx: 7, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
+        let report = TrafficReport::new(Uuid::now_v7(), now(), &[delta]);
+        goes.store(true, Ordering::SeqCst);
+        let refused = timeout(BOUND, store.record_traffic(gateway, &report)).await.unwrap();
+        assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Unconfirmed);
+        goes.store(false, Ordering::SeqCst);
+        timeout(BOUND, store.record_traffic(gateway, &report)).await.unwrap().unwrap();
+        assert_eq!(received(&store, TrafficScope::Share(share)).await, 7, "carried out: {is_carried_out}");
+    }
 }

@@ -5,13 +5,26 @@ use crate::{
     site::{after, now},
 };
 use uuid::Uuid;
-use wicketgate_model::{FailureReason, ShareId, TrafficDelta, TunnelId};
-use wicketgate_store::{MetricsWindow, TrafficScope};
+use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
+use wicketgate_store::{MetricsWindow, Store, TrafficReport, TrafficScope};
+
+/// A gateway that has linked.
+pub(crate) async fn gateway(store: &Store) -> GatewayId {
+    let gateway = GatewayId::new(Uuid::now_v7());
+    store.gateway_linked(gateway, now()).await.unwrap();
+    gateway
+}
+
+/// Of a share on a tunnel.
+pub(crate) async fn received(store: &Store, scope: TrafficScope) -> u64 {
+    let window = MetricsWindow::new(900, None, now()).unwrap();
+    store.traffic(scope, &window).await.unwrap().iter().map(|sample| sample.rx).sum()
+}
 
 #[test]
 fn traffic_adds_up_at_every_resolution() {
     on_each(|store| async move {
-        let tunnel = TunnelId::new(Uuid::now_v7());
+        let (gateway, tunnel) = (gateway(&store).await, TunnelId::new(Uuid::now_v7()));
         let (a, b) = (ShareId::new(Uuid::now_v7()), ShareId::new(Uuid::now_v7()));
         let delta = |share, rx, active| TrafficDelta {
             rx,
@@ -26,7 +39,8 @@ fn traffic_adds_up_at_every_resolution() {
             (-5, vec![delta(a, 10, 1), delta(b, 1, 2)]),
             (0, vec![delta(a, 3, 1)]),
         ] {
-            store.record_traffic(after(second), &deltas).await.unwrap();
+            let report = TrafficReport::new(Uuid::now_v7(), after(second), &deltas);
+            store.record_traffic(gateway, &report).await.unwrap();
         }
         for period in [3600, 12 * 3600, 7 * 86_400] {
             let window = MetricsWindow::new(period, None, now()).unwrap();
@@ -60,21 +74,45 @@ fn traffic_adds_up_at_every_resolution() {
 }
 
 #[test]
-fn a_report_of_many_shares_is_recorded_whole() {
+fn a_report_of_many_shares_is_recorded_whole_and_once() {
     on_each(|store| async move {
-        let tunnel = TunnelId::new(Uuid::now_v7());
-        let shares: Vec<_> = (0..333).map(|_| ShareId::new(Uuid::now_v7())).collect();
+        let (gateway, tunnel) = (gateway(&store).await, TunnelId::new(Uuid::now_v7()));
+        let shares: Vec<_> = (0..1234).map(|_| ShareId::new(Uuid::now_v7())).collect();
         let deltas: Vec<_> =
             shares.iter().map(|share| TrafficDelta { rx: 3, ..TrafficDelta::new(*share, tunnel) }).collect();
-        store.record_traffic(now(), &deltas).await.unwrap();
-        store.record_traffic(now(), &deltas).await.unwrap();
-        let window = MetricsWindow::new(900, None, now()).unwrap();
-        let received = async |scope| {
-            store.traffic(scope, &window).await.unwrap().iter().map(|sample| sample.rx).sum::<u64>()
-        };
-        for share in shares {
-            assert_eq!(received(TrafficScope::Share(share)).await, 6);
+        let report = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
+        for _ in 0..2 {
+            store.record_traffic(gateway, &report).await.unwrap();
         }
-        assert_eq!(received(TrafficScope::Tunnel(tunnel)).await, 333 * 6);
+        let another = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
+        store.record_traffic(gateway, &another).await.unwrap();
+        for share in shares {
+            assert_eq!(received(&store, TrafficScope::Share(share)).await, 6);
+        }
+        assert_eq!(received(&store, TrafficScope::Tunnel(tunnel)).await, 1234 * 6);
+    });
+}
+
+#[test]
+fn reports_of_the_same_ten_seconds_are_recorded_as_one() {
+    on_each(|store| async move {
+        let (gateway, tunnel) = (gateway(&store).await, TunnelId::new(Uuid::now_v7()));
+        let share = ShareId::new(Uuid::now_v7());
+        let report = |second, rx, active| {
+            let failures = [(FailureReason::NoAgent, rx)].into();
+            let delta = TrafficDelta { rx, active, failures, ..TrafficDelta::new(share, tunnel) };
+            TrafficReport::new(Uuid::now_v7(), after(second), &[delta])
+        };
+        let mut sum = report(0, 3, 7);
+        assert!(sum.has_buckets_of(&report(9, 1, 1)) && !sum.has_buckets_of(&report(10, 1, 1)));
+        sum.add(report(5, 4, 2));
+        store.record_traffic(gateway, &sum).await.unwrap();
+        let window = MetricsWindow::new(900, None, now()).unwrap();
+        let scope = TrafficScope::Share(share);
+        let samples = store.traffic(scope, &window).await.unwrap();
+        let [.., last] = &samples[..] else { panic!("expected samples") };
+        assert_eq!((last.rx, last.failures, last.active), (7, 7, 7));
+        let failures = store.failures(scope, &window).await.unwrap();
+        assert_eq!(failures.last().unwrap()[&FailureReason::NoAgent], 7);
     });
 }

@@ -1,6 +1,6 @@
 //! A reconciler that the test runs, and a fake gateway at the other end of a real link.
 
-use crate::gateways::{GatewayRpc, LinkedGateway, link::GatewayLink, reconciler::*};
+use crate::gateways::{GatewayRpc, LinkedGateway, ReportKind, link::GatewayLink, reconciler::*};
 use futures_util::FutureExt as _;
 use jiff::ToSpan as _;
 use std::process::Command;
@@ -325,8 +325,11 @@ impl FakeGateway {
     pub(super) async fn send(&mut self, message: FromGateway) {
         self.reports.send(message).await.unwrap();
         let message = self.from_gateway.recv().await.unwrap();
-        if let Some(record) = self.link_task.take(message, Timestamp::now()) {
-            self.link_task.write(&record).await;
+        self.link_task.take(message, Timestamp::now());
+        for kind in ReportKind::ALL {
+            while let Some(record) = self.link_task.gateway.view.backlog.take(kind) {
+                self.link_task.write(&record).await;
+            }
         }
     }
 }

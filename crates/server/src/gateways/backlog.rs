@@ -1,0 +1,229 @@
+//! Reports of a gateway that wait to be recorded in the database.
+//!
+//! Invariants: a report of one kind never waits for those of another, and the link waits for none: a report is always
+//! taken in. What waits is about one agent or one time each, so that it takes no more room than the agents and shares that there
+//! are. What is reported of an agent is recorded in order, so that one that connected and disconnected is never left as connected.
+
+use std::{array, collections::VecDeque};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use wicketgate_model::{AgentId, AgentReport};
+use wicketgate_store::{AgentLink, TrafficReport};
+use wicketgate_system::Mutex;
+
+/// Times of traffic that wait: of ten seconds each while the database is slow, of ten minutes in all. Later traffic is then
+/// counted at the last of them.
+const TIMES: usize = 60;
+
+wicketgate_model::text_enum!(
+    /// What is recorded one after another.
+    ReportKind {
+        /// Agents that connected or disconnected.
+        Links = "agent-links",
+        /// What agents say of themselves.
+        Agents = "agent-reports",
+        Traffic = "traffic",
+    }
+);
+
+/// What has to be written to the database.
+#[derive(Debug)]
+pub(crate) enum LinkRecord {
+    Link(LinkChange),
+    Agent(AgentId, Box<AgentReport>, Timestamp),
+    Traffic(TrafficReport),
+}
+
+/// How an agent's link has changed since it was last recorded.
+#[derive(Debug)]
+pub(crate) struct LinkChange {
+    pub(crate) agent: AgentId,
+    pub(crate) connected: Option<(AgentLink, Timestamp)>,
+    /// After it was connected, if it was.
+    pub(crate) disconnected: Option<Timestamp>,
+}
+
+impl LinkRecord {
+    pub(crate) fn connected(link: AgentLink, at: Timestamp) -> Self {
+        Self::Link(LinkChange { agent: link.agent, connected: Some((link, at)), disconnected: None })
+    }
+
+    pub(crate) fn disconnected(agent: AgentId, at: Timestamp) -> Self {
+        Self::Link(LinkChange { agent, connected: None, disconnected: Some(at) })
+    }
+
+    fn kind(&self) -> ReportKind {
+        match self {
+            Self::Link(_) => ReportKind::Links,
+            Self::Agent(..) => ReportKind::Agents,
+            Self::Traffic(_) => ReportKind::Traffic,
+        }
+    }
+
+    /// Adds a later record. Returns it if it is about something else.
+    fn add(&mut self, later: Self) -> Option<Self> {
+        match (self, later) {
+            (Self::Link(this), Self::Link(later)) if this.agent == later.agent => {
+                this.connected = later.connected.or(this.connected.take());
+                this.disconnected = later.disconnected;
+            }
+            (Self::Agent(agent, this, at), Self::Agent(same, later, later_at)) if *agent == same => {
+                (*this, *at) = (later, later_at);
+            }
+            (Self::Traffic(this), Self::Traffic(later)) if this.has_buckets_of(&later) => this.add(later),
+            (_, later) => return Some(later),
+        }
+        None
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Backlog([Lane; ReportKind::ALL.len()]);
+
+/// Of one kind.
+#[derive(Debug, Default)]
+struct Lane {
+    inner: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The oldest first, and since when each waits.
+    records: VecDeque<(Timestamp, LinkRecord)>,
+    /// Since when the one waited that is being written.
+    writing: Option<Timestamp>,
+    is_closed: bool,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self(array::from_fn(|_| Lane::default()))
+    }
+}
+
+impl Backlog {
+    fn lane(&self, kind: ReportKind) -> &Lane {
+        &self.0[kind as usize]
+    }
+
+    pub(crate) fn push(&self, record: LinkRecord, now: Timestamp) {
+        let lane = self.lane(record.kind());
+        lane.inner.lock().push(record, now);
+        lane.arrived.notify_one();
+    }
+
+    /// No record follows.
+    pub(crate) fn close(&self) {
+        for lane in &self.0 {
+            lane.inner.lock().is_closed = true;
+            lane.arrived.notify_one();
+        }
+    }
+
+    /// The next record to write; the one before is written. `None` after the last one.
+    pub(crate) async fn next(&self, kind: ReportKind) -> Option<LinkRecord> {
+        let lane = self.lane(kind);
+        loop {
+            if let Some(record) = self.take(kind) {
+                return Some(record);
+            }
+            if lane.inner.lock().is_closed {
+                return None;
+            }
+            lane.arrived.notified().await;
+        }
+    }
+
+    /// As [`Backlog::next`], without waiting.
+    pub(crate) fn take(&self, kind: ReportKind) -> Option<LinkRecord> {
+        let mut waiting = self.lane(kind).inner.lock();
+        let (since, record) = waiting.records.pop_front().unzip();
+        waiting.writing = since;
+        record
+    }
+
+    /// Since when the oldest report waits that is not recorded yet.
+    pub(crate) fn oldest(&self, kind: ReportKind) -> Option<Timestamp> {
+        let waiting = self.lane(kind).inner.lock();
+        waiting.writing.or_else(|| waiting.records.front().map(|(since, _)| *since))
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, record: LinkRecord, now: Timestamp) {
+        let mut left = Some(record);
+        for (_, waiting) in &mut self.records {
+            let Some(record) = left.take() else { return };
+            left = waiting.add(record);
+        }
+        match (left, self.records.len()) {
+            (Some(LinkRecord::Traffic(later)), TIMES..) => {
+                if let Some((_, LinkRecord::Traffic(last))) = self.records.back_mut() {
+                    last.add(later);
+                }
+            }
+            (Some(record), _) => self.records.push_back((now, record)),
+            (None, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::ToSpan as _;
+    use uuid::Uuid;
+    use wicketgate_model::{GatewayId, ShareId, TrafficDelta, TunnelId};
+
+    fn start() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_link_that_ended_is_recorded_as_ended() {
+        let (backlog, agent) = (Backlog::default(), AgentId::new(Uuid::now_v7()));
+        let link = |version: &str| {
+            let (gateway, version) = (GatewayId::new(Uuid::nil()), version.to_owned());
+            AgentLink { gateway, agent, name: "a".to_owned(), version, address: [192, 0, 2, 1].into() }
+        };
+        let at = |second: i64| start() + second.seconds();
+        let changed = |backlog: &Backlog| match backlog.take(ReportKind::Links) {
+            Some(LinkRecord::Link(change)) => {
+                (change.connected.map(|(link, at)| (link.version, at)), change.disconnected)
+            }
+            other => panic!("{other:?}"),
+        };
+        backlog.push(LinkRecord::connected(link("1"), at(1)), at(1));
+        backlog.push(LinkRecord::disconnected(agent, at(2)), at(2));
+        assert_eq!(changed(&backlog), (Some(("1".to_owned(), at(1))), Some(at(2))));
+        // While it is written, others arrive.
+        backlog.push(LinkRecord::disconnected(agent, at(3)), at(3));
+        backlog.push(LinkRecord::connected(link("2"), at(4)), at(4));
+        assert_eq!(backlog.oldest(ReportKind::Links), Some(at(1)));
+        assert_eq!(changed(&backlog), (Some(("2".to_owned(), at(4))), None));
+        assert_eq!(backlog.oldest(ReportKind::Links), Some(at(3)));
+        assert!(backlog.take(ReportKind::Links).is_none());
+        assert_eq!(backlog.oldest(ReportKind::Links), None);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let backlog = Backlog::default();
+        let delta = TrafficDelta {
+            rx: 1,
+            ..TrafficDelta::new(ShareId::new(Uuid::nil()), TunnelId::new(Uuid::nil()))
+        };
+        // An hour without a database.
+        for second in 0..3600_i64 {
+            let at = start() + second.seconds();
+            let report = TrafficReport::new(Uuid::now_v7(), at, std::slice::from_ref(&delta));
+            backlog.push(LinkRecord::Traffic(report), at);
+        }
+        let lane = backlog.lane(ReportKind::Traffic);
+        assert_eq!(lane.inner.lock().records.len(), TIMES);
+        assert_eq!(backlog.oldest(ReportKind::Traffic), Some(start()));
+    }
+}
