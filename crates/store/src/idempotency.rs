@@ -1,19 +1,24 @@
 //! Idempotency keys of requests, and their answers: a request is carried out once, however often it is sent.
 //!
 //! A request claims its key before anything else. The transaction of its write marks the claim, so that there is no write
-//! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, the
-//! mark shows that the write was made.
+//! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, or the
+//! answer to the COMMIT is lost, the mark shows whether the write was made. Which requests run is known to the process: it is the
+//! only one of the database. Should another one have been, its write fails, since the claim is not its own any more.
 
-use crate::{Claim, Result, Store, StoreError, row::rows, transaction::Transaction};
+use crate::{
+    Claim, Result, Store, StoreError,
+    claim::{RunningClaim, RunningClaims},
+    row::rows,
+    transaction::Transaction,
+};
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
+use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 
 /// How long an answer is kept, in microseconds: a day.
 const KEPT: i64 = 24 * 3600 * 1_000_000;
-/// Microseconds. An older claim without a mark is abandoned, since no request takes so long.
-const LEFT: i64 = 60 * 1_000_000;
 /// A request whose key is not claimed until then has changed nothing.
 const CLAIMED_WITHIN: Duration = Duration::from_millis(4500);
 
@@ -28,7 +33,7 @@ pub struct KeptAnswer {
 /// The state of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// It was free, and is claimed by the caller, which must keep an answer or release it.
+    /// It was free, and is claimed by the caller.
     Fresh,
     /// Its request is being carried out.
     Running,
@@ -39,29 +44,37 @@ pub enum Claimed {
     Lost(ExecutionId),
 }
 
+const FIND: &str = "SELECT * FROM idempotency WHERE principal = $1 AND key = $2";
+
 impl Store {
+    /// From before a claim until its answer is kept, or its request has failed.
+    pub fn running(&self, claim: &Claim) -> RunningClaim {
+        self.claims.insert(claim)
+    }
+
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         timeout(CLAIMED_WITHIN, self.try_claim(claim, now)).await.map_err(|_| StoreError::RolledBack)?
     }
 
     async fn try_claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
         let mut tx = self.database.begin().await?;
-        // Deletes an expired key, and an abandoned claim without a write.
-        let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND (claimed_at < $3 \
-                      OR (claimed_at < $4 AND process IS NULL AND status IS NULL))";
         let Claim { principal, key, fingerprint, token } = claim;
-        let tag = tx.keys().tag(fingerprint)?;
-        let (at, expired) = (now.as_microsecond(), now.as_microsecond() - KEPT);
-        tx.execute(forget, &[principal, key, &expired, &(at - LEFT)]).await?;
+        let (tag, at) = (tx.keys().tag(fingerprint)?, now.as_microsecond());
+        // Locked: a transaction that may still be committed is waited for, and then decides.
+        let known: Option<Known> =
+            tx.find(self.database.locking(FIND, "idempotency"), &[principal, key]).await?;
+        if known.is_some_and(|known| known.is_free(now, &self.claims)) {
+            let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2";
+            tx.execute(forget, &[principal, key]).await?;
+        }
         let insert = "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
                       VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING";
         let fresh = tx.execute(insert, &[principal, key, &tag, token, &at]).await?;
-        let select = "SELECT * FROM idempotency WHERE principal = $1 AND key = $2";
-        let found: Known = tx.one(select, &[principal, key]).await?;
+        let found: Known = tx.one(FIND, &[principal, key]).await?;
         let is_same = tx.keys().is_tag(&found.fingerprint, fingerprint);
         tx.commit().await?;
         Ok(match fresh {
-            0 if is_same => found.claimed(now),
+            0 if is_same => found.claimed(&self.claims),
             0 => Claimed::Other,
             _ => Claimed::Fresh,
         })
@@ -76,21 +89,13 @@ impl Store {
         tx.execute(keep, &[status, headers, body, principal, key, token]).await?;
         tx.commit().await
     }
-
-    /// Frees the key of a request that changed nothing.
-    pub async fn release(&self, claim: &Claim) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let release =
-            "DELETE FROM idempotency WHERE principal = $1 AND key = $2 AND token = $3 AND process IS NULL";
-        tx.execute(release, &[&claim.principal, &claim.key, &claim.token]).await?;
-        tx.commit().await
-    }
 }
 
 rows! {
     struct Known {
         /// A tag: a request may contain a key, which a plain hash would let be tried.
         fingerprint: String,
+        token: Uuid,
         claimed_at: i64,
         process: Option<ExecutionId>,
         status: Option<u16>,
@@ -100,15 +105,20 @@ rows! {
 }
 
 impl Known {
+    /// It has expired, or its request ended without a write.
+    fn is_free(&self, now: Timestamp, running: &RunningClaims) -> bool {
+        let is_open = self.process.is_none() && self.status.is_none();
+        self.claimed_at < now.as_microsecond() - KEPT || (is_open && !running.contains(self.token))
+    }
+
     /// For the same request.
-    fn claimed(self, now: Timestamp) -> Claimed {
+    fn claimed(self, running: &RunningClaims) -> Claimed {
         if let Some(status) = self.status {
             let headers = self.headers.unwrap_or_default();
             return Claimed::Answered(KeptAnswer { status, headers, body: self.body });
         }
-        let is_left = self.claimed_at < now.as_microsecond() - LEFT;
         match self.process {
-            Some(process) if is_left => Claimed::Lost(process),
+            Some(process) if !running.contains(self.token) => Claimed::Lost(process),
             _ => Claimed::Running,
         }
     }

@@ -74,7 +74,7 @@ pub use agent::AgentRow;
 pub use agent_link::AgentLink;
 pub use api_account::{ApiAccountRow, ApiAccountSpec};
 pub use archive::{Backup, BackupFile, BackupHeader, BackupSource, back_up};
-pub use claim::Claim;
+pub use claim::{Claim, RunningClaim};
 pub use connection_change::ConnectionChange;
 pub use console_session::{ConsoleSession, NewSession, SessionKind};
 pub use counts::Counts;

@@ -2,6 +2,7 @@
 
 use crate::{
     Result, SecretKeyFile, StoreError, WriteContext,
+    claim::RunningClaims,
     database::Database,
     database_lock::DatabaseLock,
     deferred::Deferred,
@@ -32,6 +33,7 @@ pub(crate) const READ: Duration = Duration::from_millis(4500);
 pub struct Store {
     pub(crate) database: Database,
     pub(crate) writer: Writer,
+    pub(crate) claims: RunningClaims,
 }
 
 impl Store {
@@ -58,7 +60,7 @@ impl Store {
     pub(crate) async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
         database.migrate().await?;
         sealing::seal(&mut database, keys).await?;
-        Ok(Self { writer: Writer::start(&database), database })
+        Ok(Self { writer: Writer::start(&database), database, claims: RunningClaims::default() })
     }
 
     /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of

@@ -36,7 +36,7 @@ use wicketgate_store::{Claim, Claimed, KeptAnswer, Reach};
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Set on an answer that was stored.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// The limit of an execution, whether or not its client waits. Less than the minute for which a claim is held.
+/// The limit of an execution, whether or not its client waits.
 const LONGEST: Duration = Duration::from_secs(50);
 /// Keys are UUIDs or like them.
 const LONGEST_KEY: usize = 255;
@@ -71,7 +71,7 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     });
     // The handler's extractor takes both from the request, and passes the claim to the store with its write.
     parts.extensions.insert(Principal { claim: Some(Arc::clone(&claim)), ..principal });
-    // A separate task: once the key is claimed, the request is executed or the key is released.
+    // A separate task: once the key is claimed, the request is executed whether or not its client waits.
     let task = tokio::spawn(claimed(state, claim, Request::from_parts(parts, Body::from(bytes)), next));
     task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))?
 }
@@ -82,6 +82,8 @@ async fn claimed(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    // The key of a request that runs no more is free, unless its write was committed.
+    let _running = state.store.running(&claim);
     match state.store.claim(&claim, now()).await? {
         Claimed::Fresh => {}
         Claimed::Running => {
@@ -142,19 +144,9 @@ fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Stores the answer of an executed request, or frees the key of a refused one.
-async fn keep(state: &AppState, claim: &Arc<Claim>, response: Response) -> Response {
+/// Stores the answer of an executed request. The key of one that has changed nothing is free as it is.
+async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
     if !response.status().is_success() {
-        let (store, claim) = (state.store.clone(), Arc::clone(claim));
-        let release = tokio::spawn(async move {
-            if let Err(error) = store.release(&claim).await {
-                warn!(%error, "could not free an idempotency key");
-            }
-        });
-        // A database that did not answer in time takes as long again: the client has waited enough.
-        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-            let _ = release.await;
-        }
         return response;
     }
     let (parts, body) = response.into_parts();

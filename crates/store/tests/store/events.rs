@@ -146,6 +146,7 @@ fn a_key_is_for_one_request() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let first = claim("k", "a");
+        let running = store.running(&first);
         assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         assert_eq!(store.claim(&claim("k", "a"), now()).await.unwrap(), Claimed::Running);
         assert_eq!(store.claim(&claim("k", "b"), now()).await.unwrap(), Claimed::Other);
@@ -153,10 +154,10 @@ fn a_key_is_for_one_request() {
         assert_eq!(store.claim(&other, now()).await.unwrap(), Claimed::Fresh);
         let acting = WriteContext { claim: Some(Arc::new(first.clone())), ..context() };
         store.create_share(site.frontdoor, &site.share("a", 1), &acting).await.unwrap();
-        // The write is committed: the key can no longer be released, and the answer is not stored yet.
-        store.release(&first).await.unwrap();
-        assert_eq!(store.claim(&claim("k", "a"), after(59)).await.unwrap(), Claimed::Running);
-        assert_eq!(store.claim(&claim("k", "a"), after(61)).await.unwrap(), Claimed::Lost(acting.process));
+        // The write is committed: the key is not free any more, and the answer is not stored yet.
+        assert_eq!(store.claim(&claim("k", "a"), after(61)).await.unwrap(), Claimed::Running);
+        drop(running);
+        assert_eq!(store.claim(&claim("k", "a"), now()).await.unwrap(), Claimed::Lost(acting.process));
         let answer = KeptAnswer {
             status: 202,
             headers: vec![("location".to_owned(), "/x".to_owned())],
@@ -169,22 +170,23 @@ fn a_key_is_for_one_request() {
 }
 
 #[test]
-fn an_abandoned_claim_is_taken_over_and_its_late_write_fails() {
+fn an_abandoned_claim_is_taken_over_at_once_and_its_late_write_fails() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let left = claim("k", "a");
         assert_eq!(store.claim(&left, now()).await.unwrap(), Claimed::Fresh);
         let next = claim("k", "a");
-        assert_eq!(store.claim(&next, after(61)).await.unwrap(), Claimed::Fresh);
+        let running = store.running(&next);
+        assert_eq!(store.claim(&next, now()).await.unwrap(), Claimed::Fresh);
+        assert_eq!(store.claim(&claim("k", "a"), after(3600)).await.unwrap(), Claimed::Running);
         let late = WriteContext { claim: Some(Arc::new(left)), ..context() };
         let made = store.create_share(site.frontdoor, &site.share("a", 1), &late).await;
         assert!(matches!(made, Err(StoreError::Stale)));
         let in_time = WriteContext { claim: Some(Arc::new(next.clone())), ..context() };
         store.create_share(site.frontdoor, &site.share("a", 1), &in_time).await.unwrap();
-        let refused = claim("l", "a");
-        assert_eq!(store.claim(&refused, now()).await.unwrap(), Claimed::Fresh);
-        store.release(&refused).await.unwrap();
-        assert_eq!(store.claim(&claim("l", "b"), now()).await.unwrap(), Claimed::Fresh);
+        drop(running);
+        assert_eq!(store.claim(&claim("l", "a"), now()).await.unwrap(), Claimed::Fresh);
+        assert_eq!(store.claim(&claim("l", "b"), now()).await.unwrap(), Claimed::Fresh, "of another request");
         store.prune(after(3 * 86_400)).await.unwrap();
         let pools = LoadBalancerPools::ipsec();
         let gone = WriteContext { claim: Some(Arc::new(next)), ..context() };

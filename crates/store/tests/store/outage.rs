@@ -20,8 +20,8 @@ use uuid::Uuid;
 use wicketgate_lab::postgres;
 use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
 use wicketgate_store::{
-    DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError,
-    TrafficReport, TrafficScope,
+    Claim, Claimed, DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError,
+    TrafficReport, TrafficScope, WriteContext,
 };
 
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
@@ -176,5 +176,28 @@ async fn a_commit_without_an_answer_counts_no_traffic_twice() {
         goes.store(false, Ordering::SeqCst);
         timeout(BOUND, store.record_traffic(gateway, &report)).await.unwrap().unwrap();
         assert_eq!(received(&store, TrafficScope::Share(share)).await, 7, "carried out: {is_carried_out}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_commit_without_an_answer_tells_at_once_whether_it_was_carried_out() {
+    for is_carried_out in [false, true] {
+        let fault = Fault { is_carried_out, ..Fault::at(b"COMMIT") };
+        let Some((store, goes)) = store_that_goes(fault).await else { return };
+        let claim = || {
+            let [principal, key, fingerprint] = ["someone", "k", "a"].map(str::to_owned);
+            Claim { principal, key, fingerprint, token: Uuid::now_v7() }
+        };
+        let first = claim();
+        let running = store.running(&first);
+        assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
+        let acting = WriteContext { claim: Some(Arc::new(first)), ..context() };
+        goes.store(true, Ordering::SeqCst);
+        let refused = timeout(BOUND, store.create_frontdoor(&spec("during"), &acting)).await.unwrap();
+        assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Unconfirmed);
+        goes.store(false, Ordering::SeqCst);
+        drop(running);
+        let known = timeout(BOUND, store.claim(&claim(), now())).await.unwrap().unwrap();
+        assert_eq!(known, if is_carried_out { Claimed::Lost(acting.process) } else { Claimed::Fresh });
     }
 }

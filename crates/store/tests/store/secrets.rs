@@ -242,7 +242,9 @@ fn a_fingerprint_is_no_hash_that_keys_can_be_tried_with() {
             fingerprint: fingerprint.to_owned(),
             token: uuid::Uuid::now_v7(),
         };
-        assert_eq!(store.claim(&claim("abc"), now()).await.unwrap(), Claimed::Fresh);
+        let first = claim("abc");
+        let _running = store.running(&first);
+        assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         assert_eq!(store.claim(&claim("abc"), now()).await.unwrap(), Claimed::Running);
         assert_eq!(store.claim(&claim("abd"), now()).await.unwrap(), Claimed::Other);
     });
