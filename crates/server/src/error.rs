@@ -329,9 +329,9 @@ impl ApiError {
         Self { error, ..Self::unavailable(message) }
     }
 
+    /// `Retry-After` is added to it as to every 503.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
-        Self { header: Some(Box::new((RETRY_AFTER, SOON))), ..error }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
     }
 }
 

@@ -196,7 +196,7 @@ async fn text(State(scrape): State<Scrape>, headers: HeaderMap) -> Response {
             let (kind, text) = negotiated(text, accept);
             ([(CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

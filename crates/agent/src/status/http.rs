@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ACCEPT, ALLOW, CONTENT_TYPE},
+    header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     server::conn::http1,
     service::service_fn,
 };
@@ -25,6 +25,8 @@ use wicketgate_system::{accept::Acceptor, metrics_text::negotiated};
 const MOST_CONNECTIONS: usize = 16;
 /// For the whole connection. Prometheus gives up after 10 s.
 const WITHIN: Duration = Duration::from_secs(10);
+/// Seconds after which a client that was told `503` looks again.
+const SOON: HeaderValue = HeaderValue::from_static("5");
 /// Bytes of a request's head.
 const LARGEST_HEAD: usize = 16 * 1024;
 
@@ -74,19 +76,24 @@ fn answer<B>(request: &Request<B>, status: &Status) -> Response<String> {
     let with = |code, kind, text| {
         let mut response = Response::new(text);
         *response.status_mut() = code;
-        response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         response
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = with(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".to_owned());
-        refused.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     match request.uri().path() {
         "/livez" => with(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {
             let (is_ready, text) = status.ready();
-            with(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, JSON, text)
+            if is_ready {
+                return with(StatusCode::OK, JSON, text);
+            }
+            let mut response = with(StatusCode::SERVICE_UNAVAILABLE, JSON, text);
+            response.headers_mut().insert(RETRY_AFTER, SOON);
+            response
         }
         "/metrics" => match status.metrics() {
             Ok(text) => {
@@ -126,7 +133,9 @@ mod tests {
         server.spawn(serve(listener, Arc::new(Status::new("gw".to_owned()))));
         let ready = ask(address, "GET /readyz").await;
         assert!(
-            ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("{\"status\":\"enrolling\"}\n"),
+            ready.starts_with("HTTP/1.1 503 ")
+                && ready.contains("\r\nretry-after: 5\r\n")
+                && ready.ends_with("{\"status\":\"enrolling\"}\n"),
             "{ready}"
         );
         assert!(ask(address, "GET /metrics").await.ends_with("# EOF\n"));

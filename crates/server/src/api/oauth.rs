@@ -8,7 +8,7 @@ use super::wire::{
 };
 use crate::{
     auth::{self, Scope, basic, client_secret, token_key::written},
-    error::{ApiError, OAuthErrorCode, SOON, account_expired, capitalized},
+    error::{ApiError, OAuthErrorCode, account_expired, capitalized},
     external::LinkBase,
     reason_link,
     state::{AppState, now},
@@ -18,7 +18,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -191,9 +191,6 @@ impl OAuthError {
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"wicketgate\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response
     }

@@ -1,12 +1,16 @@
 //! Wraps every request: gives it an id, bounds its time, writes a line to the access log and counts it. If a handler
-//! panics, the client gets an answer with the id under which the log has the cause.
+//! panics, the client gets an answer with the id under which the log has the cause. A 503 says when to try again.
 //!
 //! Invariant: the log contains no secret of a client: no header, no body and no query.
 
-use crate::{error::ApiError, serve::ClientAddress, telemetry::ServerMetrics};
+use crate::{
+    error::{ApiError, SOON},
+    serve::ClientAddress,
+    telemetry::ServerMetrics,
+};
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header::RETRY_AFTER},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -58,6 +62,9 @@ pub(super) async fn observe(
         debug!(target: "access", id = shown, %address, "client of the request");
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
+    }
     response
 }
 
@@ -90,7 +97,7 @@ mod tests {
     use axum::{
         Router,
         body::{Body, to_bytes},
-        http::StatusCode,
+        http::response::Parts,
         middleware::from_fn_with_state,
         routing::get,
     };
@@ -99,6 +106,12 @@ mod tests {
     use tower::ServiceExt as _;
 
     async fn ask(path: &str) -> (StatusCode, String, Value) {
+        let (parts, body) = asked(path).await;
+        let id = parts.headers[REQUEST_ID].to_str().unwrap().to_owned();
+        (parts.status, id, body)
+    }
+
+    async fn asked(path: &str) -> (Parts, Value) {
         let metrics = ServerMetrics::new(&mut Registry::default());
         let router = Router::new()
             .route("/never", get(async || std::future::pending::<()>().await))
@@ -110,13 +123,14 @@ mod tests {
                     }
                 }),
             )
+            .route("/bare", get(async || StatusCode::SERVICE_UNAVAILABLE))
+            .route("/later", get(async || (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "60")])))
             .layer(from_fn_with_state(metrics, observe));
         let request = Request::get(path).header(REQUEST_ID, "the-id").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        let id = parts.headers[REQUEST_ID].to_str().unwrap().to_owned();
-        (parts.status, id, serde_json::from_slice(&body).unwrap())
+        (parts, serde_json::from_slice(&body).unwrap_or_default())
     }
 
     fn error(error: &str, message: &str) -> Value {
@@ -131,6 +145,15 @@ mod tests {
         assert_eq!((status, id.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "the-id"));
         assert_eq!(body, error("unavailable", "The request took too long"));
         assert!((LONGEST..LONGEST * 2).contains(&begin.elapsed()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_the_server_cannot_serve_now_says_when_to_try_again() {
+        for (path, seconds) in [("/bare", Some("5")), ("/later", Some("60")), ("/panic", None)] {
+            let (parts, _) = asked(path).await;
+            let after = parts.headers.get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
+            assert_eq!(after, seconds, "{path}");
+        }
     }
 
     #[tokio::test]

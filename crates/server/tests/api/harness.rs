@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use std::time::Duration;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -203,6 +203,9 @@ impl TestApp {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        if parts.status == StatusCode::SERVICE_UNAVAILABLE {
+            assert!(parts.headers.contains_key("retry-after"), "{method} {path}");
+        }
         openapi_checker::check(&method, &path, parts.status.as_u16(), &parts.headers, &body);
         Answer { status: parts.status, headers: parts.headers, body, text }
     }
