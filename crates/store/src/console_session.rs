@@ -7,7 +7,6 @@ use crate::{
     field::text_fields,
     row::{rows, specs},
     statement::Assignments,
-    transaction::Transaction,
 };
 use jiff::Timestamp;
 use wicketgate_model::text_enum;
@@ -82,10 +81,4 @@ impl Store {
         tx.execute("DELETE FROM console_session WHERE actor = $1", &[&actor]).await?;
         tx.commit().await
     }
-}
-
-/// Deletes sessions that have expired.
-pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
-    tx.execute("DELETE FROM console_session WHERE expires_at < $1", &[&now]).await?;
-    Ok(())
 }

@@ -39,14 +39,11 @@ pub(crate) async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Resu
     Ok(())
 }
 
-/// Deletes events that are too old.
-pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
-    let forget = "UPDATE event_sequence SET forgotten = \
-                  COALESCE((SELECT MAX(id) FROM event WHERE at < $1), forgotten)";
-    tx.execute(forget, &[&(now.as_microsecond() - KEPT)]).await?;
-    tx.execute("DELETE FROM event WHERE id <= (SELECT forgotten FROM event_sequence)", &[]).await?;
-    let known = "DELETE FROM event_forgotten WHERE newest <= (SELECT forgotten FROM event_sequence)";
-    tx.execute(known, &[]).await.map(drop)
+/// Events that are too old are not there any more: readers are told so, and they are deleted in steps.
+pub(crate) async fn forget(tx: &mut Transaction, now: Timestamp) -> Result<()> {
+    let forget = "UPDATE event_sequence SET forgotten = (SELECT MAX(id) FROM event WHERE at < $1) \
+                  WHERE forgotten < (SELECT MAX(id) FROM event WHERE at < $1)";
+    tx.execute(forget, &[&(now.as_microsecond() - KEPT)]).await.map(drop)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use crate::{
     list::Listing,
     row::{rows, specs},
     statement::Assignments,
-    transaction::Transaction,
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -221,14 +220,6 @@ impl Write {
 
 fn room_beside(count: u32) -> Result<()> {
     if count < MOST_LINKS { Ok(()) } else { Err(StoreError::TooManyLinks(count)) }
-}
-
-/// Deletes the sessions of links that have ended, and links that ended before `old`, in microseconds.
-pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp, old: i64) -> Result<()> {
-    let sessions = "DELETE FROM site_session WHERE link IN \
-                    (SELECT id FROM handover_link WHERE expires_at <= $1 OR revoked_at IS NOT NULL)";
-    tx.execute(sessions, &[&now]).await?;
-    tx.execute("DELETE FROM handover_link WHERE expires_at < $1 OR revoked_at < $1", &[&old]).await.map(drop)
 }
 
 pub(crate) static LISTING: Listing = Listing::new("h.*", "handover_link h", "h.id");

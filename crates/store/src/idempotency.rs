@@ -9,7 +9,6 @@ use crate::{
     Claim, Result, Store, StoreError,
     claim::{RunningClaim, RunningClaims},
     row::rows,
-    transaction::Transaction,
 };
 use jiff::Timestamp;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 
 /// How long an answer is kept, in microseconds: a day.
-const KEPT: i64 = 24 * 3600 * 1_000_000;
+pub(crate) const KEPT: i64 = 24 * 3600 * 1_000_000;
 /// A request whose key is not claimed until then has changed nothing.
 const CLAIMED_WITHIN: Duration = Duration::from_millis(4500);
 
@@ -122,11 +121,4 @@ impl Known {
             _ => Claimed::Running,
         }
     }
-}
-
-/// Deletes keys that are too old.
-pub(crate) async fn prune(tx: &mut Transaction, now: Timestamp) -> Result<()> {
-    let oldest = now.as_microsecond() - KEPT;
-    tx.execute("DELETE FROM idempotency WHERE claimed_at < $1", &[&oldest]).await?;
-    Ok(())
 }

@@ -48,6 +48,7 @@ mod previous_keys;
 mod provisioned;
 mod quota;
 mod reconcile;
+mod retention;
 mod revocation;
 mod row;
 mod sealing;

@@ -4,12 +4,9 @@
 use crate::{
     MetricsWindow, Result, Store,
     bulk::{parts, places},
-    console_session, event_retention,
     field::Argument,
-    handover_link, idempotency,
-    metrics_window::{RESOLUTIONS, Resolution},
+    metrics_window::RESOLUTIONS,
     row::rows,
-    share_count::ShareCounts,
     statement::bind,
     transaction::Transaction,
 };
@@ -18,12 +15,6 @@ use sqlx::AssertSqlSafe;
 use std::{collections::BTreeMap, fmt};
 use uuid::Uuid;
 use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
-
-/// How long a deleted row stays readable, in microseconds: 30 days.
-const RETENTION: i64 = 30 * 24 * 3600 * 1_000_000;
-
-/// How long an execution is kept after its end, in microseconds: a year. It is the audit trail.
-const RECORDS: i64 = 365 * 24 * 3600 * 1_000_000;
 
 /// Shares and tunnels whose traffic is added in one transaction: SQLite's other writes wait for it.
 const AT_ONCE: usize = 500;
@@ -210,38 +201,6 @@ impl Store {
             *sum = sum.saturating_add(count);
         }
         Ok(samples)
-    }
-
-    /// Deletes rows past their retention: buckets, deleted shares and tunnels, executions, idempotency keys, events,
-    /// sessions, handover links that have ended, and unused enrolment codes (a used one has the key that its agent enrolled
-    /// with). To be called periodically.
-    pub async fn prune(&self, now: Timestamp) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        for Resolution { seconds, kept } in &RESOLUTIONS {
-            let oldest = (now.as_second() - i64::from(kept + seconds)) * 1000;
-            let values: [&dyn Argument; 2] = [seconds, &oldest];
-            tx.execute("DELETE FROM traffic WHERE resolution = $1 AND bucket < $2", &values).await?;
-            tx.execute("DELETE FROM traffic_failure WHERE resolution = $1 AND bucket < $2", &values).await?;
-        }
-        let old = now.as_microsecond() - RETENTION;
-        let mut counts = ShareCounts::default();
-        let shares = "DELETE FROM ipsec_share WHERE status = 'DELETED' AND deleted_at < $1 \
-                      RETURNING frontdoor, environment, status";
-        for share in tx.all(shares, &[&old]).await? {
-            counts.moved(Some(share), None);
-        }
-        counts.write(&mut tx).await?;
-        handover_link::prune(&mut tx, now, old).await?;
-        let tunnels = "DELETE FROM ipsec_tunnel WHERE status = 'DELETED' AND deleted_at < $1 \
-                       AND NOT EXISTS (SELECT 1 FROM ipsec_share s WHERE s.tunnel = ipsec_tunnel.id)";
-        tx.execute(tunnels, &[&old]).await?;
-        tx.execute("DELETE FROM enrollment WHERE expires_at < $1 AND agent IS NULL", &[&old]).await?;
-        let oldest_record = now.as_microsecond() - RECORDS;
-        tx.execute("DELETE FROM execution WHERE finished_at < $1", &[&oldest_record]).await?;
-        idempotency::prune(&mut tx, now).await?;
-        event_retention::prune(&mut tx, now).await?;
-        console_session::prune(&mut tx, now).await?;
-        tx.commit().await
     }
 }
 
