@@ -203,6 +203,11 @@ impl Agents {
         self.with(|roster| roster.sessions()).iter().map(|session| session.carriers.len()).sum()
     }
 
+    /// Control connections that agents have made since the start.
+    pub(crate) fn connected(&self) -> u64 {
+        self.with(|roster| roster.connections())
+    }
+
     /// TLS handshakes that succeeded since the start.
     pub fn handshakes(&self) -> u64 {
         self.0.handshakes.load(Ordering::Relaxed)
@@ -224,11 +229,15 @@ impl Agents {
         result
     }
 
-    /// Closes ports of shares whose targets stay unreachable, until it is dropped.
+    /// Closes ports of shares whose targets stay unreachable, and looks at agents that catch up, until it is dropped.
     async fn close_unreachable(self) {
         loop {
             sleep(roster::CLOSE_EVERY).await;
-            self.with(|roster| roster.close_unreachable(std::time::Instant::now()));
+            let now = std::time::Instant::now();
+            self.with(|roster| {
+                roster.close_unreachable(now);
+                roster.look_at_progress(now);
+            });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    mem,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -34,9 +35,13 @@ use crate::{
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 /// How often the packets of unknown peers are counted: an operator who watches waits no longer than 5 s.
 const UNKNOWN_PEERS_EVERY: Duration = Duration::from_secs(3);
-/// How long agents may take to reconnect after the gateway's start before they are reported offline. Less than the time
+/// How often it is looked whether an agent has reconnected after the gateway's start.
+const AGENTS_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Once so many looks in a row, two seconds, have found no new one, those that are missing are reported offline. Less than the time
 /// for which a server keeps the status of a silent gateway's shares.
-const AGENTS_BACK_WITHIN: Duration = Duration::from_secs(2);
+const AGENTS_QUIET: u32 = 8;
+/// At most half a minute: agents that come and go must not hide for long that another one is missing.
+const AGENTS_LOOKS: u32 = 120;
 /// After the drain time, for what connections have received and the kernel still delivers. A slow line takes it in less.
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a stopping gateway waits for aborted connections to end.
@@ -210,9 +215,17 @@ fn spawn_watches(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     let watch_host = async move { host.watch_host().await };
     tasks.spawn(stop.clone().run_until_cancelled_owned(essential("watches the host", watch_host)));
     let expect_agents = {
-        let observations = Arc::clone(observations);
+        let (observations, agents) = (Arc::clone(observations), agents.clone());
         async move {
-            tokio::time::sleep(AGENTS_BACK_WITHIN).await;
+            let (mut connected, mut quiet) = (0, 0);
+            for _ in 0..AGENTS_LOOKS {
+                tokio::time::sleep(AGENTS_LOOK_EVERY).await;
+                let before = mem::replace(&mut connected, agents.connected());
+                quiet = if connected == before { quiet + 1 } else { 0 };
+                if quiet == AGENTS_QUIET {
+                    break;
+                }
+            }
             observations.agents_expected();
         }
     };

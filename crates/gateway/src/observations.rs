@@ -180,7 +180,7 @@ impl Observations {
             match inner.shares.get(&id) {
                 Some(seen) => {
                     let mut agents = agents.standing(id);
-                    if !inner.agents_expected {
+                    if !inner.agents_expected || agents.catches_up {
                         agents.problem = agents.problem.map(await_agents);
                     }
                     delta.shares.push((id, share_observed(seen, agents)));
@@ -192,11 +192,12 @@ impl Observations {
     }
 }
 
-/// Right after the gateway's start no agent is connected yet; most reconnect and acknowledge within a moment.
+/// Right after the gateway's start no agent is connected yet, and one that has just connected acknowledges its shares one after
+/// another: nothing is wrong with a share whose turn has not come.
 fn await_agents(problem: Problem) -> Problem {
     match problem.reason {
         Reason::AgentOffline | Reason::AgentPending => {
-            Problem::new(Reason::Pending, "the gateway has just started and waits for agents")
+            Problem::new(Reason::Pending, "the share waits for an agent that connects, or has just connected")
         }
         _ => problem,
     }
@@ -226,7 +227,10 @@ mod tests {
         let offline = Problem::new(Reason::AgentOffline, "no agent of the environment is connected");
         let seen = |problem: Option<Problem>| {
             let listener = ListenerState { tunnel, bound: Some(Generation::FIRST), problem };
-            share_observed(&listener, AgentStanding { ready: None, problem: Some(offline.clone()) })
+            share_observed(
+                &listener,
+                AgentStanding { ready: None, problem: Some(offline.clone()), catches_up: false },
+            )
         };
         let disabled = seen(Some(Problem::disabled()));
         assert_eq!((disabled.ready, disabled.problem), (Some(Generation::FIRST), Some(Problem::disabled())));

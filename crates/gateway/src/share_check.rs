@@ -28,7 +28,8 @@ impl CheckedShare {
         let refused = self.refused(parts);
         let closed = !*parts.agents.is_open(self.share).borrow();
         let listener_took = begin.elapsed();
-        let AgentStanding { ready: acknowledged, problem: agent_problem } = parts.agents.standing(self.share);
+        let AgentStanding { ready: acknowledged, problem: agent_problem, .. } =
+            parts.agents.standing(self.share);
         let agent_took = parts.agents.nearest(self.share);
         let options = self.place.as_ref().map(|(state, ..)| state.options.get());
         let preface = match options.and_then(|options| options.proxy_protocol) {

@@ -5,6 +5,7 @@
 
 mod acknowledgement;
 mod admitted;
+mod catch_up;
 mod duplicates;
 mod duty;
 mod election;
@@ -27,6 +28,7 @@ use super::{
     carrier_pool::{AgentStreams, CarrierPool},
 };
 use acknowledgement::Acknowledgement;
+use catch_up::CatchUp;
 use duty::Duty;
 use jiff::Timestamp;
 use std::{
@@ -103,6 +105,8 @@ struct Connected {
     /// Shares of which the agent learns whether it is their prober; `None`: it does not understand it.
     duties: Option<BTreeSet<ShareId>>,
     acknowledgements: HashMap<ShareId, Acknowledgement>,
+    /// `None`: it has acknowledged all that it does.
+    catch_up: Option<CatchUp>,
     /// The round-trip time of its last answer.
     rtt: Option<Duration>,
     record: Record,
@@ -236,6 +240,7 @@ impl Roster {
             outbox: environment.shares.clone(),
             duties: takes_duties.then(BTreeSet::new),
             acknowledgements: HashMap::new(),
+            catch_up: Some(CatchUp::default()),
             rtt: None,
             record: Record::new(now),
             last_picked: 0,
@@ -340,20 +345,6 @@ impl Roster {
     fn touch(&mut self, share: ShareId) {
         self.changed.insert(share);
         self.unelected.insert(share);
-    }
-
-    /// The newest control connections of all connected agents.
-    pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
-        self.connected.values().map(|c| Arc::clone(&c.session)).collect()
-    }
-
-    /// The newest control connection of the agent.
-    pub(super) fn session(&self, agent: AgentId) -> Option<Arc<Session>> {
-        self.connected.get(&agent).map(|c| Arc::clone(&c.session))
-    }
-
-    pub(super) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {
-        self.connected.get(&agent).map(|c| (c.session.number, c.about.clone()))
     }
 }
 

@@ -10,7 +10,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
@@ -116,9 +116,14 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
+        let begin = Instant::now();
         self.read(now).await?;
         self.expire_keys(now);
         if let Some(sent) = self.outbox.send() {
+            if sent.is_first() {
+                // Reading and signing very many rows takes seconds.
+                self.parts.view.lock().asked(now + begin.elapsed());
+            }
             self.tunnels.removal_sent(sent.removed_tunnels, sent.sequence);
             self.shares.removal_sent(sent.removed_shares, sent.sequence);
         }

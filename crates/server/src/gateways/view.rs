@@ -8,7 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
-    EspMode, Observed, ObservedDelta, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
+    EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
     UnknownPeer,
 };
 use wicketgate_store::{StoreError, TrafficReport};
@@ -48,6 +48,8 @@ pub(crate) struct GatewayView {
     pub(crate) is_draining: bool,
     /// When the gateway's first report on this link arrived.
     pub(crate) reporting_since: Timestamp,
+    /// When it last reported that it has looked at a row, or begins to. It looks at very many one after another.
+    pub(crate) progress_at: Timestamp,
     pub(crate) recent: RecentConnections,
     /// Who sends IKE and is no tunnel's peer.
     pub(crate) unknown_peers: Vec<UnknownPeer>,
@@ -75,6 +77,7 @@ impl SharedView {
             silent_since: Some(now),
             is_draining: false,
             reporting_since: now,
+            progress_at: now,
             recent: RecentConnections::default(),
             unknown_peers: Vec::new(),
             unknown_agents: Vec::new(),
@@ -153,8 +156,11 @@ impl SharedView {
             // Only the answer to the first delta is complete.
             if delta.reset {
                 (view.silent_since, view.is_draining) = (None, false);
-                view.reporting_since = now;
+                (view.reporting_since, view.progress_at) = (now, now);
                 view.touched.all = true;
+            }
+            if is_progress(&view.observed, &delta) {
+                view.progress_at = now;
             }
             for (id, now) in &delta.shares {
                 let before = view.observed.shares.get(id);
@@ -176,6 +182,11 @@ impl GatewayView {
         mem::take(&mut self.touched)
     }
 
+    /// The gateway was sent what it is to serve, and has nothing to report before: it is not silent for longer.
+    pub(crate) fn asked(&mut self, at: Timestamp) {
+        self.silent_since = self.silent_since.map(|since| since.max(at));
+    }
+
     /// Where ESP is done; `None` until the gateway has reported it.
     pub(crate) fn esp(&self) -> Option<EspMode> {
         Some(self.hello.as_ref()?.esp)
@@ -195,6 +206,21 @@ impl GatewayView {
     pub(crate) fn max_tunnels(&self) -> Option<u32> {
         self.hello.as_ref()?.max_tunnels
     }
+}
+
+/// Whether the gateway has looked at a row since the last report, or begins to.
+fn is_progress(before: &Observed, delta: &ObservedDelta) -> bool {
+    let waits = |problem: Option<&Problem>| problem.is_some_and(Problem::is_pending);
+    let mut tunnels = delta.tunnels.iter().map(|(id, now)| {
+        let before = before.tunnels.get(id).and_then(|tunnel| tunnel.problem.as_ref());
+        (before, now.problem.as_ref())
+    });
+    let mut shares = delta.shares.iter().map(|(id, now)| {
+        let before = before.shares.get(id).and_then(|share| share.problem.as_ref());
+        (before, now.problem.as_ref())
+    });
+    tunnels.any(|(before, now)| waits(before) != waits(now))
+        || shares.any(|(before, now)| waits(before) != waits(now))
 }
 
 /// Whether the gateway sees nothing that impairs the share.

@@ -40,6 +40,7 @@ pub(super) const TABLES: &[&str] = &[
     "event_forgotten",
     "traffic",
     "traffic_failure",
+    "traffic_report",
 ];
 
 /// What stands before the rows of a table.

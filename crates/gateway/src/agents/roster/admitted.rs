@@ -1,6 +1,8 @@
-//! The agents that the server has named.
+//! The agents that the server has named, and those of them that are connected.
 
-use super::Roster;
+use super::{Roster, Session};
+use std::sync::Arc;
+use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{AgentDesired, AgentId};
 use wicketgate_transport::identity::{AgentIdentity, PresentedAgent};
 
@@ -17,6 +19,20 @@ pub(crate) enum Admission {
 }
 
 impl Roster {
+    /// The newest control connections of all connected agents.
+    pub(in crate::agents) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.connected.values().map(|c| Arc::clone(&c.session)).collect()
+    }
+
+    /// The newest control connection of the agent.
+    pub(in crate::agents) fn session(&self, agent: AgentId) -> Option<Arc<Session>> {
+        self.connected.get(&agent).map(|c| Arc::clone(&c.session))
+    }
+
+    pub(in crate::agents) fn about(&self, agent: AgentId) -> Option<(u64, ConnectedAgent)> {
+        self.connected.get(&agent).map(|c| (c.session.number, c.about.clone()))
+    }
+
     pub(in crate::agents) fn admits(&self, agent: &PresentedAgent) -> Admission {
         let PresentedAgent { identity: AgentIdentity { agent, environment, .. }, key_sha256 } = *agent;
         match self.named.get(&agent) {

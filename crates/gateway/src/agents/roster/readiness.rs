@@ -22,6 +22,8 @@ pub struct AgentStanding {
     pub ready: Option<Generation>,
     /// Why the newest generation is not ready, or, if it is ready, what impairs the share.
     pub problem: Option<Problem>,
+    /// An agent that has just connected is about to acknowledge the share.
+    pub catches_up: bool,
 }
 
 impl Roster {
@@ -29,6 +31,24 @@ impl Roster {
     pub(crate) fn nearest(&self, share: ShareId) -> Option<Duration> {
         let environment = self.environments.get(&self.shares.get(&share)?.environment)?;
         environment.agents.iter().filter_map(|agent| self.connected.get(agent)?.rtt).min()
+    }
+
+    /// Control connections since the start.
+    pub(crate) fn connections(&self) -> u64 {
+        self.last_session
+    }
+
+    /// Looks whether agents that catch up have acknowledged more. To be called periodically.
+    pub(crate) fn look_at_progress(&mut self, now: Instant) {
+        let Self { environments, connected, changed, .. } = self;
+        for agent in connected.values_mut() {
+            let acknowledgements = &agent.acknowledgements;
+            if agent.catch_up.as_mut().is_some_and(|catch_up| catch_up.ends(acknowledgements.len(), now)) {
+                agent.catch_up = None;
+                let shares = environments.get(&agent.about.environment).into_iter().flat_map(|e| &e.shares);
+                changed.extend(shares.filter(|share| !acknowledgements.contains_key(share)));
+            }
+        }
     }
 
     /// `None`: the agent is not connected.
@@ -94,6 +114,7 @@ impl Roster {
         let not_ready = |reason, message: &str| AgentStanding {
             ready: None,
             problem: Some(Problem::new(reason, message)),
+            catches_up: false,
         };
         let Some(assigned) = self.shares.get(&share) else {
             return not_ready(Reason::AgentPending, "the share is not assigned to agents yet");
@@ -132,7 +153,9 @@ impl Roster {
                 }
             })
         };
-        AgentStanding { ready, problem }
+        let catches_up =
+            staying.iter().any(|c| c.catch_up.is_some() && !c.acknowledgements.contains_key(&share));
+        AgentStanding { ready, problem, catches_up }
     }
 }
 
@@ -142,6 +165,33 @@ mod tests {
         super::tests::{connect, share},
         *,
     };
+    use uuid::Uuid;
+    use wicketgate_model::ShareDesired;
+
+    #[test]
+    fn a_share_waits_for_an_agent_that_acknowledges_others() {
+        let (mut roster, begin) = (Roster::default(), Instant::now());
+        let shares = [1, 2, 3].map(|n| ShareDesired { id: ShareId::new(Uuid::from_u128(n)), ..share(1) });
+        for share in &shares {
+            roster.assign(share);
+        }
+        let [first, second, third] = shares.map(|share| share.id);
+        assert!(!roster.standing(third).catches_up, "no agent is connected");
+        let session = connect(&mut roster, 1);
+        assert!(roster.standing(third).catches_up);
+        roster.look_at_progress(begin);
+        for (share, second) in [(first, 1), (second, 2)] {
+            roster.acknowledged(&session, share, Generation::FIRST);
+            assert!(!roster.standing(share).catches_up, "it has come to it");
+            roster.look_at_progress(begin + Duration::from_secs(second));
+        }
+        roster.changed.clear();
+        roster.look_at_progress(begin + Duration::from_secs(3));
+        assert!(roster.standing(third).catches_up && roster.changed.is_empty());
+        roster.look_at_progress(begin + Duration::from_secs(4));
+        assert!(!roster.standing(third).catches_up);
+        assert_eq!(roster.changed, [third].into());
+    }
 
     #[test]
     fn a_port_is_closed_while_no_agent_can_serve_if_its_share_wants_that() {

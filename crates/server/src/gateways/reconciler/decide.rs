@@ -216,7 +216,7 @@ fn observation(
     match (seen.silent_since, entry) {
         (Some(since), _) => Observation::Silent { since, drains: seen.is_draining },
         (None, Some((None, Some(problem)))) if problem.is_pending() => {
-            Observation::Looking { since: seen.reporting_since }
+            Observation::Looking { since: seen.progress_at }
         }
         (None, Some((ready, problem))) => Observation::Seen { ready, problem },
         (None, None) if is_sent => Observation::Seen { ready: None, problem: None },

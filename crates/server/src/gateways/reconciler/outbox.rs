@@ -28,6 +28,13 @@ pub(super) struct Sent {
     pub(super) removed_shares: Vec<ShareId>,
 }
 
+impl Sent {
+    /// It has all that the gateway is to serve.
+    pub(super) fn is_first(&self) -> bool {
+        self.sequence == 1
+    }
+}
+
 impl Outbox {
     pub(super) fn new(send: mpsc::Sender<ToGateway>) -> Self {
         let (desired, sent) = Default::default();

@@ -2,6 +2,7 @@
 
 mod any_order;
 mod bench;
+mod progress;
 
 use super::*;
 use bench::Bench;
@@ -266,6 +267,7 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     assert_eq!(recorded(&b).await, Some(up));
     // A gateway that reports nothing may have ended, and its tunnels with it.
     b.restart();
+    b.activate().await;
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await.map(|c| c.state), Some(ConnectionState::Down));
