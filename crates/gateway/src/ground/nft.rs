@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use minijinja::{Environment, UndefinedBehavior, Value, value::Serde};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::runtime::Handle;
 
 use super::{
@@ -63,22 +63,54 @@ pub(crate) struct SetElement<A, B> {
     pub(crate) packets: u64,
 }
 
-/// Reads `{"nftables": [{"metainfo": …}, {"set": {"elem": [{"elem": {"val": {"concat": […]}, "counter": …}}]}}]}`.
 fn elements<A: DeserializeOwned, B: DeserializeOwned>(
     listing: &str,
 ) -> serde_json::Result<Vec<SetElement<A, B>>> {
-    let mut listing: serde_json::Value = serde_json::from_str(listing)?;
-    let parts = listing["nftables"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    let mut found = Vec::new();
-    for mut element in parts
-        .into_iter()
-        .flat_map(|mut part| part["set"]["elem"].as_array_mut().map(std::mem::take).unwrap_or_default())
-    {
-        let element = &mut element["elem"];
-        let key = serde_json::from_value(element["val"]["concat"].take())?;
-        found.push(SetElement { key, packets: element["counter"]["packets"].as_u64().unwrap_or_default() });
-    }
-    Ok(found)
+    let Listing::<(A, B)> { nftables } = serde_json::from_str(listing)?;
+    let sets = nftables.into_iter().filter_map(|part| part.set);
+    let found = sets.flat_map(|set| set.elem).map(|Element { elem }| SetElement {
+        key: elem.val.concat,
+        packets: elem.counter.map_or(0, |counter| counter.packets),
+    });
+    Ok(found.collect())
+}
+
+/// `{"nftables": [{"metainfo": …}, {"set": {"elem": [{"elem": {"val": {"concat": […]}, "counter": {"packets": …}}}]}}]}`
+#[derive(Deserialize)]
+struct Listing<K> {
+    nftables: Vec<Part<K>>,
+}
+
+#[derive(Deserialize)]
+struct Part<K> {
+    set: Option<Set<K>>,
+}
+
+#[derive(Deserialize)]
+struct Set<K> {
+    #[serde(default = "Vec::new")]
+    elem: Vec<Element<K>>,
+}
+
+#[derive(Deserialize)]
+struct Element<K> {
+    elem: Counted<K>,
+}
+
+#[derive(Deserialize)]
+struct Counted<K> {
+    val: Concatenation<K>,
+    counter: Option<Counter>,
+}
+
+#[derive(Deserialize)]
+struct Concatenation<K> {
+    concat: K,
+}
+
+#[derive(Deserialize)]
+struct Counter {
+    packets: u64,
 }
 
 /// A map of an IPv4 table with its elements, as `nft` writes it.
@@ -105,5 +137,8 @@ mod tests {
             ["192.0.2.77", 4500]}, "expires": 3599, "counter": {"packets": 3, "bytes": 36}}}], "stmt": [{"counter": null}]}}]}"#;
         let key = (Ipv4Addr::new(192, 0, 2, 77), 4500_u16);
         assert_eq!(elements(one).unwrap(), [SetElement { key, packets: 3 }]);
+        for other in ["", "\"\"", "{}", r#"{"nftables": [1]}"#, r#"{"nftables": [{"set": {"elem": [1]}}]}"#] {
+            assert!(elements::<Ipv4Addr, u16>(other).is_err(), "{other}");
+        }
     }
 }
