@@ -3,7 +3,10 @@
 use wicketgate_model::ConnectionFault;
 
 use super::{identity::Identities, proposals::Offered, selectors::selector};
-use crate::ipsec::strongswan::{conf::Ends, peer_fault::PeerFault};
+use crate::ipsec::strongswan::{
+    conf::Ends,
+    peer_fault::{PeerFault, quoted},
+};
 
 /// One line.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Finding {
             return Some(Self::Configured(own.to_owned()));
         }
         if line.starts_with("unable to install ") && line.ends_with(" in kernel") {
-            return Some(Self::NotInstalled(line.to_owned()));
+            return Some(Self::NotInstalled(quoted(line)));
         }
         // The one configuration is for this peer and IKEv2, so only IKEv1 finds none.
         let is_version =

@@ -62,6 +62,12 @@ fn memory_is_bounded() {
     assert!(faults.0.len() <= REMEMBERED);
 }
 
+#[test]
+fn a_line_that_is_quoted_has_no_control_character() {
+    let fault = last(&["unable to install \u{1b}[2J in kernel"]).unwrap();
+    assert!(fault.cause.ends_with("unable to install [2J in kernel"), "{}", fault.cause);
+}
+
 /// What charon logs of one attempt, in order, and the reason that this has.
 const ATTEMPTS: [(&[&str], ConnectionFault); 9] = [
     (&[CAME, MISMATCH, REFUSED], ConnectionFault::PreSharedKeysDiffer),
