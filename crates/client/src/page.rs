@@ -26,8 +26,8 @@ impl ApiClient {
             while left > 0 {
                 let mut all = query.to_vec();
                 all.extend([("page".to_owned(), page.to_string()), ("size".to_owned(), size.to_string())]);
-                let mut answer = self.get(path, &all).await?;
-                let content = answer["content"].as_array_mut().map(std::mem::take).unwrap_or_default();
+                let answer = self.get(path, &all).await?;
+                let content = content(answer).ok_or_else(|| Failure::NoApi { url: self.base().clone(), status: 200 })?;
                 let is_last = content.len() < size;
                 for resource in content.into_iter().skip(skip).take(left) {
                     left -= 1;
@@ -41,5 +41,14 @@ impl ApiClient {
                 size = SIZE;
             }
         }
+    }
+}
+
+/// The resources of a page; `None`: the answer is of another server.
+fn content(answer: Value) -> Option<Vec<Value>> {
+    let Value::Object(mut page) = answer else { return None };
+    match page.remove("content")? {
+        Value::Array(content) => Some(content),
+        _ => None,
     }
 }
