@@ -49,7 +49,7 @@ impl HealthCheck {
 }
 
 transparent! {
-    /// A network of the remote site: IPv4, host bits zero, `/8` to `/32`.
+    /// A network of the remote site: IPv4, host bits zero.
     SourceCidr(Ipv4Net);
 }
 serde_as_text!(SourceCidr);
