@@ -77,8 +77,9 @@ pub(super) async fn reads(request: Request, next: Next) -> Response {
         response.headers_mut().remove(ETAG);
         return response;
     }
-    let Some(tag) = response.headers().get(ETAG).cloned() else { return response };
+    // A caller with a cookie sends no Authorization, by which a shared cache would know that the answer is not for others.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(REVALIDATED);
+    let Some(tag) = response.headers().get(ETAG).cloned() else { return response };
     response.headers_mut().insert(VARY, BY_FORMAT);
     let same = known.is_some_and(|known| known.match_exactly(tag.to_str().unwrap_or_default()));
     if is_read && same && response.status() == StatusCode::OK {

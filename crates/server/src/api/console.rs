@@ -12,7 +12,7 @@ use axum::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
             ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-            VARY, X_CONTENT_TYPE_OPTIONS,
+            VARY,
         },
     },
     response::{IntoResponse, Response},
@@ -83,12 +83,11 @@ fn is_browser(headers: &HeaderMap) -> bool {
 fn answer(file: &File, kept: &'static str) -> Response {
     let media_type =
         MEDIA_TYPES.iter().find(|(end, _)| file.name.ends_with(end)).map(|(_, media_type)| *media_type);
-    let headers: [(HeaderName, &str); 7] = [
+    let headers: [(HeaderName, &str); 6] = [
         (CONTENT_TYPE, media_type.unwrap_or("application/octet-stream")),
         (CONTENT_ENCODING, "gzip"),
         (CACHE_CONTROL, kept),
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         // A page that the console opens cannot replace it.
         (OPENER_POLICY, "same-origin"),

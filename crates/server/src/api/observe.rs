@@ -1,5 +1,6 @@
 //! Wraps every request: gives it an id, bounds its time, writes a line to the access log and counts it. If a handler
-//! panics, the client gets an answer with the id under which the log has the cause. A 503 says when to try again.
+//! panics, the client gets an answer with the id under which the log has the cause. A 503 says when to try again. No browser
+//! takes an answer for another type than it says.
 //!
 //! Invariant: the log contains no secret of a client: no header, no body and no query.
 
@@ -10,7 +11,10 @@ use crate::{
 };
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -65,6 +69,7 @@ pub(super) async fn observe(
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
     }
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

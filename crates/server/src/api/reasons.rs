@@ -12,9 +12,7 @@ use crate::{
 use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Uri,
-        header::{
-            ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
-        },
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY},
     },
     response::{IntoResponse, Response},
 };
@@ -47,9 +45,8 @@ fn is_browser(headers: &HeaderMap) -> bool {
     values.any(|value| value.to_ascii_lowercase().contains(HTML))
 }
 
-fn common() -> [(HeaderName, HeaderValue); 3] {
-    let nosniff = HeaderValue::from_static("nosniff");
-    [(CACHE_CONTROL, KEPT), (VARY, HeaderValue::from_static("Accept")), (X_CONTENT_TYPE_OPTIONS, nosniff)]
+fn common() -> [(HeaderName, HeaderValue); 2] {
+    [(CACHE_CONTROL, KEPT), (VARY, HeaderValue::from_static("Accept"))]
 }
 
 fn html_response(body: String) -> Response {

@@ -235,3 +235,16 @@ async fn malicious_token_requests_are_refused() {
         assert!(answer.body["error"].is_string() && answer.text.len() < 500, "{shown}: {}", answer.text);
     }
 }
+
+#[tokio::test]
+async fn no_answer_is_taken_for_another_type_or_kept_for_others() {
+    let app = TestApp::new().await;
+    for path in ["/", "/docs", "/docs/reasons", "/livez", "/openapi.json", "/frontdoor/v2", "/no/such/path"] {
+        let request = Request::get(path).header("authorization", format!("Bearer {TOKEN}"));
+        let headers = app.send(request.body(Body::empty()).unwrap()).await.headers;
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        let is_public = ["/docs/reasons", "/openapi.json"].contains(&path);
+        let kept = if is_public { "public, max-age=300" } else { "private, no-cache" };
+        assert_eq!(headers["cache-control"], kept, "{path}");
+    }
+}
