@@ -7,6 +7,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 # Pinned: a new version of a tool is a change of its own.
 CARGO_DEB_VERSION := 3.8.0
+CARGO_FUZZ_VERSION := 0.13.2
 TOOLS = $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 MDBOOK_VERSION := 0.4.52
 # Where tests of the packages have theirs, and the hosts that these are installed on.
@@ -16,7 +17,7 @@ TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)$(shell git log -1 --abbrev=12 --date=short --format=" (%h, %cd)" 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis packages images bench bench-dataplane
+.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis fuzz packages images bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -84,6 +85,7 @@ named: install ## Measure how soon faults are named, for docs/TROUBLESHOOTING.md
 
 lint: ## Check the formatting and the lints
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 openapi: ## Update docs/openapi.json from the code
@@ -95,6 +97,12 @@ reference: ## Update docs/reference from the code, docs/openapi.json and packagi
 schemathesis: console ## Try the API with whatever its document allows, and more: one of the tests, alone (as root)
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --test it -- contract::schemathesis --nocapture
+
+# For one, and for longer: `make fuzz TARGET=vici_message SECONDS=600`.
+fuzz: console ## Search for inputs that break a parser: each of fuzz/targets, for a minute; TARGET=, SECONDS=60
+	@packaging/install-packages.sh fuzz
+	@test -x $(TOOLS)/bin/cargo-fuzz || $(CARGO) install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION) --root $(TOOLS)
+	PATH="$(TOOLS)/bin:$$PATH" SECONDS_EACH=$(or $(SECONDS),60) fuzz/run.sh $(TARGET)
 
 packages: cargo-deb console ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
 	WICKETGATE_VERSION="$(VERSION)" $(CARGO) build --locked --workspace --bins --release

@@ -3,7 +3,7 @@
 # Installs no recommended packages and lets no package start a service, now or at the next boot: the product starts
 # what it needs itself, and a charon of the system's own would hold UDP 500 and 4500.
 #
-#   install-packages.sh [product|demo|test|bench|packages]...     (the first three if none is named)
+#   install-packages.sh [product|demo|test|bench|packages|fuzz]...     (the first three if none is named)
 set -euo pipefail
 
 # What `wicketgate` runs: strongSwan's charon with the userland-ESP plugin, nftables, namespaces.
@@ -34,10 +34,13 @@ bench="$product haproxy iperf3 openssl gcc libc6-dev libssl-dev pkg-config"
 # What making packages needs, and images of them: buildah itself is unpacked by packaging/unpack.sh.
 packages="binutils dpkg-dev gcc libc6-dev make mmdebstrap libdevmapper1.02.1 libgpgme11"
 
+# What the fuzz targets need: libFuzzer is C++.
+fuzz="g++"
+
 wanted=
 for set in "${@:-test}"; do
   case $set in
-    product | demo | test | bench | packages) wanted+=" ${!set}" ;;
+    product | demo | test | bench | packages | fuzz) wanted+=" ${!set}" ;;
     *) echo "install-packages: no such set: $set (product, demo, test, bench or packages)" >&2; exit 2 ;;
   esac
 done

@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("console", &[]),
     ("server", &["authority", "console", "link", "model", "store", "system", "transport"]),
     ("lab", &["system"]),
+    ("seeds", &[]),
     ("client", &["system"]),
     ("cli", &["client", "system"]),
     (

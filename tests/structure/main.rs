@@ -10,6 +10,7 @@ mod edges;
 mod errors;
 mod faults;
 mod functions;
+mod fuzz;
 mod names;
 mod pages;
 mod reference;

@@ -17,6 +17,8 @@ mod cure;
 mod dial;
 mod endpoint;
 mod enrol;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generations;
 mod health;
 mod names;

@@ -13,6 +13,8 @@ mod variables;
 pub(crate) use login::{Login, Password};
 pub(crate) use refusal::ProxyRefusal;
 pub(crate) use variables::from_variables;
+#[cfg(any(test, fuzzing))]
+pub use {http::fuzz::http_proxy_answer, socks5::fuzz::socks5_answer};
 
 use crate::endpoint::Endpoint;
 use percent_encoding::percent_decode_str;

@@ -66,6 +66,8 @@ pub(crate) use tunnel_handle::BACKLOG;
 pub use tunnel_handle::TunnelHandle;
 pub(crate) use unknown_peers::UnknownPeers;
 pub(crate) use unserved::{MOST as MOST_UNSERVED, Unserved};
+#[cfg(any(test, fuzzing))]
+pub use {host_firewall::nft_counters, nft::fuzz::nft_set, ruleset::fuzz::netlink};
 
 /// How long a new tunnel waits for its slot while the previous tunnel is being removed from it.
 const SLOT_WAIT: Duration = Duration::from_secs(5);

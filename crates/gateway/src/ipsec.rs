@@ -22,6 +22,8 @@ pub use config::{IpsecConfig, IpsecMode};
 use off::Off;
 pub(crate) use outside_selectors::OutsideSelectors;
 use strongswan::Strongswan;
+#[cfg(any(test, fuzzing))]
+pub use {ike_log::fuzz::ike_log_line, stray_esp::fuzz::esp_packet, strongswan::charon_fault};
 
 /// A back end.
 #[derive(Debug)]

@@ -6,6 +6,8 @@ pub mod agents;
 mod capacity;
 mod counters;
 mod desired_applier;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gateway;
 mod ground;
 pub mod host_check;

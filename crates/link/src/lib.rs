@@ -6,6 +6,8 @@
 //! its sender keeps the waiting caller in [`Pending`].
 
 pub mod codec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handshake;
 mod in_process;
 mod message;

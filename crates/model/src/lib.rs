@@ -11,6 +11,8 @@ mod declare;
 mod desired;
 mod enrolment;
 mod esp_mode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generation;
 mod handover;
 mod ids;

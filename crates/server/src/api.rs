@@ -50,6 +50,8 @@ mod wire;
 
 pub use operations::document;
 pub use reasons::explained;
+#[cfg(any(test, fuzzing))]
+pub use wire::{device_config, entity_tags, list_query};
 
 use crate::{error::ApiError, state::AppState};
 use axum::{

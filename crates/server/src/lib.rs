@@ -7,6 +7,8 @@ mod database_ownership;
 mod error;
 mod event_feed;
 mod external;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gateways;
 mod metric;
 mod rate_limits;

@@ -9,6 +9,8 @@ pub mod carrier;
 pub mod control;
 pub mod enrolment_code;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod identity;
 pub mod keepalive;
 pub mod key;

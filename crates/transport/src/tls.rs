@@ -26,5 +26,7 @@ pub use diagnosis::Diagnosis;
 pub use error::TlsError;
 pub use gateway::{Accepted, GatewayIdentity};
 pub(crate) use incoming::{Incoming, Next};
+#[cfg(any(test, fuzzing))]
+pub use record::fuzz::tls_record;
 pub(crate) use record::{HEADER as RECORD_HEADER, MARGIN, MAX_PLAIN, RecordSealer, SLOT, TrafficKeys};
 pub(crate) use stream::RecordStream;

@@ -6,6 +6,8 @@
 
 mod client;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
 mod packet;
 

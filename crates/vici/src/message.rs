@@ -240,6 +240,18 @@ impl fmt::Debug for Value {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    use super::*;
+
+    /// An accepted message is encoded to the same bytes.
+    pub fn vici_message(bytes: &[u8]) {
+        let Ok(message) = Message::decode(bytes) else { return };
+        let mut again = BytesMut::new();
+        assert!(message.encode(&mut again).is_ok() && again == bytes, "{message:?} is {again:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,25 @@ impl Incoming {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz {
+    use super::*;
+
+    /// An accepted event or response is encoded to the same bytes.
+    pub fn vici_packet(bytes: &[u8]) {
+        let again = match Incoming::decode(bytes) {
+            Ok(Incoming::Event(name, message)) => encode(EVENT, &name, &message),
+            Ok(Incoming::Response(message)) => {
+                let mut out = BytesMut::from(&[CMD_RESPONSE][..]);
+                message.encode(&mut out).map(|()| out.freeze())
+            }
+            Ok(_) | Err(_) => return,
+        };
+        // A packet that is longer is not received.
+        assert!(bytes.len() > MAX_FRAME || again.is_ok_and(|again| again == bytes));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,28 @@ fn methods(response: &Response<'_, '_>) -> Option<String> {
     (!named.is_empty() && !has_basic).then(|| named.join(", ").chars().take(MOST_METHODS).collect())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// Only a whole head with status 2xx and nothing behind it connects; what is quoted of another has no control character.
+    pub fn http_proxy_answer(bytes: &[u8]) {
+        for has_login in [false, true] {
+            match answer(bytes, has_login) {
+                Some(Ok(())) => {
+                    assert!(bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n"));
+                    let status = bytes.trim_ascii_start().split(|b| *b == b' ').nth(1);
+                    assert!(status.is_some_and(|status| status.starts_with(b"2")));
+                }
+                Some(Err(Refusal::LoginUnsupported(methods))) => {
+                    assert!(methods.len() <= MOST_METHODS && !methods.contains(char::is_control));
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

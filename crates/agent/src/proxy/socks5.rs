@@ -132,6 +132,40 @@ async fn read<const N: usize>(tcp: &mut (impl AsyncRead + Unpin)) -> Result<[u8;
     read.map(|_| bytes).map_err(Refusal::of)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+    use std::{io::Cursor, sync::LazyLock};
+    use tokio::runtime::{Builder, Runtime};
+
+    static RUNTIME: LazyLock<io::Result<Runtime>> =
+        LazyLock::new(|| Builder::new_current_thread().enable_time().build());
+
+    /// Only a proxy that chose a method it was offered, and replied with success, connects; no byte behind its reply is read.
+    pub fn socks5_answer(bytes: &[u8]) {
+        let (Ok(runtime), Some(server)) = (&*RUNTIME, Endpoint::parse("gw.example:8443", None)) else {
+            unreachable!("a runtime and an endpoint can be made");
+        };
+        let login = Credentials { user: "user", password: "password".into() };
+        for login in [None, Some(&login)] {
+            let mut proxy = tokio::io::join(Cursor::new(bytes), tokio::io::sink());
+            if runtime.block_on(ask(&mut proxy, &server, login)).is_err() {
+                continue;
+            }
+            let read = usize::try_from(proxy.reader().position()).unwrap_or_default();
+            let logged_in = if bytes[1] == PASSWORD { &bytes[2..4] } else { &[1, 0] };
+            assert!(bytes[0] == VERSION && (bytes[1] == NO_LOGIN || login.is_some()) && logged_in[1] == 0);
+            let reply = &bytes[if bytes[1] == PASSWORD { 4 } else { 2 }..read];
+            let address = match reply[3] {
+                IPV4 => 4,
+                IPV6 => 16,
+                _ => 1 + usize::from(reply[4]),
+            };
+            assert_eq!((&reply[..2], reply.len()), (&[VERSION, 0][..], 4 + address + 2));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

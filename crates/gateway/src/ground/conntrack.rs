@@ -112,6 +112,22 @@ fn filter(begun: u16, peer: Ipv4Addr, protocol: u8) -> Vec<u8> {
     [attribute(begun | NESTED, &[ip, proto].concat()), attribute(CTA_FILTER | NESTED, &flags)].concat()
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// What is to be deleted has the identity that the kernel gave it, and nothing else is.
+    pub(in crate::ground) fn flow(flow: &[u8]) {
+        let _ = acknowledged(flow);
+        for begun in [BY_PEER, BY_GATEWAY] {
+            let Some(identity) = identity(flow, begun, Ipv4Addr::LOCALHOST, PROTOCOL_UDP) else { continue };
+            for kind in [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE] {
+                assert_eq!(find(&identity, kind), find(flow, kind));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

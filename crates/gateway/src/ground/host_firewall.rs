@@ -31,6 +31,8 @@ use super::{
 };
 use foreign_chain::{ForeignChain, explained};
 pub(super) use passage::COUNTED;
+#[cfg(any(test, fuzzing))]
+pub use passage::fuzz::nft_counters;
 use passage::{Count, Flow, Passage, counts};
 pub(super) use probe_packet::PROBE_DSCP;
 

@@ -123,6 +123,33 @@ pub(crate) async fn chain(table: &str, chain: &str) -> Result<String, NetworkErr
     tool("nft", &["list", "chain", "ip", table, chain]).await
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+    use serde::Serialize;
+    use serde_json::json;
+    use std::{fmt::Debug, net::Ipv4Addr};
+
+    /// The elements that are read of a listing are those that are read of a listing of them.
+    pub fn nft_set(listing: &[u8]) {
+        let listing = String::from_utf8_lossy(listing);
+        same::<Ipv4Addr, u16>(&listing);
+        same::<Ipv4Addr, u32>(&listing);
+    }
+
+    fn same<A, B>(listing: &str)
+    where
+        A: DeserializeOwned + Serialize + Debug + PartialEq,
+        B: DeserializeOwned + Serialize + Debug + PartialEq,
+    {
+        let Ok(found) = elements::<A, B>(listing) else { return };
+        let elem = |SetElement { key, packets }: &SetElement<A, B>| json!({"elem": {"val": {"concat": key}, "counter": {"packets": packets}}});
+        let elem: Vec<_> = found.iter().map(elem).collect();
+        let listing = json!({"nftables": [{"set": {"elem": elem}}]}).to_string();
+        assert_eq!(elements(&listing).ok(), Some(found));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

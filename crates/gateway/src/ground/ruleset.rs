@@ -62,6 +62,25 @@ fn read(answer: &[u8]) -> Option<RulesetGeneration> {
     Some(RulesetGeneration(u32::from_be_bytes(*id.first_chunk()?)))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// The generation of the kernel's rules, and flows and counters that it lists.
+    pub fn netlink(answer: &[u8]) {
+        if let Some(RulesetGeneration(id)) = read(answer) {
+            let attribute = nfnetlink::attribute(GENERATION_ID, &id.to_be_bytes());
+            assert_eq!(read(&message(NEW_GENERATION, 0, &attribute)), Some(RulesetGeneration(id)));
+        }
+        for kind in 0..4 {
+            let Some(value) = find(answer, kind) else { continue };
+            assert_eq!(find(&nfnetlink::attribute(kind, value), kind), Some(value));
+        }
+        super::super::unserved::fuzz::elements_of(answer);
+        super::super::conntrack::fuzz::flow(answer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

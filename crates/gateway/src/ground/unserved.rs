@@ -114,6 +114,21 @@ fn element(element: &[u8]) -> Option<Unserved> {
     Some(Unserved { client: Ipv4Addr::from(*key.first_chunk::<4>()?), protocol, port, packets })
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// No answer gives more elements than it has room for.
+    pub(in crate::ground) fn elements_of(answer: &[u8]) {
+        let mut found = Vec::new();
+        let _ = take(answer, &mut found);
+        elements(answer, &mut found);
+        // Each has at least its own header and those of its parts.
+        assert!(found.len() <= 2 * (answer.len() / 16), "{found:?}");
+        element(answer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

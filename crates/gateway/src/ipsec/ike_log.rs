@@ -109,6 +109,24 @@ fn without_dumps(text: &str) -> String {
     clean
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// A line that is kept has no control character, no long row of hexadecimal digits, and not the tunnel's key.
+    pub fn ike_log_line(text: &[u8]) {
+        const KEY: &str = "a-key-that-no-other-tunnel-has";
+        let text = String::from_utf8_lossy(text);
+        let (log, keys) = (IkeLog::default(), KEY.parse().ok());
+        log.add(("IKE", None), &text, keys.as_slice(), Timestamp::UNIX_EPOCH);
+        for IkeLogLine { text: kept, .. } in log.after(0) {
+            assert!(!is_sign_of_life(&text) && kept.chars().count() <= LONGEST);
+            assert!(!kept.contains(char::is_control) && !kept.contains(KEY), "{kept:?}");
+            assert_eq!(without_dumps(&kept), kept);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

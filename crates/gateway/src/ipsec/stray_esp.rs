@@ -186,6 +186,23 @@ fn invalid_spi(packet: StrayPacket) -> Vec<u8> {
     message
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// Only ESP of no SA that exists is answered, from where it came, and with less than was received.
+    pub fn esp_packet(bytes: &[u8]) {
+        let existing = [1, 0xc102_0304];
+        let Some(packet) = stray(bytes, &existing) else { return };
+        assert!(packet.spi != 0 && !existing.contains(&packet.spi));
+        assert_eq!(bytes[12..16], packet.from.ip().octets());
+        let answer = invalid_spi(packet);
+        assert!(answer.len() <= 64 && answer.ends_with(&packet.spi.to_be_bytes()));
+        assert_eq!(answer[2..4], packet.from.port().to_be_bytes());
+        assert_eq!(usize::from(u16::from_be_bytes([answer[4], answer[5]])), answer.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

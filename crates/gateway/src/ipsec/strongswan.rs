@@ -35,6 +35,8 @@ use charon::CharonHome;
 use conf::CharonConfig;
 use confinement::Confinement;
 use daemon::Daemon;
+#[cfg(any(test, fuzzing))]
+pub use fault::fuzz::charon_fault;
 pub(super) use installation::preflight;
 pub(crate) use installation::{EspSupport, esp_support};
 

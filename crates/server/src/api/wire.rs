@@ -40,3 +40,6 @@ pub(super) mod status_detail;
 pub(super) mod token_request;
 pub(super) mod tunnel;
 pub(super) mod vpn_config;
+
+#[cfg(any(test, fuzzing))]
+pub use {etag::fuzz::entity_tags, query::fuzz::list_query, vpn_config::fuzz::device_config};

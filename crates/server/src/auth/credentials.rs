@@ -60,6 +60,34 @@ fn user_and_token(text: &str) -> Option<(String, String)> {
     pair.split_once(':').map(|(user, token)| (user.to_owned(), token.to_owned()))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+    use axum::http::HeaderValue;
+    use base64::engine::general_purpose;
+    use secrecy::ExposeSecret;
+
+    /// A token is that of the header that is made of it; user and password are those of a header that is made of them.
+    pub fn authorization(value: &[u8]) {
+        let Ok(value) = HeaderValue::from_bytes(value) else { return };
+        let headers = |value| HeaderMap::from_iter([(AUTHORIZATION, value)]);
+        let text = value.to_str().unwrap_or_default();
+        if let Ok(token) = token(&headers(value.clone())) {
+            let token = token.unwrap_or_default();
+            assert!(!token.expose_secret().is_empty());
+            let is_bearer = text.trim_start().get(..6).is_some_and(|s| s.eq_ignore_ascii_case("bearer"));
+            let again = if is_bearer { parse(&format!("Bearer {}", token.expose_secret())) } else { None };
+            assert!(again.is_none_or(|again| again == token.expose_secret()));
+        }
+        if let Some((user, password)) = basic(text) {
+            let pair = format!("{user}:{}", password.expose_secret());
+            let again = basic(&format!("Basic {}", general_purpose::STANDARD.encode(pair)));
+            let again = again.map(|(user, password)| (user, password.expose_secret().to_owned()));
+            assert_eq!(again, Some((user, password.expose_secret().to_owned())));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 //! Invariants: the key leaves this type only to a file of mode 0600. A token never grants more than its account has
 //! now: each use looks up the account.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use super::{Refused, Scope};
 use anyhow::Context;
 use aws_lc_rs::{

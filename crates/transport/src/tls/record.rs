@@ -249,14 +249,63 @@ fn header(length: usize) -> [u8; HEADER] {
     [APPLICATION_DATA, 3, 3, a, b]
 }
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
     use super::*;
 
-    fn key() -> RecordKey {
-        let (key, iv) = ([1; 32].into(), [1; 12].into());
-        RecordKey::new((0, ConnectionTrafficSecrets::Aes256Gcm { key, iv })).unwrap()
+    fn secrets() -> (u64, ConnectionTrafficSecrets) {
+        (0, ConnectionTrafficSecrets::Aes256Gcm { key: [1; 32].into(), iv: [1; 12].into() })
     }
+
+    #[expect(clippy::unwrap_used, reason = "a fuzz target may panic")]
+    pub(super) fn key() -> RecordKey {
+        RecordKey::new(secrets()).unwrap()
+    }
+
+    fn open(record: &mut [u8]) -> io::Result<Opened> {
+        RecordOpener::new(key()).open(record, &TrafficKeys::new(Box::new(|_| Ok(secrets()))))
+    }
+
+    /// Bytes of a peer without the key open nothing. A record of one with the key, of the first byte as its type and the others
+    /// as its content, is what RFC 8446 §5.2 says, in whole only, and opens nothing once a bit of it is another.
+    pub fn tls_record(bytes: &[u8]) {
+        assert!(matches!(open(&mut bytes.to_vec()), Ok(Opened::Partial) | Err(_)));
+        let Some((&kind, plain)) = bytes.split_first().filter(|(_, plain)| plain.len() <= MAX_PLAIN) else {
+            return;
+        };
+        let mut record = vec![0; HEADER + plain.len() + TRAILER];
+        record[HEADER..HEADER + plain.len()].copy_from_slice(plain);
+        assert!(RecordSealer::new(key()).seal(&mut record, plain.len(), kind).is_ok());
+        for cut in [0, HEADER, record.len() - 1] {
+            assert!(matches!(open(&mut record[..cut].to_vec()), Ok(Opened::Partial)));
+        }
+        let at =
+            plain.iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31) ^ usize::from(*byte)) % record.len();
+        let mut damaged = record.clone();
+        damaged[at] ^= 1 << (kind % 8);
+        assert!(matches!(open(&mut damaged), Ok(Opened::Partial) | Err(_)));
+        // Behind the type there may be zeros.
+        let inner = [plain, &[kind]].concat();
+        let end = inner.iter().rposition(|byte| *byte != 0);
+        let content = end.map(|end| (inner[end], &inner[..end]));
+        let whole = record.len();
+        match (open(&mut record), content) {
+            (Ok(Opened::Data { plain, record: length }), Some((APPLICATION_DATA, content))) => {
+                assert_eq!((&record[plain], length), (content, whole));
+            }
+            (Ok(Opened::Handled { record: length }), Some((HANDSHAKE, _))) => assert_eq!(length, whole),
+            (Ok(Opened::Closed), Some((ALERT, content))) => assert_eq!((content.len(), content[1]), (2, 0)),
+            (opened, content) => {
+                let is_data = content.is_some_and(|(kind, _)| kind == APPLICATION_DATA);
+                assert!(opened.is_err() && !is_data, "{opened:?} of {content:?}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fuzz::key, *};
 
     /// Opens a record whose inner plaintext has this length: three bytes, their type, and padding.
     fn open_padded(inner: usize) -> io::Result<Opened> {

@@ -134,6 +134,21 @@ pub(super) fn counts(listing: &str) -> BTreeMap<(Ipv4Addr, Flow), Count> {
     counts
 }
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::ground) mod fuzz {
+    use super::*;
+
+    /// Whatever is counted, no judgement is of more packets than arrived.
+    pub fn nft_counters(listing: &[u8]) {
+        let listing = String::from_utf8_lossy(listing);
+        for count in counts(&listing).into_values() {
+            let mut passage = Passage::default();
+            passage.look(count, None, Instant::now());
+            assert!(passage.blocked <= count.arrived && (passage.passes || count.passed == 0), "{count:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

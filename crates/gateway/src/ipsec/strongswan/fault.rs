@@ -7,6 +7,8 @@
 //! without control characters and up to a limit.
 
 mod findings;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod identity;
 mod list;
 mod log_line;

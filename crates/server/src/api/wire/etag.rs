@@ -120,6 +120,23 @@ impl Tags {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz {
+    use super::*;
+
+    /// An accepted list of tags is the list that is read of its tags.
+    pub fn entity_tags(text: &[u8]) {
+        let Some(tags) = std::str::from_utf8(text).ok().and_then(Tags::parse) else { return };
+        let Tags::These(these) = &tags else { return };
+        let written = these.iter().map(|(weak, tag)| format!("{}\"{tag}\"", if *weak { "W/" } else { "" }));
+        let written: Vec<_> = written.collect();
+        assert_eq!(Tags::parse(&written.join(", ")).as_ref(), Some(&tags));
+        for (_, tag) in these {
+            assert!(tags.match_state(&ETag(tag.clone())));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

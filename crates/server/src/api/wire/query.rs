@@ -1,6 +1,9 @@
 //! Query strings. An unknown parameter is an error, so that a typo is noticed. A list is filtered and sorted by the
 //! properties in its resource's table; all faults of a query are reported at once.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use super::{
     fields::printable,
     property::{Property, PropertyType, listed},
@@ -304,8 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<ListQuery, ApiError> {
-        let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        Query(pairs, None).list(PROPERTIES)
+        fuzz::read(text.as_bytes(), PROPERTIES)
     }
 
     proptest! {

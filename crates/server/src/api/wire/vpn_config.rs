@@ -5,7 +5,11 @@
 //! not support is an `Inexpressible`, or a proposal that a comment names; it is never left out silently.
 
 mod device;
+#[cfg(any(test, fuzzing))]
+mod device_reader;
 mod devices;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod offer;
 mod quote;
 mod template;

@@ -1,23 +1,15 @@
 //! Faults of recorded log lines.
 
-use super::*;
+use super::{fuzz::ends, *};
 use proptest::prelude::*;
-
-fn ends() -> Ends {
-    Ends {
-        gateway_id: "198.51.100.1".to_owned(),
-        peer_id: "site.example".parse().unwrap(),
-        load_balancer: "100.64.0.1".parse().unwrap(),
-        peer_cidr: "10.0.0.0/16".parse().unwrap(),
-    }
-}
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 /// What the last line reports, each with its IKE SA.
 fn last_of(lines: &[(u64, &str)]) -> Option<PeerFault> {
     let mut faults = Faults::default();
-    let log = |(sa, text): &(u64, &str)| faults.log(LogLine { ike_sa: Some(*sa), text }, Some(&ends()), NOW);
+    let log =
+        |(sa, text): &(u64, &str)| faults.log(LogLine { ike_sa: Some(*sa), text }, ends().as_ref(), NOW);
     lines.iter().map(log).last().flatten()
 }
 
@@ -45,7 +37,7 @@ fn a_cause_counts_for_a_bounded_time() {
     let mut faults = Faults::default();
     let mut log = |second: i64, text| {
         let now = Timestamp::from_second(second).unwrap();
-        faults.log(LogLine { ike_sa: Some(1), text }, Some(&ends()), now).map(|fault| fault.reason)
+        faults.log(LogLine { ike_sa: Some(1), text }, ends().as_ref(), now).map(|fault| fault.reason)
     };
     assert_eq!(log(0, REFUSED), Some(ConnectionFault::NegotiationFailed));
     assert_eq!(log(5, MISMATCH), Some(ConnectionFault::PreSharedKeysDiffer));
@@ -57,7 +49,7 @@ fn a_cause_counts_for_a_bounded_time() {
 fn memory_is_bounded() {
     let mut faults = Faults::default();
     for sa in 0..1000 {
-        faults.log(LogLine { ike_sa: Some(sa), text: MISMATCH }, Some(&ends()), NOW);
+        faults.log(LogLine { ike_sa: Some(sa), text: MISMATCH }, ends().as_ref(), NOW);
     }
     assert!(faults.0.len() <= REMEMBERED);
 }
@@ -144,7 +136,7 @@ fn reported(lines: &[(u64, &str)]) -> Vec<(u64, PeerFault)> {
     let mut faults = Faults::default();
     let mut last = std::collections::BTreeMap::new();
     for (sa, text) in lines {
-        if let Some(fault) = faults.log(LogLine { ike_sa: Some(*sa), text }, Some(&ends()), NOW) {
+        if let Some(fault) = faults.log(LogLine { ike_sa: Some(*sa), text }, ends().as_ref(), NOW) {
             last.insert(*sa, fault);
         }
     }
@@ -244,7 +236,7 @@ proptest! {
          .{0,40}(\\[|\\]\\.\\.\\.|\\]| === | unacceptable| N\\(NO_PROP\\) |no matching peer config found)?.{0,40}", 0..6)) {
         let mut faults = Faults::default();
         for line in lines {
-            faults.log(LogLine { ike_sa: None, text: &line }, Some(&ends()), NOW);
+            faults.log(LogLine { ike_sa: None, text: &line }, ends().as_ref(), NOW);
         }
     }
 
