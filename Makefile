@@ -6,6 +6,7 @@ CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
 # Pinned: a new version of a tool is a change of its own.
+CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_DEB_VERSION := 3.8.0
 CARGO_FUZZ_VERSION := 0.13.2
 TOOLS = $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
@@ -13,11 +14,8 @@ MDBOOK_VERSION := 0.4.52
 # Where tests of the packages have theirs, and the hosts that these are installed on.
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
-# What `--version` of a package says: the version and, from a checkout, the commit and its date.
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)$(shell git log -1 --abbrev=12 --date=short --format=" (%h, %cd)" 2>/dev/null)
-
 .DEFAULT_GOAL := help
-.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis fuzz packages images bench bench-dataplane
+.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis fuzz packages reproducible images bench bench-dataplane
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -104,9 +102,13 @@ fuzz: console ## Search for inputs that break a parser: each of fuzz/targets, fo
 	@test -x $(TOOLS)/bin/cargo-fuzz || $(CARGO) install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION) --root $(TOOLS)
 	PATH="$(TOOLS)/bin:$$PATH" SECONDS_EACH=$(or $(SECONDS),60) fuzz/run.sh $(TARGET)
 
-packages: cargo-deb console ## Build the Debian packages, with debug symbols apart, and a static agent, into target/packages
-	WICKETGATE_VERSION="$(VERSION)" $(CARGO) build --locked --workspace --bins --release
+packages: cargo-deb cargo-cyclonedx console ## Build the Debian packages, with debug symbols apart, a static agent, and lists of what they contain, into target/packages
+	packaging/build-release.sh
 	CARGO_DEB=$(TOOLS)/bin/cargo-deb packaging/build-packages.sh
+	PATH="$(TOOLS)/bin:$$PATH" packaging/sbom.sh
+
+reproducible: ## Build the commit in two directories and compare the executables; ONLY=wicketgate-agent for one of them
+	@packaging/reproducible.sh
 
 images: packages ## Build an OCI image of each role from the packages, into target/images (as root)
 	packaging/build-images.sh
@@ -115,7 +117,10 @@ book: ## Render the pages of docs/ as a book, into target/book
 	@test -x $(TOOLS)/bin/mdbook || $(CARGO) install --locked mdbook --version $(MDBOOK_VERSION) --no-default-features --root $(TOOLS)
 	$(TOOLS)/bin/mdbook build docs --dest-dir $(abspath $(or $(CARGO_TARGET_DIR),target))/book
 
-.PHONY: cargo-deb
+.PHONY: cargo-deb cargo-cyclonedx
+cargo-cyclonedx:
+	@test -x $(TOOLS)/bin/cargo-cyclonedx || $(CARGO) install --locked cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --root $(TOOLS)
+
 cargo-deb:
 	@packaging/install-packages.sh packages
 	@test -x $(TOOLS)/bin/cargo-deb || $(CARGO) install --locked cargo-deb --version $(CARGO_DEB_VERSION) --root $(TOOLS)

@@ -7,6 +7,7 @@
 #   STATIC    `no`: without the static agents
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. packaging/build-environment.sh
 target=${CARGO_TARGET_DIR:-target}
 out=${OUT:-$target/packages}
 rm -rf "$out" && mkdir -p "$out"
@@ -34,7 +35,7 @@ for architecture in x86_64 aarch64; do
 done
 [ -n "$agents" ] || agents=$(rustc -vV | sed -n 's/^host: //p')
 for triple in $agents; do
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile "$profile" --package wicketgate-agent --target "$triple"
+  RUSTFLAGS="$RUSTFLAGS -C target-feature=+crt-static" cargo build --locked --profile "$profile" --package wicketgate-agent --target "$triple"
   built=$target/$triple/${profile/#dev/debug}/wicketgate-agent name=wicketgate-agent-static-${triple%%-*}
   objcopy --only-keep-debug "$built" "$out/$name.debug"
   objcopy --strip-all --add-gnu-debuglink="$out/$name.debug" "$built" "$out/$name"
