@@ -92,6 +92,47 @@ async fn every_format_is_rendered_or_refused_with_a_reason() {
     assert!(!refused.text.contains("quoted"));
 }
 
+/// Every answer that has the key is recorded, and no other answer has it.
+#[tokio::test]
+async fn every_way_to_the_key_is_recorded() {
+    const KEY: &str = "AnswersWithThisKeyAreRecorded0";
+    let app = TestApp::new().await;
+    let reads = async || app.get("executions?action=READ_KEY").await.body["totalElements"].as_u64().unwrap();
+    let made = app.post("ipsec-tunnels", with(tunnel("customer-a", 1), json!({"preSharedKey": KEY}))).await;
+    let path = at("ipsec-tunnels", &made.body);
+    let renamed = app.patch(&path, json!({"name": "b"})).await;
+    let replaced = app.post(&format!("{path}/psk"), json!({"preSharedKey": KEY})).await;
+    app.settle(&made.body, Status::Deployed).await;
+    let (read, list) = (app.get(&path).await, app.get("ipsec-tunnels").await);
+    for answer in [&made, &renamed, &replaced, &read, &list] {
+        assert!(answer.status.is_success() && !answer.text.contains(KEY), "{}", answer.text);
+    }
+    assert_eq!(reads().await, 0);
+    let link = app.post(&format!("{path}/handover-links"), json!({})).await.body;
+    let opened = app.post("/site/open", json!({"token": link["token"]})).await.body;
+    let document = app.get("/openapi.json").await.body;
+    let call = &document["paths"]["/frontdoor/v2/{frontdoorId}/ipsec-tunnels/{id}/vpn-config"]["get"];
+    let parameters = call["parameters"].as_array().unwrap();
+    let formats = parameters.iter().find_map(|parameter| parameter["schema"]["enum"].as_array()).unwrap();
+    assert!(formats.len() > 10, "{formats:?}");
+    let mut answered = 0;
+    for format in formats.iter().map(|format| format.as_str().unwrap()) {
+        let body = json!({"session": opened["session"], "format": format});
+        for is_of_site in [false, true] {
+            let answer = match is_of_site {
+                false => app.get(&format!("{path}/vpn-config?format={format}")).await,
+                true => app.post("/site/configuration", body.clone()).await,
+            };
+            // A device that does not support the key or the algorithms is told so. The others have it in their own form.
+            let is_given = answer.status.is_success();
+            assert!(is_given || !answer.text.contains(KEY), "{format}: {}", answer.text);
+            answered += u64::from(is_given);
+            assert_eq!(reads().await, answered, "{format}");
+        }
+    }
+    assert!(answered > 10, "{answered}");
+}
+
 #[tokio::test]
 async fn each_read_of_the_key_is_recorded_with_its_actor() {
     let app = TestApp::new().await;
