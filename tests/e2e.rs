@@ -1,5 +1,6 @@
 //! End-to-end tests of the product: API, IPsec, agents, targets, and the failure of each part.
 
+mod access_log;
 mod agent_check;
 mod agent_report;
 mod agent_shortages;

@@ -160,6 +160,7 @@ const ACTIONS: Record<string, [done: string, did: string]> = {
   CLOSE_CONNECTIONS: ['Connections closed', 'Closed connections of'],
   RESET: ['Reset', 'Reset'],
   OPEN: ['Opened', 'Opened'],
+  AUTHENTICATE: ['Sign-in refused', 'Failed to sign in with'],
 };
 
 /** `Key read`, to be followed by who did it. */

@@ -257,8 +257,10 @@ pub(crate) const EXECUTION: Kind = Kind {
         column("BY", "/actor"),
         column("STATUS", "/status"),
         column("WHY", "/message"),
+        wide("FROM", "/sourceAddress"),
         wide("ID", "/id"),
         wide("PROCESS", "/processId"),
+        wide("REQUEST", "/requestId"),
     ],
     ..PLAIN
 };

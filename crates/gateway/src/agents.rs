@@ -279,7 +279,7 @@ impl Agents {
         match accepted {
             // The permit is kept: a client that enrols has no identity yet.
             Accepted::Enrol(control) => {
-                self.enrol(control).await;
+                self.enrol(control, address.ip()).await;
                 drop(permit);
             }
             // Its control connection was admitted before.

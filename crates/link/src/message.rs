@@ -75,7 +75,13 @@ pub enum FromGateway {
     /// The gateway is stopping: it accepts no new connections, and still reports the traffic of established ones.
     Draining,
     /// An agent requests its first certificate. [`ToGateway::Enrolled`] answers.
-    Enrol { request: RequestId, ask: EnrolRequest },
+    Enrol {
+        request: RequestId,
+        ask: EnrolRequest,
+        /// Where its connection came from. Older gateways do not tell.
+        #[serde(default)]
+        source: Option<IpAddr>,
+    },
     /// An agent requests a new certificate for the identity that it has proved on its connection.
     /// [`ToGateway::Renewed`] answers.
     Renew { request: RequestId, ask: RenewRequest },

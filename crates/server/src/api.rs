@@ -36,6 +36,7 @@ mod operation;
 mod operations;
 mod reasons;
 mod refusal;
+mod request_context;
 mod resets;
 mod retry;
 mod sessions;
@@ -60,9 +61,9 @@ use axum::{
     http::Uri,
     middleware::{from_fn, from_fn_with_state},
 };
+use observe::Observer;
 use operation::{Access, Operation};
 use operations::OPERATIONS;
-use std::sync::Arc;
 
 /// All paths of the server.
 pub fn router(state: AppState) -> Router {
@@ -78,7 +79,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
-        .layer(from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
+        .layer(from_fn_with_state(Observer::of(&state), observe::observe))
         // Around all that answers: errors have links, too.
         .layer(from_fn_with_state(state.clone(), links::absolute))
         .with_state(state)

@@ -8,6 +8,7 @@ mod account;
 pub mod admin_token;
 pub mod client_secret;
 mod credentials;
+pub(crate) mod failure;
 pub(crate) mod handover_token;
 pub mod oidc;
 pub(crate) mod passphrase;

@@ -8,7 +8,15 @@
 //! the store goes through `api::refusal`, which knows the resource. A message never holds a secret, nor the inside of
 //! the server.
 
-use crate::{auth::scope::Scope, reason_link::ReasonLinks};
+mod oauth_error_code;
+
+use crate::{
+    auth::{
+        failure::{AuthenticationFailure, FailureCause},
+        scope::Scope,
+    },
+    reason_link::ReasonLinks,
+};
 use axum::{
     Json,
     http::{
@@ -21,8 +29,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
 use tracing::error;
-use wicketgate_model::{FrontdoorId, QuotaKind};
-use wicketgate_store::StoreError;
+use wicketgate_model::{ApiAccountId, FrontdoorId, QuotaKind};
+use wicketgate_store::{AuthenticationSubject, StoreError};
+
+pub(crate) use oauth_error_code::OAuthErrorCode;
 
 /// For clients that can ask for a password or a token (RFC 7235 §4.1).
 const CHALLENGE: &str = "Bearer realm=\"wicketgate\"";
@@ -42,6 +52,8 @@ pub(crate) struct ApiError {
     details: Vec<PropertyFault>,
     /// A header that the status needs besides the body. Boxed, since few errors have one.
     header: Option<Box<(HeaderName, HeaderValue)>>,
+    /// The failed authentication that it answers: an extension of the response, which `observe` records.
+    failure: Option<AuthenticationFailure>,
 }
 
 /// One fault of a request. The message names the property too, so that it stands for itself.
@@ -100,22 +112,6 @@ wicketgate_model::text_enum!(
 );
 
 wicketgate_model::text_enum!(
-    /// `error` of the token endpoint's errors (RFC 6749 §5.2).
-    OAuthErrorCode {
-        /// The request for a JWT breaks a rule of OAuth, which the description names.
-        InvalidRequest = "invalid_request",
-        /// The client id or its secret is missing or wrong, or the account has expired.
-        InvalidClient = "invalid_client",
-        /// The account does not have all scopes that were requested.
-        InvalidScope = "invalid_scope",
-        /// The request names another grant than `client_credentials`.
-        UnsupportedGrantType = "unsupported_grant_type",
-        /// The server cannot issue JWTs now: most often, its database does not answer.
-        TemporarilyUnavailable = "temporarily_unavailable",
-    }
-);
-
-wicketgate_model::text_enum!(
     /// The resources that a path can name.
     ResourceKind {
         Agent = "Agent", ApiAccount = "API account", Environment = "Environment",
@@ -125,7 +121,7 @@ wicketgate_model::text_enum!(
 
 impl ApiError {
     fn new(status: StatusCode, error: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, error, message: message.into(), details: Vec::new(), header: None }
+        Self { status, error, message: message.into(), details: Vec::new(), header: None, failure: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -153,19 +149,21 @@ impl ApiError {
     }
 
     pub(crate) fn token_invalid() -> Self {
-        Self::unauthorized(CHALLENGE_INVALID)
+        Self::unauthorized(CHALLENGE_INVALID).failing(FailureCause::TokenInvalid.into())
     }
 
     pub(crate) fn token_expired() -> Self {
-        Self::unauthorized(CHALLENGE_EXPIRED)
+        Self::unauthorized(CHALLENGE_EXPIRED).failing(FailureCause::TokenExpired.into())
     }
 
     /// The secret is right, so that its caller may know this. The message is that of every 401, by contract.
-    pub(crate) fn account_expired(end: Timestamp) -> Self {
+    pub(crate) fn account_expired(account: ApiAccountId, end: Timestamp) -> Self {
         let challenge = format!("{CHALLENGE_INVALID}, error_description=\"{}\"", account_expired(end));
         let challenge = HeaderValue::try_from(challenge).ok();
         let header = challenge.map(|challenge| Box::new((WWW_AUTHENTICATE, challenge)));
-        Self { header, ..Self::token_expired() }
+        let subject = Some(AuthenticationSubject::Account(account));
+        let failure = AuthenticationFailure { cause: FailureCause::AccountExpired, subject };
+        Self { header, ..Self::token_expired() }.failing(failure)
     }
 
     pub(crate) fn session_expired() -> Self {
@@ -175,10 +173,12 @@ impl ApiError {
             message: message.to_owned(),
             ..Self::unauthorized(CHALLENGE)
         }
+        .failing(FailureCause::SessionEnded.into())
     }
 
     pub(crate) fn csrf(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, ErrorCode::CsrfTokenMissing, message)
+        let error = Self::new(StatusCode::FORBIDDEN, ErrorCode::CsrfTokenMissing, message);
+        error.failing(FailureCause::CsrfTokenMissing.into())
     }
 
     pub(crate) fn frontdoor_not_found(id: impl Display) -> Self {
@@ -189,6 +189,11 @@ impl ApiError {
         Self::not_authorized(format!(
             "IPsec shares are not enabled for the Frontdoor {id}. An administrator can enable them; its tunnels and shares can be deleted"
         ))
+    }
+
+    /// A genuine token of the identity provider.
+    pub(crate) fn no_organization() -> Self {
+        Self::not_authorized("The token names no organization").failing(FailureCause::NoOrganization.into())
     }
 
     pub(crate) fn not_authorized(message: impl Into<String>) -> Self {
@@ -284,6 +289,16 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, message)
     }
 
+    /// It answers this failed authentication.
+    pub(crate) fn failing(self, failure: AuthenticationFailure) -> Self {
+        Self { failure: Some(failure), ..self }
+    }
+
+    /// If it answers a failed authentication, then the one that is known to the caller.
+    pub(crate) fn failing_as(self, known: Option<AuthenticationFailure>) -> Self {
+        Self { failure: self.failure.map(|failure| known.unwrap_or(failure)), ..self }
+    }
+
     /// Whether the caller can be at fault, and not the server alone.
     pub(crate) fn is_of_caller(&self) -> bool {
         !self.status.is_server_error()
@@ -303,11 +318,9 @@ impl ApiError {
 
     /// The same for a link that is unknown, and for one that has ended in whatever way: a stranger learns nothing.
     pub(crate) fn link_invalid() -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            ErrorCode::LinkInvalid,
-            "The link is not valid, or has expired, was used up or revoked: ask your provider for another one",
-        )
+        let message = "The link is not valid, or has expired, was used up or revoked: ask your provider for another one";
+        let error = Self::new(StatusCode::FORBIDDEN, ErrorCode::LinkInvalid, message);
+        error.failing(FailureCause::LinkInvalid.into())
     }
 
     pub(crate) fn passphrase_required() -> Self {
@@ -319,7 +332,8 @@ impl ApiError {
     }
 
     pub(crate) fn passphrase_wrong() -> Self {
-        Self::new(StatusCode::FORBIDDEN, ErrorCode::PassphraseWrong, "The passphrase is wrong")
+        let error = Self::new(StatusCode::FORBIDDEN, ErrorCode::PassphraseWrong, "The passphrase is wrong");
+        error.failing(FailureCause::PassphraseWrong.into())
     }
 
     pub(crate) fn gateway_not_connected() -> Self {
@@ -427,6 +441,9 @@ impl IntoResponse for ApiError {
             Body { error, message: &self.message, details: &self.details, links: ReasonLinks::of(error) };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().extend(self.header.map(|header| *header));
+        if let Some(failure) = self.failure {
+            response.extensions_mut().insert(failure);
+        }
         response
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 pub mod auth;
+mod authentication_failures;
 mod background;
 mod database_ownership;
 mod error;

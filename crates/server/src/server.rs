@@ -256,6 +256,11 @@ impl Prepared {
             let state = state.clone();
             async move { essential("feeds events to their readers", state.run_event_feed()).await }
         });
+        server.tasks.spawn({
+            let state = state.clone();
+            let record = async move { state.run_authentication_failures().await };
+            async move { essential("records failed authentications", record).await }
+        });
         if let Some(provider) = provider {
             let activator = server.activator.clone();
             server.tasks.spawn(async move { activator.run(KeyRefresh::new(provider).await).await });

@@ -2,6 +2,7 @@
 
 use crate::{
     auth::{Auth, Principal},
+    authentication_failures::{AuthenticationFailureRecord, AuthenticationFailures},
     background::{Activator, BackgroundTasks},
     error::ApiError,
     event_feed::{EventFeed, EventReader, Subscription},
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
-use wicketgate_store::{FrontdoorRow, FrontdoorSpec, Store, StoreError, WriteContext};
+use wicketgate_store::{FrontdoorRow, FrontdoorSpec, RequestOrigin, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
 /// Lists that a principal reads at a time: half of the connections that read a SQLite database.
@@ -59,6 +60,7 @@ pub struct AppState {
     pub(crate) feed: EventFeed,
     pub(crate) tasks: BackgroundTasks,
     pub(crate) site: Arc<SiteDesk>,
+    pub(crate) failures: Arc<AuthenticationFailures>,
     pub(crate) rate_limits: Arc<RateLimits>,
     /// Of principals that read lists.
     pub(crate) lists: Arc<Turns>,
@@ -76,6 +78,7 @@ impl AppState {
             feed: EventFeed::new(store.clone(), stop),
             tasks: BackgroundTasks::new(registry),
             site: Arc::default(),
+            failures: Arc::default(),
             lists: Arc::new(Turns::new(LISTS)),
             store,
             auth,
@@ -98,6 +101,13 @@ impl AppState {
         self.activator().run(EventReader { feed: self.feed.clone(), since: None }).await;
     }
 
+    /// Writes failed authentications, until the server stops.
+    pub async fn run_authentication_failures(&self) {
+        let record =
+            AuthenticationFailureRecord { failures: Arc::clone(&self.failures), store: self.store.clone() };
+        self.activator().run(record).await;
+    }
+
     /// A place for a client that follows events or logs of the Frontdoor.
     pub(crate) fn follow(&self, frontdoor: &FrontdoorRow) -> Result<Subscription, ApiError> {
         let most = frontdoor.spec.quotas.within(&self.quotas, QuotaKind::EventStreams);
@@ -109,9 +119,10 @@ impl AppState {
     }
 
     /// The context of a write that `principal` makes now.
-    pub(crate) fn write_context(&self, principal: &Principal) -> WriteContext {
+    pub(crate) fn write_context(&self, principal: &Principal, origin: &RequestOrigin) -> WriteContext {
         WriteContext {
             claim: principal.claim.clone(),
+            origin: origin.clone(),
             quotas: Arc::clone(&self.quotas),
             ..WriteContext::new(principal.actor.clone(), now(), Uuid::now_v7)
         }

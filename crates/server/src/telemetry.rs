@@ -72,6 +72,7 @@ impl Collector for LostLog {
 pub(crate) struct ServerMetrics {
     requests: Family<Labels<3>, Counter>,
     limited: Family<Labels<1>, Counter>,
+    failures: Family<Labels<1>, Counter>,
     ended: Family<Labels<1>, Counter>,
     durations: Histograms,
     tunnels: Family<Labels<1>, Gauge>,
@@ -106,6 +107,11 @@ impl ServerMetrics {
         Arc::new(Self {
             ended: registered(shown, "http_connections_ended", ended),
             limited: registered(shown, "http_requests_limited", limited),
+            failures: registered(
+                shown,
+                "api_authentication_failures",
+                "Requests with credentials that the API has refused",
+            ),
             series,
             requests,
             durations,
@@ -130,6 +136,10 @@ impl ServerMetrics {
     /// A request was refused for this limit.
     pub(crate) fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&[("limit", limit.to_owned())]).inc();
+    }
+
+    pub(crate) fn authentication_failed(&self, cause: &'static str) {
+        self.failures.get_or_create(&[("reason", cause.to_owned())]).inc();
     }
 
     /// A connection ended for a newer one, or was refused.
@@ -360,6 +370,7 @@ mod tests {
         scrape.metrics.answered("GET", "/livez", 200, Duration::ZERO);
         scrape.metrics.limited("reads");
         scrape.metrics.connection_ended("full");
+        scrape.metrics.authentication_failed("secret_wrong");
         let created_at = Timestamp::now();
         let (name, location) = ("a".to_owned(), "local".parse().unwrap());
         scrape.metrics.tunnel(tunnel, TunnelFacts { name, location, enabled: true, created_at }, None);

@@ -1,4 +1,5 @@
-//! The record of every write and of every read of a key: its actor, action, resource and result. It is the audit trail.
+//! The record of every write, of every read of a key and of failed authentications: its actor, where that sent it from, its action,
+//! resource and result. It is the audit trail.
 
 use crate::{
     Result, StoreError, WriteContext, field::text_fields, statement::Assignments, transaction::Transaction,
@@ -17,6 +18,8 @@ text_enum!(
         CloseConnections = "CLOSE_CONNECTIONS",
         Reset = "RESET",
         Open = "OPEN",
+        /// A client has failed to authenticate.
+        Authenticate = "AUTHENTICATE",
     }
 );
 text_enum!(
@@ -41,7 +44,7 @@ text_fields!(Action, ResourceType, ExecutionStatus);
 impl Action {
     /// It is done to what a resource is now: the resource itself does not change.
     pub(crate) fn changes_nothing(self) -> bool {
-        matches!(self, Self::ReadKey | Self::CloseConnections | Self::Reset)
+        matches!(self, Self::ReadKey | Self::CloseConnections | Self::Reset | Self::Authenticate)
     }
 }
 
@@ -63,11 +66,13 @@ pub(crate) struct Execution<'a> {
     pub(crate) ends_with: EndsWith,
     /// The organization whose record it belongs to, besides that of its Frontdoor.
     pub(crate) organization: Option<&'a str>,
+    /// Why it has failed, if it has.
+    pub(crate) fault: Option<&'a str>,
 }
 
 impl<'a> Execution<'a> {
     pub(crate) fn of(resource_type: ResourceType, resource: &'a (dyn std::fmt::Display + Sync)) -> Self {
-        Self { resource_type, resource, ends_with: EndsWith::Itself, organization: None }
+        Self { resource_type, resource, ends_with: EndsWith::Itself, organization: None, fault: None }
     }
 
     /// Writes the record, of a Frontdoor unless the resource is an organization's own.
@@ -79,7 +84,11 @@ impl<'a> Execution<'a> {
         action: Action,
     ) -> Result<ExecutionId> {
         let is_running = self.ends_with != EndsWith::Itself;
-        let status = if is_running { ExecutionStatus::Running } else { ExecutionStatus::Success };
+        let status = match self.fault {
+            Some(_) => ExecutionStatus::Failed,
+            None if is_running => ExecutionStatus::Running,
+            None => ExecutionStatus::Success,
+        };
         let (id, resource) = (ExecutionId::new((context.fresh)()), self.resource.to_string());
         // No row has generation 0: no status ends the execution.
         let generation = if let EndsWith::Status(generation) = self.ends_with { generation.get() } else { 0 };
@@ -90,11 +99,14 @@ impl<'a> Execution<'a> {
             ("id", &id),
             ("process", &context.process),
             ("actor", &context.actor),
+            ("source_address", &context.origin.address),
+            ("request_id", &context.origin.request_id),
             ("action", &action),
             ("resource_type", &self.resource_type),
             ("resource", &resource),
             ("generation", &generation),
             ("status", &status),
+            ("message", &self.fault),
             ("created_at", &context.at),
             ("finished_at", &finished_at),
             ("frontdoor", &owner),

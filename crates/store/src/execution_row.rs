@@ -6,6 +6,7 @@ use crate::{
     row::rows,
 };
 use jiff::Timestamp;
+use std::net::IpAddr;
 use wicketgate_model::{ExecutionId, FrontdoorId};
 
 rows! {
@@ -19,6 +20,9 @@ rows! {
         /// Of an organization's own resources.
         pub organization: Option<String>,
         pub actor: String,
+        /// The client's.
+        pub source_address: Option<IpAddr>,
+        pub request_id: Option<String>,
         pub action: Action,
         pub resource_type: ResourceType,
         pub resource: String,
@@ -65,8 +69,8 @@ impl Store {
 }
 
 pub(crate) static LISTING: Listing = Listing::new(
-    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.action, x.resource_type, \
-     x.resource, x.status, x.message, x.created_at, x.finished_at",
+    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.source_address, x.request_id, \
+     x.action, x.resource_type, x.resource, x.status, x.message, x.created_at, x.finished_at",
     "execution x",
     "x.id",
 );
@@ -81,6 +85,8 @@ pub mod columns {
         FRONTDOOR = Text("x.frontdoor");
         ORGANIZATION = Text("x.organization").optional();
         ACTOR = Text("x.actor");
+        SOURCE_ADDRESS = Text("x.source_address").optional();
+        REQUEST_ID = Text("x.request_id").optional();
         ACTION = Text("x.action");
         RESOURCE_TYPE = Text("x.resource_type");
         RESOURCE = Text("x.resource");

@@ -33,6 +33,7 @@ mod event_retention;
 mod event_row;
 mod execution;
 mod execution_row;
+mod failed_authentication;
 mod field;
 mod frontdoor;
 mod gateway;
@@ -89,6 +90,7 @@ pub use event::EventKind;
 pub use event_row::{EventRow, EventSpan};
 pub use execution::{Action, ExecutionStatus, ResourceType};
 pub use execution_row::ExecutionRow;
+pub use failed_authentication::AuthenticationSubject;
 pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, MOST_LINKS};
@@ -109,7 +111,7 @@ pub use share::{ShareRow, ShareSpec};
 pub use store::Store;
 pub use traffic::{Sample, TrafficReport, TrafficScope};
 pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
-pub use write_context::WriteContext;
+pub use write_context::{RequestOrigin, WriteContext};
 
 /// The columns of lists, by resource.
 pub mod column {

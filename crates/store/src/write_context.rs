@@ -1,8 +1,8 @@
-//! The context of a write: its actor, its time and the source of its ids.
+//! The context of a write: its actor, the request that it is made for, its time and the source of its ids.
 
 use crate::{Claim, Result, StoreError};
 use jiff::Timestamp;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use uuid::Uuid;
 use wicketgate_model::{ExecutionId, Quotas};
 
@@ -12,6 +12,7 @@ pub struct WriteContext {
     pub process: ExecutionId,
     /// As shown in `createdBy` and in executions.
     pub actor: String,
+    pub origin: RequestOrigin,
     /// Kept to the microsecond.
     pub at: Timestamp,
     /// Makes fresh version 7 UUIDs.
@@ -25,17 +26,30 @@ pub struct WriteContext {
     pub quotas: Arc<Quotas>,
 }
 
+/// The request that a write is made for, as executions keep it. The server's own writes have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestOrigin {
+    /// The client's; `None` if a proxy does not name it.
+    pub address: Option<IpAddr>,
+    pub request_id: Option<String>,
+}
+
 impl WriteContext {
     pub fn new(actor: impl Into<String>, at: Timestamp, fresh: fn() -> Uuid) -> Self {
         Self {
             process: ExecutionId::new(fresh()),
             actor: actor.into(),
+            origin: RequestOrigin::default(),
             at,
             fresh,
             expected: None,
             claim: None,
             quotas: Arc::default(),
         }
+    }
+
+    pub fn of_request(self, origin: RequestOrigin) -> Self {
+        Self { origin, ..self }
     }
 
     /// For the row as it was at `updated_at`, and for no later state of it.

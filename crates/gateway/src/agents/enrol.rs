@@ -1,7 +1,7 @@
 //! Certificates for agents: the gateway forwards requests to the server and its answers back.
 
 use super::Agents;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 use wicketgate_link::{CertificateAnswer, FromGateway, Pending, RenewRequest, RequestId};
@@ -14,18 +14,18 @@ const ASK_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Agents {
-    pub(super) async fn enrol(&self, control: Control) {
-        let end = self.0.drain.run_until_cancelled(self.enrol_one(control)).await;
+    pub(super) async fn enrol(&self, control: Control, source: IpAddr) {
+        let end = self.0.drain.run_until_cancelled(self.enrol_one(control, source)).await;
         if let Some(Err(error)) = end {
             debug!(error = ?error, "an enrolment's connection broke");
         }
     }
 
-    async fn enrol_one(&self, mut control: Control) -> Result<(), ControlError> {
+    async fn enrol_one(&self, mut control: Control, source: IpAddr) -> Result<(), ControlError> {
         let mut ask: EnrolRequest =
             timeout(ASK_WITHIN, control.receive()).await.map_err(|_| ControlError::Stuck)??;
         ask.name = from_agent(&ask.name);
-        let question = |request| FromGateway::Enrol { request, ask };
+        let question = |request| FromGateway::Enrol { request, ask, source: Some(source.to_canonical()) };
         let answer = match self.ask(&self.0.requests.enrol, question).await {
             CertificateAnswer::Granted(grant) => EnrolAnswer::Enrolled(grant),
             CertificateAnswer::Refused(refusal) => EnrolAnswer::Refused { refusal },

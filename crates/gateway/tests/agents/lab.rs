@@ -269,7 +269,7 @@ async fn server(
     };
     while let Some(message) = link.recv().await {
         match message {
-            FromGateway::Enrol { request, ask } => {
+            FromGateway::Enrol { request, ask, .. } => {
                 let right = ask.enrollment == code.enrollment()
                     && secret_hash(&ask.secret) == secret_hash(code.secret());
                 let answer = if !right {

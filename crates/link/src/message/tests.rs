@@ -207,7 +207,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::UnknownPeers(vec![unknown_peer()]),
         FromGateway::UnknownAgents(vec![unknown_agent()]),
         FromGateway::Draining,
-        FromGateway::Enrol { request, ask: enrol() },
+        FromGateway::Enrol { request, ask: enrol(), source: Some([192, 0, 2, 9].into()) },
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
         FromGateway::Checked { request, check: Box::new(check(Ok(agent))) },
         FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
@@ -304,7 +304,7 @@ fn secrets_are_sent_and_never_shown() {
     let sent = ToGateway::Desired { sequence: 1, delta: desired() };
     assert!(String::from_utf8(codec::encode(&sent).unwrap()).unwrap().contains(key.expose()));
     assert!(!format!("{sent:?}").contains(KEY));
-    let asked = FromGateway::Enrol { request: request(), ask: enrol() };
+    let asked = FromGateway::Enrol { request: request(), ask: enrol(), source: None };
     let shown = format!("{asked:?}");
     assert!(shown.contains("EnrolRequest") && !shown.contains("201"), "{shown}");
 }

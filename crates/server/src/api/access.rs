@@ -2,6 +2,7 @@
 
 use super::{
     limits::{ListReader, admitted},
+    request_context::RequestContext,
     wire::fields::printable,
 };
 use crate::{
@@ -18,7 +19,7 @@ use std::str::FromStr;
 use wicketgate_model::{
     AgentId, ApiAccountId, EnvironmentKey, ExecutionId, FrontdoorId, HandoverLinkId, ShareId, TunnelId,
 };
-use wicketgate_store::{FrontdoorRow, WriteContext};
+use wicketgate_store::{FrontdoorRow, RequestOrigin, WriteContext};
 
 /// The answer of a handler.
 pub(super) type Answer = Result<Response, ApiError>;
@@ -27,6 +28,7 @@ pub(super) type Answer = Result<Response, ApiError>;
 pub(super) struct Caller {
     pub(super) state: AppState,
     pub(super) principal: Principal,
+    origin: RequestOrigin,
 }
 
 /// A caller that administers an organization.
@@ -40,6 +42,7 @@ pub(super) struct Administers {
 pub(super) struct At {
     pub(super) state: AppState,
     pub(super) principal: Principal,
+    origin: RequestOrigin,
     pub(super) frontdoor: FrontdoorRow,
 }
 
@@ -74,7 +77,8 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        Ok(Self { state: state.clone(), principal: principal(parts, state).await? })
+        let principal = principal(parts, state).await?;
+        Ok(Self { state: state.clone(), principal, origin: RequestContext::of(&parts.extensions).origin })
     }
 }
 
@@ -98,7 +102,8 @@ impl FromRequestParts<AppState> for At {
         let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
         let frontdoor =
             state.store.frontdoor(id).await?.filter(|f| principal.sees(f)).ok_or_else(not_found)?;
-        Ok(Self { state: state.clone(), principal, frontdoor })
+        let origin = RequestContext::of(&parts.extensions).origin;
+        Ok(Self { state: state.clone(), principal, origin, frontdoor })
     }
 }
 
@@ -108,7 +113,7 @@ async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, Api
         Some(principal) => principal,
         None => {
             let authenticated = authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await;
-            admitted(state, (&parts.method, &parts.extensions, &parts.headers), authenticated)?
+            admitted(state, (&parts.method, &parts.extensions), authenticated)?
         }
     };
     // For the query of a list, which is read next.
@@ -120,7 +125,7 @@ async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, Api
 
 impl Caller {
     pub(super) fn write_context(&self) -> WriteContext {
-        self.state.write_context(&self.principal)
+        self.state.write_context(&self.principal, &self.origin)
     }
 }
 
@@ -130,7 +135,7 @@ impl At {
     }
 
     pub(super) fn write_context(&self) -> WriteContext {
-        self.state.write_context(&self.principal)
+        self.state.write_context(&self.principal, &self.origin)
     }
 
     /// The path of a collection of this Frontdoor.

@@ -85,7 +85,7 @@ async fn find(at: &Administers, id: ApiAccountId) -> Result<ApiAccountRow, ApiEr
 
 /// The new account may no more than its creator, and ends with it at the latest. Returns when it ends.
 async fn within_the_creator(
-    Caller { state, principal }: &Caller,
+    Caller { state, principal, .. }: &Caller,
     requested: &AccountRequest,
 ) -> Result<Option<Timestamp>, ApiError> {
     for scope in &requested.scopes {

@@ -59,7 +59,7 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     let authenticated = authenticate(request.method(), request.headers(), &state.auth, &state.store).await;
     // One that failed is counted where it fails again.
     let Ok(principal) = authenticated else { return Ok(next.run(request).await) };
-    let asked = (request.method(), request.extensions(), request.headers());
+    let asked = (request.method(), request.extensions());
     let principal = admitted(&state, asked, Ok(principal))?;
     let (mut parts, body) = request.into_parts();
     let bytes = read(body).await?;

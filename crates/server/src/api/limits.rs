@@ -3,35 +3,19 @@
 //!
 //! Invariant: each request is counted once, before it is carried out.
 
-use crate::{
-    auth::Principal,
-    error::ApiError,
-    serve::{ClientAddress, places::Connection},
-    state::AppState,
-    turns::Turn,
-};
+use super::request_context::RequestContext;
+use crate::{auth::Principal, error::ApiError, serve::places::Connection, state::AppState, turns::Turn};
 use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{Extensions, HeaderMap, Method, request::Parts},
+    extract::{Request, State},
+    http::{Extensions, Method},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::time::Duration;
 use wicketgate_store::Reach;
 
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
-
-/// The address that a request comes from; `None` if it comes through a trusted proxy that names no address.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Source(pub(super) Option<IpAddr>);
-
-impl Source {
-    pub(super) fn of(state: &AppState, extensions: &Extensions, headers: &HeaderMap) -> Self {
-        let peer = extensions.get::<ClientAddress>().map(|client| client.0.ip());
-        Self(peer.and_then(|peer| state.external.client(peer, headers)))
-    }
-}
 
 /// A caller that takes turns with its other lists, so that its costly queries do not take all connections to the database.
 #[derive(Debug, Clone)]
@@ -53,22 +37,15 @@ impl ListReader {
     }
 }
 
-impl FromRequestParts<AppState> for Source {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        Ok(Self::of(state, &parts.extensions, &parts.headers))
-    }
-}
-
 /// The caller that has authenticated, or the refusal, as far as the limits admit it. A connection keeps its place for a caller.
 pub(super) fn admitted(
     state: &AppState,
-    (method, extensions, headers): (&Method, &Extensions, &HeaderMap),
+    (method, extensions): (&Method, &Extensions),
     authenticated: Result<Principal, ApiError>,
 ) -> Result<Principal, ApiError> {
     match &authenticated {
         Ok(principal) => {
+            RequestContext::of(extensions).is_of(&principal.actor);
             if let Some(connection) = extensions.get::<Connection>() {
                 connection.is_known();
             }
@@ -76,7 +53,7 @@ pub(super) fn admitted(
         }
         // A database that does not answer is no fault of the caller.
         Err(error) if error.is_of_caller() => {
-            state.rate_limits.admit_stranger(Source::of(state, extensions, headers).0)?;
+            state.rate_limits.admit_stranger(RequestContext::of(extensions).address())?;
         }
         Err(_) => {}
     }
@@ -85,8 +62,8 @@ pub(super) fn admitted(
 
 /// Wraps what needs no principal.
 pub(super) async fn strangers(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let source = Source::of(&state, request.extensions(), request.headers());
-    match state.rate_limits.admit_stranger(source.0) {
+    let source = RequestContext::of(request.extensions()).address();
+    match state.rate_limits.admit_stranger(source) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }

@@ -2,12 +2,19 @@
 //!
 //! Errors have the body of RFC 6749 §5.2, which OAuth clients expect, instead of the API's own.
 
-use super::wire::{
-    body::Body,
-    token_request::{TokenRequest, Unreadable},
+use super::{
+    request_context::RequestContext,
+    wire::{
+        body::Body,
+        token_request::{TokenRequest, Unreadable},
+    },
 };
 use crate::{
-    auth::{self, Scope, basic, client_secret, token_key::written},
+    auth::{
+        self, Scope, basic, client_secret,
+        failure::{AuthenticationFailure, FailureCause},
+        token_key::written,
+    },
     error::{ApiError, OAuthErrorCode, account_expired, capitalized},
     external::LinkBase,
     reason_link,
@@ -30,7 +37,7 @@ use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 use tracing::error;
 use wicketgate_model::ApiAccountId;
-use wicketgate_store::{ApiAccountRow, StoreError};
+use wicketgate_store::{ApiAccountRow, AuthenticationSubject, StoreError};
 
 /// RFC 6749 §5.1.
 #[derive(Serialize)]
@@ -47,6 +54,7 @@ struct OAuthError {
     status: StatusCode,
     error: OAuthErrorCode,
     description: Cow<'static, str>,
+    failure: Option<AuthenticationFailure>,
 }
 
 /// The client's credentials.
@@ -58,15 +66,16 @@ struct Client {
 pub(super) async fn token(
     State(state): State<AppState>,
     base: Option<Extension<LinkBase>>,
-    headers: HeaderMap,
+    (request, headers): (RequestContext, HeaderMap),
     body: Result<Body, ApiError>,
 ) -> Response {
     let base = base.map_or_else(String::new, |Extension(LinkBase(base))| base);
-    issue(&state, &headers, body).await.unwrap_or_else(|error| error.response(&base))
+    issue(&state, &request, &headers, body).await.unwrap_or_else(|error| error.response(&base))
 }
 
 async fn issue(
     state: &AppState,
+    context: &RequestContext,
     headers: &HeaderMap,
     body: Result<Body, ApiError>,
 ) -> Result<Response, OAuthError> {
@@ -84,6 +93,7 @@ async fn issue(
     }
     let wanted = request.scope.clone();
     let account = authenticated(state, client(headers, request)?).await?;
+    context.is_of(&account.id.to_string());
     let scopes = narrowed(&auth::scopes(&account), wanted.as_deref())?;
     let issued = state.auth.tokens.issue(&account, &scopes, now().as_second()).map_err(|e| {
         error!(error = format!("{e:#}"), "a token could not be signed");
@@ -126,15 +136,17 @@ fn client(headers: &HeaderMap, request: TokenRequest) -> Result<Client, OAuthErr
 }
 
 async fn authenticated(state: &AppState, client: Client) -> Result<ApiAccountRow, OAuthError> {
-    let id: ApiAccountId = client.id.parse().map_err(|_| OAuthError::client())?;
-    let account = state.store.api_account(id).await?.ok_or_else(OAuthError::client)?;
+    let unknown = || OAuthError::client().failing(FailureCause::ClientUnknown, None);
+    let id: ApiAccountId = client.id.parse().map_err(|_| unknown())?;
+    let account = state.store.api_account(id).await?.ok_or_else(unknown)?;
     let shown = client_secret::sha256(client.secret.expose_secret());
     let is_right: bool = account.spec.secret_sha256.ct_eq(&shown).into();
     if !is_right {
-        return Err(OAuthError::client());
+        return Err(OAuthError::client().failing(FailureCause::SecretWrong, Some(id)));
     }
     if let Some(end) = auth::expired_at(&account) {
-        return Err(OAuthError { description: account_expired(end).into(), ..OAuthError::client() });
+        let error = OAuthError { description: account_expired(end).into(), ..OAuthError::client() };
+        return Err(error.failing(FailureCause::AccountExpired, Some(id)));
     }
     Ok(account)
 }
@@ -155,7 +167,7 @@ fn narrowed(own: &[Scope], wanted: Option<&str>) -> Result<Vec<Scope>, OAuthErro
 
 impl OAuthError {
     fn bad(error: OAuthErrorCode, description: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
+        Self { status: StatusCode::BAD_REQUEST, error, description: description.into(), failure: None }
     }
 
     fn request(description: &'static str) -> Self {
@@ -168,6 +180,7 @@ impl OAuthError {
             status: StatusCode::UNAUTHORIZED,
             error: OAuthErrorCode::InvalidClient,
             description: "The client id or its secret is missing or wrong".into(),
+            failure: None,
         }
     }
 
@@ -176,7 +189,13 @@ impl OAuthError {
             status: StatusCode::SERVICE_UNAVAILABLE,
             error: OAuthErrorCode::TemporarilyUnavailable,
             description: description.into(),
+            failure: None,
         }
+    }
+
+    fn failing(self, cause: FailureCause, account: Option<ApiAccountId>) -> Self {
+        let subject = account.map(AuthenticationSubject::Account);
+        Self { failure: Some(AuthenticationFailure { cause, subject }), ..self }
     }
 
     fn response(self, base: &str) -> Response {
@@ -188,6 +207,9 @@ impl OAuthError {
         });
         let headers = [(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
         let mut response = (self.status, headers, Json(answer)).into_response();
+        if let Some(failure) = self.failure {
+            response.extensions_mut().insert(failure);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"wicketgate\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -1,12 +1,17 @@
-//! Wraps every request: gives it an id, bounds its time, writes a line to the access log and counts it. If a handler
-//! panics, the client gets an answer with the id under which the log has the cause. A 503 says when to try again. No browser
-//! takes an answer for another type than it says.
+//! Wraps every request: gives it an id, bounds its time, writes a line to the access log and counts it, also as a failed
+//! authentication. If a handler panics, the client gets an answer with the id under which the log has the cause. A 503 says when to
+//! try again. No browser takes an answer for another type than it says.
 //!
 //! Invariant: the log contains no secret of a client: no header, no body and no query.
 
+use super::request_context::RequestContext;
 use crate::{
+    auth::failure::AuthenticationFailure,
+    authentication_failures::AuthenticationFailures,
     error::{ApiError, SOON},
+    external::ExternalAddress,
     serve::ClientAddress,
+    state::AppState,
     telemetry::ServerMetrics,
 };
 use axum::{
@@ -21,8 +26,9 @@ use axum::{
 use futures_util::FutureExt as _;
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error, info};
+use tracing::{error, info};
 use uuid::Uuid;
+use wicketgate_store::RequestOrigin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Ids of other systems are UUIDs or like them.
@@ -35,8 +41,41 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// The route of a request that matches none.
 const NO_ROUTE: &str = "other";
 
+/// What it needs to know, and what counts.
+#[derive(Debug, Clone)]
+pub(super) struct Observer {
+    external: Arc<ExternalAddress>,
+    metrics: Arc<ServerMetrics>,
+    failures: Arc<AuthenticationFailures>,
+}
+
+impl Observer {
+    pub(super) fn of(state: &AppState) -> Self {
+        let AppState { external, metrics, failures, .. } = state;
+        Self { external: Arc::clone(external), metrics: Arc::clone(metrics), failures: Arc::clone(failures) }
+    }
+
+    fn context(&self, request: &Request, id: &HeaderValue) -> RequestContext {
+        let peer = request.extensions().get::<ClientAddress>().map(|client| client.0.ip());
+        let address = peer.and_then(|peer| self.external.client(peer, request.headers()));
+        RequestContext::new(RequestOrigin {
+            address: address.map(|address| address.to_canonical()),
+            request_id: id.to_str().ok().map(str::to_owned),
+        })
+    }
+
+    fn failed(&self, response: &Response, context: &RequestContext) {
+        if let Some(failure) = response.extensions().get::<AuthenticationFailure>() {
+            self.metrics.authentication_failed(failure.cause.as_str());
+            if !failure.cause.is_everyday() {
+                self.failures.add(*failure, &context.origin);
+            }
+        }
+    }
+}
+
 pub(super) async fn observe(
-    State(metrics): State<Arc<ServerMetrics>>,
+    State(observer): State<Observer>,
     matched: Option<MatchedPath>,
     mut request: Request,
     next: Next,
@@ -44,7 +83,8 @@ pub(super) async fn observe(
     let begin = Instant::now();
     let id = request_id(request.headers().get(&REQUEST_ID));
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let client = request.extensions().get::<ClientAddress>().copied();
+    let context = observer.context(&request, &id);
+    request.extensions_mut().insert(context.clone());
     let (method, uri) = (method_name(request.method()), request.uri().clone());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match timeout(LONGEST, answer).await {
@@ -58,13 +98,12 @@ pub(super) async fn observe(
     };
     let (took, status) = (begin.elapsed(), response.status().as_u16());
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    metrics.answered(method, route, status, took);
+    observer.failed(&response, &context);
+    observer.metrics.answered(method, route, status, took);
     let shown = id.to_str().unwrap_or_default();
     let path = uri.path().get(..SHOWN_PATH).unwrap_or(uri.path());
-    info!(target: "access", id = shown, method, route, path, status, ms = %format_args!("{:.2}", took.as_secs_f64() * 1e3), "answered");
-    if let Some(ClientAddress(address)) = client {
-        debug!(target: "access", id = shown, %address, "client of the request");
-    }
+    let (actor, source) = (context.actor(), context.address().map(tracing::field::display));
+    info!(target: "access", id = shown, actor, source, method, route, path, status, ms = %format_args!("{:.2}", took.as_secs_f64() * 1e3), "answered");
     response.headers_mut().insert(REQUEST_ID, id);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().entry(RETRY_AFTER).or_insert(SOON);
@@ -118,6 +157,7 @@ mod tests {
 
     async fn asked(path: &str) -> (Parts, Value) {
         let metrics = ServerMetrics::new(&mut Registry::default());
+        let observer = Observer { external: Arc::default(), metrics, failures: Arc::default() };
         let router = Router::new()
             .route("/never", get(async || std::future::pending::<()>().await))
             .route(
@@ -130,7 +170,7 @@ mod tests {
             )
             .route("/bare", get(async || StatusCode::SERVICE_UNAVAILABLE))
             .route("/later", get(async || (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "60")])))
-            .layer(from_fn_with_state(metrics, observe));
+            .layer(from_fn_with_state(observer, observe));
         let request = Request::get(path).header(REQUEST_ID, "the-id").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

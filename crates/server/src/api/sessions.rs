@@ -3,6 +3,7 @@
 use super::{
     access::Answer,
     limits::admitted,
+    request_context::RequestContext,
     wire::{
         body::Body,
         query::Query,
@@ -57,15 +58,21 @@ impl FromRequestParts<AppState> for InSession {
         let active = session::active(&parts.method, &parts.headers, &state.auth, &state.store).await;
         let active = active.and_then(|active| active.ok_or_else(ApiError::token_missing));
         let caller = active.as_ref().map(|active| active.principal.clone()).map_err(ApiError::clone);
-        admitted(state, (&parts.method, &parts.extensions, &parts.headers), caller)?;
+        admitted(state, (&parts.method, &parts.extensions), caller)?;
         Ok(Self(active?))
     }
 }
 
 /// A page of another origin cannot send JSON, so that it cannot sign its visitor in as someone else.
-pub(super) async fn begin(State(state): State<AppState>, scope: CookieScope, body: Body) -> Answer {
+pub(super) async fn begin(
+    State(state): State<AppState>,
+    request: RequestContext,
+    scope: CookieScope,
+    body: Body,
+) -> Answer {
     let shown = token(body.object()?)?;
     let principal = authenticate_token(shown.expose_secret(), &state.auth, &state.store).await?;
+    request.is_of(&principal.actor);
     let (active, cookie) = begun(&state, principal, &scope, token_end(shown.expose_secret())).await?;
     let answer = (StatusCode::CREATED, NOT_STORED, [(SET_COOKIE, cookie)], Json(Session::of(&active)));
     Ok(answer.into_response())

@@ -6,13 +6,17 @@
 
 use super::{
     access::Answer,
+    request_context::RequestContext,
     sessions::begun,
     wire::{query::Query, session::CookieScope},
 };
 use crate::{
-    auth::oidc::{
-        Provider,
-        code::{CodeFault, CodeRequest},
+    auth::{
+        failure::{AuthenticationFailure, FailureCause},
+        oidc::{
+            Provider,
+            code::{CodeFault, CodeRequest},
+        },
     },
     error::ApiError,
     external::LinkBase,
@@ -94,7 +98,7 @@ pub(super) async fn finish(
     State(state): State<AppState>,
     address: Address,
     scope: CookieScope,
-    headers: HeaderMap,
+    (request, headers): (RequestContext, HeaderMap),
     uri: Uri,
 ) -> Answer {
     let forget = scope.cookie(COOKIE_NAME, "", "Lax", 0);
@@ -114,8 +118,15 @@ pub(super) async fn finish(
     let redeemed = provider(&state)?.redeem(&code, &carried.verifier, &address.callback()).await;
     let (principal, ends) = match redeemed {
         Ok(redeemed) => redeemed,
-        Err(fault) => return Ok(see(&address.place(&failed(fault)), Some(forget))),
+        Err(fault) => {
+            let mut answer = see(&address.place(&failed(fault)), Some(forget));
+            if fault != CodeFault::ProviderDown {
+                answer.extensions_mut().insert(AuthenticationFailure::from(FailureCause::SignInRefused));
+            }
+            return Ok(answer);
+        }
     };
+    request.is_of(&principal.actor);
     let (_, cookie) = begun(&state, principal, &scope, ends).await?;
     let mut answer = see(&address.place(&carried.place), Some(forget));
     if let Ok(cookie) = cookie.parse() {

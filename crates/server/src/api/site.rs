@@ -6,7 +6,7 @@
 use super::{
     access::Answer,
     checks,
-    limits::Source,
+    request_context::RequestContext,
     shares, vpn_config,
     wire::{
         answer::Format,
@@ -16,7 +16,12 @@ use super::{
     },
 };
 use crate::{
-    auth::{client_secret::sha256, handover_token::HandoverToken, passphrase::Place},
+    auth::{
+        client_secret::sha256,
+        failure::{AuthenticationFailure, FailureCause},
+        handover_token::HandoverToken,
+        passphrase::Place,
+    },
     error::{ApiError, ResourceKind},
     site_desk::{LogRead, SiteCall},
     state::{AppState, now},
@@ -36,8 +41,8 @@ use uuid::Uuid;
 use wicketgate_link::IKE_LOG_LINES;
 use wicketgate_model::{Connection, HandoverLinkId};
 use wicketgate_store::{
-    Filter, FilterValue, HandoverLinkRow, HandoverLinkState, ListRequest, PageRequest, TunnelRow,
-    WriteContext, column::share as column,
+    AuthenticationSubject, Filter, FilterValue, HandoverLinkRow, HandoverLinkState, ListRequest, PageRequest,
+    TunnelRow, WriteContext, column::share as column,
 };
 
 /// Shares that a page shows; more than one tunnel usually has.
@@ -56,38 +61,44 @@ struct Visit {
 /// Counts a use of the link.
 pub(super) async fn open(
     State(state): State<AppState>,
-    source: Source,
+    request: RequestContext,
     SmallBody(body): SmallBody,
 ) -> Answer {
     let Opening { token, passphrase } = site::opening(body.object()?)?;
-    state.site.admits(source.0)?;
+    state.site.admits(request.address())?;
     let link = state.store.handover_link_with_token(&sha256(token.expose_secret())).await?;
+    let invalid = link.as_ref().map(|link| failure(FailureCause::LinkInvalid, link));
     let link = link.filter(|link| link.state(now()) == HandoverLinkState::Active);
-    let Visit { link, .. } = visit(&state, &source, link).await?;
+    let visit = visit(&state, request.address(), link).await;
+    let Visit { link, .. } = visit.map_err(|error| error.failing_as(invalid))?;
     if let Some(kept) = &link.spec.passphrase {
         let given = passphrase.ok_or_else(ApiError::passphrase_required)?;
         let place = Place::take().await?;
         state.site.tries_passphrase(link.id)?;
         if !place.compare(given, kept.clone()).await? {
-            state.site.was_wrong(source.0);
-            return Err(ApiError::passphrase_wrong());
+            state.site.was_wrong(request.address());
+            let wrong = failure(FailureCause::PassphraseWrong, &link);
+            return Err(ApiError::passphrase_wrong().failing(wrong));
         }
         state.site.has_passphrase(link.id);
     }
+    request.is_of(&actor(link.id));
     let session = HandoverToken::of_session()?;
-    let opened = state.store.open_handover_link(link.id, session.sha256(), &context(link.id)).await?;
-    let expires_at = opened.ok_or_else(ApiError::link_invalid)?.spec.expires_at;
+    let opened =
+        state.store.open_handover_link(link.id, session.sha256(), &context(link.id, &request)).await?;
+    let opened = opened.ok_or_else(|| ApiError::link_invalid().failing_as(invalid))?;
+    let expires_at = opened.spec.expires_at;
     Ok(told(&SiteSession { session: session.expose(), expires_at }))
 }
 
 pub(super) async fn tunnel(
     State(state): State<AppState>,
-    source: Source,
+    request: RequestContext,
     SmallBody(body): SmallBody,
 ) -> Answer {
     let session = site::session(body.object()?)?;
-    let Visit { tunnel, .. } = enter(&state, &source, &session, SiteCall::Tunnel).await?;
-    let facts = facts(&state, &tunnel, source.0).await;
+    let Visit { tunnel, .. } = enter(&state, &request, &session, SiteCall::Tunnel).await?;
+    let facts = facts(&state, &tunnel, request.address()).await;
     let request = ListRequest {
         page: PageRequest { number: 0, size: MOST_SHARES },
         filters: vec![Filter {
@@ -104,31 +115,31 @@ pub(super) async fn tunnel(
 /// The key is handed out: recorded as by the link.
 pub(super) async fn configuration(
     State(state): State<AppState>,
-    source: Source,
+    request: RequestContext,
     SmallBody(body): SmallBody,
 ) -> Answer {
     let (session, format) = site::configuration(body.object()?)?;
-    let Visit { link, tunnel } = enter(&state, &source, &session, SiteCall::Configuration).await?;
+    let Visit { link, tunnel } = enter(&state, &request, &session, SiteCall::Configuration).await?;
     // A new key has ended the link, and must not be given to it: the tunnel may have been read after that.
     let again = state.store.handover_link_of_session(&sha256(session.expose_secret())).await?;
     if again.is_none_or(|link| link.has_ended(now())) {
-        return Err(ApiError::link_invalid());
+        return Err(ApiError::link_invalid().failing(FailureCause::SessionEnded.into()));
     }
     if !vpn_config::is_at_gateway(&tunnel) {
         return Err(ApiError::conflict(
             "The provider's gateway is not ready for the tunnel yet: try again soon",
         ));
     }
-    vpn_config::handed_out(&state, &tunnel, &format, Ok(Format::Json), &context(link.id)).await
+    vpn_config::handed_out(&state, &tunnel, &format, Ok(Format::Json), &context(link.id, &request)).await
 }
 
 pub(super) async fn check(
     State(state): State<AppState>,
-    source: Source,
+    request: RequestContext,
     SmallBody(body): SmallBody,
 ) -> Answer {
     let (session, id) = site::check(body.object()?)?;
-    let Visit { tunnel, .. } = enter(&state, &source, &session, SiteCall::Check).await?;
+    let Visit { tunnel, .. } = enter(&state, &request, &session, SiteCall::Check).await?;
     let share = state.store.share(tunnel.frontdoor, id).await?;
     let share = share.filter(|share| share.spec.tunnel == tunnel.id && share.standing.status.is_live());
     let share = share.ok_or_else(|| ApiError::not_found(ResourceKind::Share, id))?;
@@ -140,19 +151,26 @@ pub(super) async fn check(
 /// The link of the session and its tunnel, if the source and the link may make this call now.
 async fn enter(
     state: &AppState,
-    source: &Source,
+    request: &RequestContext,
     session: &SecretString,
     call: SiteCall,
 ) -> Result<Visit, ApiError> {
-    state.site.admits(source.0)?;
+    state.site.admits(request.address())?;
     let link = state.store.handover_link_of_session(&sha256(session.expose_secret())).await?;
-    let visit = visit(state, source, link.filter(|link| !link.has_ended(now()))).await?;
+    let ended = link.as_ref().map(|_| FailureCause::SessionEnded.into());
+    let visit = visit(state, request.address(), link.filter(|link| !link.has_ended(now()))).await;
+    let visit = visit.map_err(|error| error.failing_as(ended))?;
+    request.is_of(&actor(visit.link.id));
     state.site.calls(visit.link.id, call)?;
     Ok(visit)
 }
 
 /// Of a link that has a live tunnel, in a Frontdoor that may have tunnels.
-async fn visit(state: &AppState, source: &Source, link: Option<HandoverLinkRow>) -> Result<Visit, ApiError> {
+async fn visit(
+    state: &AppState,
+    source: Option<IpAddr>,
+    link: Option<HandoverLinkRow>,
+) -> Result<Visit, ApiError> {
     if let Some(link) = link
         && let Some(tunnel) = state.store.tunnel(link.frontdoor, link.tunnel).await?
         && tunnel.standing.status.is_live()
@@ -161,13 +179,22 @@ async fn visit(state: &AppState, source: &Source, link: Option<HandoverLinkRow>)
     {
         return Ok(Visit { link, tunnel });
     }
-    state.site.was_wrong(source.0);
+    state.site.was_wrong(source);
     Err(ApiError::link_invalid())
 }
 
 /// The actor of what a session does.
-fn context(link: HandoverLinkId) -> WriteContext {
-    WriteContext::new(format!("handover:{link}"), now(), Uuid::now_v7)
+fn context(link: HandoverLinkId, request: &RequestContext) -> WriteContext {
+    WriteContext::new(actor(link), now(), Uuid::now_v7).of_request(request.origin.clone())
+}
+
+fn actor(link: HandoverLinkId) -> String {
+    format!("handover:{link}")
+}
+
+/// A failure to open this link.
+fn failure(cause: FailureCause, link: &HandoverLinkRow) -> AuthenticationFailure {
+    AuthenticationFailure { cause, subject: Some(AuthenticationSubject::Link(link.frontdoor, link.id)) }
 }
 
 /// No cache may keep it, nor a browser's history.

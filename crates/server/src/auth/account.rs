@@ -16,7 +16,7 @@ pub(super) async fn of(store: &Store, secret: &str) -> Result<Option<ApiAccountR
 /// The account with the scopes that both it and its token have: the account's may have been reduced since.
 pub(super) fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> Result<Principal, Refused> {
     if let Some(end) = expired_at(account) {
-        return Err(Refused::AccountExpired(end));
+        return Err(Refused::AccountExpired(account.id, end));
     }
     let mut scopes = scopes(account);
     scopes.retain(|scope| granted.is_none_or(|granted| granted.contains(scope)));

@@ -4,6 +4,7 @@ use super::scope::Scope;
 use crate::error::{ApiError, in_seconds};
 use jiff::Timestamp;
 use std::sync::Arc;
+use wicketgate_model::ApiAccountId;
 use wicketgate_store::{Claim, FrontdoorRow, Reach};
 
 /// An authenticated caller.
@@ -67,9 +68,9 @@ pub enum Refused {
     Invalid,
     #[error("the token has expired")]
     Expired,
-    /// It is the secret of an API account that ended at this time.
-    #[error("the API account expired at {}", in_seconds(*.0))]
-    AccountExpired(Timestamp),
+    /// It is the secret of this API account, which ended at this time.
+    #[error("the API account expired at {}", in_seconds(*.1))]
+    AccountExpired(ApiAccountId, Timestamp),
     /// It is genuine and has no organization.
     #[error("the token names no organization")]
     NoOrganization,
@@ -82,8 +83,8 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Invalid => Self::token_invalid(),
             Refused::Expired => Self::token_expired(),
-            Refused::AccountExpired(end) => Self::account_expired(end),
-            Refused::NoOrganization => Self::not_authorized("The token names no organization"),
+            Refused::AccountExpired(account, end) => Self::account_expired(account, end),
+            Refused::NoOrganization => Self::no_organization(),
             Refused::ProviderDown => Self::unavailable("The identity provider does not answer"),
         }
     }

@@ -5,6 +5,7 @@
 //! answered at a time, and nothing else waits for them.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_link::{CertificateAnswer, RenewRequest, RequestId, ToGateway};
 use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, ZId};
-use wicketgate_store::{EnrolAttempt, EnrolledAgent, Store, WriteContext};
+use wicketgate_store::{EnrolAttempt, EnrolledAgent, RequestOrigin, Store, WriteContext};
 use wicketgate_system::Mutex;
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
@@ -60,10 +61,10 @@ impl CertificateDesk {
         Self { issuer, send, view, enrolments: JoinSet::new(), renewals: JoinSet::new() }
     }
 
-    pub(super) fn enrol(&mut self, request: RequestId, ask: EnrolRequest) {
+    pub(super) fn enrol(&mut self, request: RequestId, ask: EnrolRequest, source: Option<IpAddr>) {
         let (issuer, view) = (self.issuer.clone(), Arc::clone(&self.view));
         let work = async move {
-            let answer = answer("could not enrol an agent", issuer.enrol(ask).await);
+            let answer = answer("could not enrol an agent", issuer.enrol(ask, source).await);
             // The agent connects at once, and the gateway serves none that it was not told of. An invented code does not wake
             // the reconciler.
             if matches!(answer, CertificateAnswer::Granted(_)) {
@@ -116,7 +117,11 @@ fn answer<T>(failure: &'static str, result: anyhow::Result<Result<T, EnrolRefusa
 }
 
 impl Issuer {
-    async fn enrol(&self, request: EnrolRequest) -> anyhow::Result<Result<EnrolGrant, EnrolRefusal>> {
+    async fn enrol(
+        &self,
+        request: EnrolRequest,
+        source: Option<IpAddr>,
+    ) -> anyhow::Result<Result<EnrolGrant, EnrolRefusal>> {
         let now = Timestamp::now();
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
@@ -127,7 +132,9 @@ impl Issuer {
             name: request.name,
             z_id: ZId::from_random(random),
         };
-        let context = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7);
+        let origin = RequestOrigin { address: source, request_id: None };
+        let context = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7)
+            .of_request(origin);
         let answer = match self.store.enrol(&attempt, &context).await {
             Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(EnrolRefusal::WrongCode),
             answer => answer?,
@@ -136,7 +143,8 @@ impl Issuer {
             Ok(enrolled) => enrolled,
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode || self.is_logged() {
-                    warn!(enrollment.id = %request.enrollment, cause = %refusal, "an agent's enrolment is refused");
+                    let source = source.map(tracing::field::display);
+                    warn!(enrollment.id = %request.enrollment, source, cause = %refusal, "an agent's enrolment is refused");
                 }
                 return Ok(Err(refusal));
             }
@@ -240,7 +248,7 @@ mod tests {
                 name: "dc-1".into(),
             };
             let asked = request();
-            self.desk.enrol(asked, ask);
+            self.desk.enrol(asked, ask, Some([192, 0, 2, 9].into()));
             match timeout(SOON, self.answers.recv()).await.unwrap().unwrap() {
                 ToGateway::Enrolled { request, answer } if request == asked => answer,
                 other => panic!("{other:?}"),

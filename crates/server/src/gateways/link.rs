@@ -66,7 +66,7 @@ impl GatewayLink {
         let receive = async {
             while let Some(message) = messages.recv().await {
                 match message {
-                    FromGateway::Enrol { request, ask } => desk.enrol(request, ask),
+                    FromGateway::Enrol { request, ask, source } => desk.enrol(request, ask, source),
                     FromGateway::Renew { request, ask } => desk.renew(request, ask),
                     report => self.take(report, Timestamp::now()),
                 }

@@ -5,6 +5,7 @@
 mod access;
 mod agents;
 mod api_accounts;
+mod audit;
 mod bodies;
 mod checks;
 mod conditional;

@@ -20,6 +20,7 @@ impl Redact {
             Value::Object(object) => {
                 for (name, value) in object {
                     match name.as_str() {
+                        "requestId" => *value = "[request]".into(),
                         "timestamp" => *value = "[time]".into(),
                         "enrollmentCode" => *value = "[code]".into(),
                         "clientSecret" | "access_token" | "token" | "url" => *value = "[secret]".into(),

@@ -3,6 +3,7 @@
 use crate::harness::{TOKEN, hello};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
+use serde_json::Value;
 use std::{any::Any, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{
@@ -80,11 +81,21 @@ impl Serving {
 
     /// Sends one request on a connection of its own, and returns the status. `lines` are those of its head.
     pub(crate) async fn ask(&self, from: &str, lines: &[&str]) -> u16 {
+        self.exchange(from, lines, "").await.0
+    }
+
+    /// As [`ask`](Self::ask) does, with a body; returns the answer's body, too.
+    pub(crate) async fn exchange(&self, from: &str, lines: &[&str], body: &str) -> (u16, Value) {
         let mut stream = self.connect(from).await;
-        let head = format!("{}\r\nhost: x\r\nconnection: close\r\n\r\n", lines.join("\r\n"));
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut text = Vec::new();
-        timeout(BOUND, stream.read_to_end(&mut text)).await.unwrap().unwrap();
-        String::from_utf8_lossy(&text).split(' ').nth(1).unwrap().parse().unwrap()
+        let (lines, length) = (lines.join("\r\n"), body.len());
+        let request =
+            format!("{lines}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(BOUND, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_default())
     }
 }

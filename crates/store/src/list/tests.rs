@@ -195,6 +195,20 @@ async fn frequent_requests_need_no_sorting() {
         (
             &execution_row::LISTING,
             &column::execution::FRONTDOOR,
+            vec![(&column::execution::SOURCE_ADDRESS, text("192.0.2.1"))],
+            None,
+            "execution_source",
+        ),
+        (
+            &execution_row::LISTING,
+            &column::execution::FRONTDOOR,
+            vec![(&column::execution::REQUEST_ID, text("r-1"))],
+            None,
+            "execution_request",
+        ),
+        (
+            &execution_row::LISTING,
+            &column::execution::FRONTDOOR,
             vec![(&column::execution::STATUS, text("FAILED"))],
             None,
             "execution_status",

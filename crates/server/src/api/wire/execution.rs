@@ -9,6 +9,7 @@ use super::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use std::net::IpAddr;
 use wicketgate_model::{ExecutionId, FrontdoorId};
 use wicketgate_store::{Action, ExecutionRow, ExecutionStatus, ResourceType, column::execution as column};
 
@@ -18,6 +19,8 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("frontdoorId", Id("")).column(&column::FRONTDOOR).optional(),
     Property::new("organizationId", Text).column(&column::ORGANIZATION).described_as("executionOrganization"),
     Property::new("actor", Text).column(&column::ACTOR),
+    Property::new("sourceAddress", Text).column(&column::SOURCE_ADDRESS),
+    Property::new("requestId", Text).column(&column::REQUEST_ID),
     Property::new("action", Enum(Action::NAMES)).column(&column::ACTION),
     Property::new("resourceType", Enum(ResourceType::NAMES)).column(&column::RESOURCE_TYPE),
     Property::new("resourceId", Text).column(&column::RESOURCE),
@@ -41,6 +44,8 @@ pub(in crate::api) struct Execution<'a> {
     frontdoor_id: Option<FrontdoorId>,
     organization_id: Option<String>,
     actor: String,
+    source_address: Option<IpAddr>,
+    request_id: Option<String>,
     action: &'static str,
     resource_type: &'static str,
     resource_id: String,
@@ -59,6 +64,8 @@ impl<'a> Execution<'a> {
             frontdoor_id: row.frontdoor,
             organization_id: row.organization,
             actor: row.actor,
+            source_address: row.source_address,
+            request_id: row.request_id,
             action: row.action.as_str(),
             resource_type: row.resource_type.as_str(),
             resource_id: row.resource,

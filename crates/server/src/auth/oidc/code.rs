@@ -112,7 +112,7 @@ impl Provider {
             match refused {
                 Refused::NoOrganization => CodeFault::NoOrganization,
                 Refused::ProviderDown => CodeFault::ProviderDown,
-                Refused::Invalid | Refused::Expired | Refused::AccountExpired(_) => CodeFault::TokenRefused,
+                Refused::Invalid | Refused::Expired | Refused::AccountExpired(..) => CodeFault::TokenRefused,
             }
         })?;
         Ok((principal, token_end(token)))
