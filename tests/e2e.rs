@@ -57,6 +57,7 @@ mod outage;
 mod overlapping;
 mod own_address;
 mod packages;
+mod peer_addresses;
 mod probes;
 mod problems;
 mod proxies;

@@ -25,6 +25,7 @@ const WAITS_FOR: &[(&str, &str)] = &[
     ("Pending", "tunnel"),
     ("GatewayOffline", "tunnel"),
     ("GatewayFull", "tunnel"),
+    ("PeerAddressTaken", "tunnel"),
     ("TunnelFailed", "tunnel"),
     ("TunnelNotReady", "tunnel"),
     ("PeerDown", "ikeSa"),

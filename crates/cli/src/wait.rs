@@ -26,7 +26,7 @@ use crate::{
 /// Between two looks: a share is deployed within a fraction of a second.
 const LOOK: Duration = Duration::from_millis(200);
 /// Why a resource is not served, if that needs someone to act: no wait helps.
-const LASTING: &[&str] = &["AgentOffline", "AgentRefused", "GatewayFull", "PortInUse"];
+const LASTING: &[&str] = &["AgentOffline", "AgentRefused", "GatewayFull", "PeerAddressTaken", "PortInUse"];
 /// For a check of a path, which takes as long as a dial of its target.
 const CHECK: Duration = Duration::from_secs(10);
 /// How long such a fault must last: an agent that restarts is back sooner, and another one may take what the first refuses.

@@ -21,6 +21,7 @@ mod load_balancer;
 mod network;
 mod observed;
 mod options;
+mod peer_claim;
 mod peer_id;
 mod problem;
 mod proposal;
@@ -58,6 +59,7 @@ pub use options::{
     AllowedSources, HealthCheck, HealthCheckType, IdleTimeout, MaxConnections, ProbeInterval, ProxyProtocol,
     ShareOptions, SourceCidr,
 };
+pub use peer_claim::{PROOF_LASTS, PeerClaim, PeerHold, UNPROVED_LASTS};
 pub use peer_id::{IdentityType, PeerId};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};

@@ -48,6 +48,8 @@ crate::text_enum!(
         TargetClosed = "TargetClosed",
         /// The share, its tunnel or the gateway has its maximum of connections.
         ConnectionLimit = "ConnectionLimit",
+        /// The tunnel's peerPublicIp has become that of another customer's tunnel.
+        PeerAddressTaken = "PeerAddressTaken",
         /// It, or the share's tunnel, is disabled on request: nothing of it is served.
         Disabled = "Disabled",
         /// The share's `expiresAt` has passed.
@@ -84,6 +86,15 @@ impl Problem {
 
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: plain(&message.into(), Self::LONGEST) }
+    }
+
+    /// Of a tunnel, and of its shares. It tells nothing of the tunnel that has the address.
+    pub fn peer_address_taken() -> Self {
+        Self::new(
+            Reason::PeerAddressTaken,
+            "another customer's tunnel has the tunnel's peerPublicIp now: no connection from that address had proved it to be \
+             this site's, or the operator has decided so; set the site's address, or ask the operator",
+        )
     }
 
     /// What a gateway reports of a tunnel or a share that is disabled, once nothing of it is served.

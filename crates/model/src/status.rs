@@ -151,9 +151,9 @@ pub fn next(
             (status, current.observed_generation, current.detail.as_ref().map(|d| d.problem.clone()))
         }
         (status @ (Status::New | Status::Deployed | Status::Error | Status::Disabled), seen) => {
-            // What has expired is served by no wait.
+            // What has expired, or has lost its address, is served by no wait.
             let is_final = matches!(seen, Observation::Seen { problem: Some(problem), .. }
-                if problem.reason == Reason::Expired);
+                if matches!(problem.reason, Reason::Expired | Reason::PeerAddressTaken));
             let late = is_final || now.duration_since(current.since) >= deadlines.provisioning;
             let status = match status {
                 Status::New if !late => Status::New,

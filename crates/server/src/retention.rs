@@ -1,9 +1,11 @@
-//! Removes rows that are past their retention time and keys that are not valid any more, and ends the records of lost actions.
+//! Removes rows that are past their retention time and keys that are not valid any more, ends the records of lost actions, and
+//! gives tunnels back what they had lost.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use wicketgate_store::Store;
+use uuid::Uuid;
+use wicketgate_store::{Store, WriteContext};
 
 use crate::background::{BackgroundTask, Outcome};
 
@@ -36,6 +38,23 @@ impl BackgroundTask for LostActions {
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
         self.0.end_lost_actions(now).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Gives tunnels that have lost their peer's address it back, once no other tunnel has it.
+#[derive(Debug)]
+pub(crate) struct LostAddresses(pub(crate) Store);
+
+impl BackgroundTask for LostAddresses {
+    const NAME: &'static str = "lost-addresses";
+    /// Such a tunnel has waited for a day or more.
+    const PERIOD: Duration = Duration::from_secs(60);
+    /// One statement; if many are given back, a small write each.
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        self.0.return_peer_addresses(&WriteContext::new("server", now, Uuid::now_v7)).await?;
         Ok(Outcome::Done)
     }
 }

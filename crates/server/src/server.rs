@@ -35,7 +35,7 @@ use crate::{
         reconciler::{self, Reconciler, ReconcilerParts},
     },
     rate_limits::Rates,
-    retention::{ExpiredKeys, LostActions, Retention},
+    retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
     revocation_journal::RevocationJournal,
     serve::{
         Http,
@@ -252,6 +252,7 @@ impl Prepared {
         server.run_in_background(RevocationJournal::new(server.store.clone(), &config.data_dir));
         server.run_in_background(LostActions(server.store.clone()));
         server.run_in_background(ExpiredKeys(server.store.clone()));
+        server.run_in_background(LostAddresses(server.store.clone()));
         server.tasks.spawn({
             let state = state.clone();
             async move { essential("feeds events to their readers", state.run_event_feed()).await }

@@ -45,6 +45,8 @@ mod list_column;
 mod metrics_window;
 mod named_row;
 mod page;
+mod peer_address;
+mod peer_claim;
 mod previous_keys;
 mod provisioned;
 mod quota;

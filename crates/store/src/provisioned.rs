@@ -54,7 +54,12 @@ pub(crate) struct Unique {
     pub(crate) columns: [&'static str; 2],
     /// The column that a conflict is about.
     pub(crate) column: &'static Column,
+    /// The condition of the rows that it is about.
+    pub(crate) holds: &'static str,
 }
+
+/// The rows that most unique indexes are about.
+pub(crate) const LIVE: &str = "status <> 'DELETED'";
 
 /// Finds the row of the id `$1` in the Frontdoor `$2`.
 fn select<R: Provisioned>() -> String {
@@ -81,12 +86,12 @@ impl Store {
         let Err(StoreError::Conflict { column, with: None }) = made else { return made };
         let values = Assignments::of(spec).and(&[("frontdoor", &frontdoor)]);
         let mut with: Option<(String, String)> = None;
-        if let Some([a, b]) =
-            R::UNIQUE.iter().find(|unique| unique.column == column).map(|unique| unique.columns)
+        if let Some(Unique { columns: [a, b], holds, .. }) =
+            R::UNIQUE.iter().find(|unique| unique.column == column)
             && let (Some(first), Some(second)) = (values.get(a), values.get(b))
         {
             let find = format!(
-                "SELECT id, name FROM {} WHERE {a} = $1 AND {b} = $2 AND frontdoor = $3 AND status <> 'DELETED'",
+                "SELECT id, name FROM {} WHERE {a} = $1 AND {b} = $2 AND frontdoor = $3 AND {holds}",
                 R::TABLE
             );
             with = self.find(AssertSqlSafe(find), &[first, second, &frontdoor]).await?;

@@ -9,6 +9,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
+use wicketgate_model::PROOF_LASTS;
 
 /// How long a deleted row stays readable, in microseconds: 30 days.
 const DELETED: i64 = 30 * 24 * 3600 * 1_000_000;
@@ -72,7 +73,7 @@ impl Rule {
     }
 }
 
-/// Buckets, deleted shares and tunnels, executions, idempotency keys, events, sessions, handover links that have ended, and
+/// Buckets, deleted shares and tunnels, executions, idempotency keys, events, sessions, handover links that have ended, released addresses, and
 /// unused enrolment codes: a used one is the record of how its agent came.
 fn rules(now: Timestamp) -> Vec<Rule> {
     let at = now.as_microsecond();
@@ -99,6 +100,12 @@ fn rules(now: Timestamp) -> Vec<Rule> {
         Rule::forgotten("event", "id", "id"),
         Rule::forgotten("event_forgotten", "frontdoor", "newest"),
         Rule::new("console_session", "token_sha256", "expires_at < $1", at),
+        Rule::new(
+            "peer_address_hold",
+            "location, peer_address, frontdoor",
+            "released_at < $1",
+            at - i64::try_from(PROOF_LASTS.as_micros()).unwrap_or(i64::MAX),
+        ),
     ]);
     rules
 }

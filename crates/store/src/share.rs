@@ -3,7 +3,7 @@
 use crate::{
     Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     list::{CountTable, Listing, of},
-    provisioned::{HIDDEN, Head, Provisioned, Unique},
+    provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
     row::{rows, specs},
     share_count::Counted,
     statement::Assignments,
@@ -103,11 +103,17 @@ impl Provisioned for ShareRow {
     const TYPE: ResourceType = ResourceType::Share;
     const COLUMNS: &'static str = selected!();
     const UNIQUE: &'static [Unique] = &[
-        Unique { index: "ipsec_share_name", columns: ["frontdoor", "name"], column: &columns::NAME },
+        Unique {
+            index: "ipsec_share_name",
+            columns: ["frontdoor", "name"],
+            column: &columns::NAME,
+            holds: LIVE,
+        },
         Unique {
             index: "ipsec_share_ingress_port",
             columns: ["tunnel", "ingress_port"],
             column: &columns::INGRESS_PORT,
+            holds: LIVE,
         },
     ];
 

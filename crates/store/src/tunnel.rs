@@ -5,7 +5,7 @@ use crate::{
     StoreError, Tags, WriteContext,
     execution::Execution,
     list::{Listing, of},
-    provisioned::{HIDDEN, Head, Provisioned, Unique},
+    provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
     row::{rows, specs},
     statement::Assignments,
     tunnel_endpoint::endpoint,
@@ -34,6 +34,8 @@ rows! {
         pub generation: Generation,
         /// SAs of before this generation are ended.
         pub cut_generation: Option<Generation>,
+        /// When another Frontdoor's tunnel got `peer_address`: this one is not served.
+        pub peer_address_taken_at: Option<Timestamp>,
         pub standing: Standing,
         /// `None` until a gateway has reported it.
         pub connection: Option<Connection>,
@@ -139,17 +141,24 @@ impl Provisioned for TunnelRow {
     const TYPE: ResourceType = ResourceType::Tunnel;
     const COLUMNS: &'static str = selected!();
     const UNIQUE: &'static [Unique] = &[
-        Unique { index: "ipsec_tunnel_name", columns: ["frontdoor", "name"], column: &columns::NAME },
+        Unique {
+            index: "ipsec_tunnel_name",
+            columns: ["frontdoor", "name"],
+            column: &columns::NAME,
+            holds: LIVE,
+        },
         Unique {
             index: "ipsec_tunnel_peer_address",
             columns: ["location", "peer_address"],
             column: &columns::PEER_ADDRESS,
+            holds: "status <> 'DELETED' AND peer_address_taken_at IS NULL",
         },
-        Unique { index: "ipsec_tunnel_slot", columns: ["location", "slot"], column: &SLOT },
+        Unique { index: "ipsec_tunnel_slot", columns: ["location", "slot"], column: &SLOT, holds: LIVE },
         Unique {
             index: "ipsec_tunnel_load_balancer",
             columns: ["location", "load_balancer_ip"],
             column: &columns::LOAD_BALANCER_IP,
+            holds: LIVE,
         },
     ];
 
@@ -201,6 +210,7 @@ impl Store {
                 let slot = write.free_slot(&new.location).await?;
                 let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
                 let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;
+                write.claim_peer_address(frontdoor, &new.location, new.peer_address).await?;
                 let id = TunnelId::new((write.context.fresh)());
                 let sealed = write.sealed(&id, &new, &PreviousKeys::default())?;
                 let set = Assignments::of(&new).with(&sealed).and(&[
@@ -248,6 +258,7 @@ impl Store {
                     return Err(StoreError::HasShares { count, first: NamedRow { id, name } });
                 }
                 write.revoke_links_of(id).await?;
+                write.release_peer_address(&before).await?;
                 let (actor, erased) = (write.context.actor.clone(), SealedKeys::default());
                 write.deferred.erases = true;
                 let set = Assignments::of(&erased).and(&[("deleted_by", &actor)]);
@@ -301,6 +312,7 @@ impl Write {
         change: TunnelChange,
         pools: LoadBalancerPools,
     ) -> Result<TunnelRow> {
+        self.lock_for_address(id, change.spec.peer_address).await?;
         let before: TunnelRow = self.live(frontdoor, &id).await?;
         let TunnelChange { expected, spec, previous_until, cuts, action } = change;
         if before.generation != expected {
@@ -333,13 +345,16 @@ impl Write {
             self.revoke_links_of(id).await?;
             self.deferred.erases = true;
         }
+        let taken_at = self.move_peer_address(&before, spec.peer_address).await?;
         // The location is fixed.
         let spec = TunnelSpec { location: before.spec.location.clone(), ..spec };
         let cut = if cuts { Some(before.generation.next()) } else { before.cut_generation };
         let sealed = self.sealed(&id, &spec, &previous)?;
-        let set = Assignments::of(&spec)
-            .with(&sealed)
-            .and(&[("load_balancer_ip", &address), ("cut_generation", &cut)]);
+        let set = Assignments::of(&spec).with(&sealed).and(&[
+            ("load_balancer_ip", &address),
+            ("cut_generation", &cut),
+            ("peer_address_taken_at", &taken_at),
+        ]);
         self.change(&before, set, action).await
     }
 

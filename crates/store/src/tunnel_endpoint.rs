@@ -6,6 +6,7 @@ use crate::{
     Result, Store,
     connection_change::{self, ConnectionColumns},
     event::{EventKind, NewEvent},
+    peer_address::{self, PeerPlace},
     statement::Assignments,
     transaction::Transaction,
 };
@@ -49,11 +50,13 @@ async fn record(
     connection: &Connection,
     now: Timestamp,
 ) -> Result<Option<NewEvent>> {
-    let select = "SELECT t.frontdoor, p.connection FROM ipsec_tunnel t \
+    let select = "SELECT t.frontdoor, p.connection, t.location, t.peer_address FROM ipsec_tunnel t \
                   LEFT JOIN tunnel_endpoint p ON p.tunnel = t.id AND p.gateway = $2 \
                   WHERE t.id = $1 AND t.status <> 'DELETED'";
-    let found: Option<(_, Option<Connection>)> = tx.find(select, &[&tunnel, &gateway]).await?;
-    let Some((frontdoor, before)) = found else { return Ok(None) };
+    let found: Option<(_, Option<Connection>, _, _)> = tx.find(select, &[&tunnel, &gateway]).await?;
+    let Some((frontdoor, before, location, address)) = found else { return Ok(None) };
+    let place = PeerPlace { location: &location, address, frontdoor };
+    peer_address::prove(tx, place, (before.as_ref(), connection), now).await?;
     let change = connection_change::changed_at(before.as_ref(), connection, now);
     let changes = write(tx, gateway, tunnel, connection, change.is_some()).await?;
     if let Some(at) = change {

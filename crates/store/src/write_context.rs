@@ -22,6 +22,8 @@ pub struct WriteContext {
     pub expected: Option<Timestamp>,
     /// The claim on the request's idempotency key, which the write's transaction marks.
     pub claim: Option<Arc<Claim>>,
+    /// The operator has decided that the tunnel of this write has its peer's address, whichever has it now.
+    pub takes_peer_address: bool,
     /// The limits of the installation.
     pub quotas: Arc<Quotas>,
 }
@@ -44,6 +46,7 @@ impl WriteContext {
             fresh,
             expected: None,
             claim: None,
+            takes_peer_address: false,
             quotas: Arc::default(),
         }
     }

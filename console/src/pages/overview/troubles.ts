@@ -4,7 +4,7 @@ import { agentState, ago, counted, environmentState, shareState, type Tone } fro
 import type { Readings, Trouble } from './trouble';
 import { ofTunnels } from './tunnels';
 
-const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull'];
+const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull', 'PeerAddressTaken'];
 const OF_TARGET = ['TargetUnreachable', 'TargetClosed'];
 const OF_AGENTS = ['AgentOffline', 'AgentSilent'];
 /** Unknown peers that are listed; a scan from the internet may cause many. */

@@ -78,6 +78,9 @@ impl Steering {
 
     /// Steers `peer`, and no other peer, to `inner`; without a peer, steers none. Returns whether the table had been
     /// removed and is restored.
+    ///
+    /// # Errors
+    /// The peer is steered elsewhere: it stays there until that is withdrawn. `inner` has no peer then.
     pub(crate) async fn steer(&self, peer: Option<Ipv4Addr>, inner: Ipv4Addr) -> Result<bool, NetworkError> {
         let mut steered = self.peers.lock().await;
         let is_restored = self.restore(&mut steered).await?;
@@ -86,9 +89,10 @@ impl Steering {
         }
         let mut wanted = steered.peers.clone();
         wanted.retain(|_, to| *to != inner);
-        wanted.extend(peer.map(|peer| (peer, inner)));
+        let is_taken = peer.is_some_and(|peer| wanted.contains_key(&peer));
+        wanted.extend(peer.filter(|_| !is_taken).map(|peer| (peer, inner)));
         self.change(&mut steered, wanted).await?;
-        Ok(is_restored)
+        if is_taken { Err(taken()) } else { Ok(is_restored) }
     }
 
     /// The packets from addresses that are no peer's, by address and port. Empty without the table.
@@ -154,6 +158,12 @@ impl Steering {
         forget(steered.peers.keys().copied()).await;
         Ok(true)
     }
+}
+
+/// Another tunnel had the address, and is being removed or moved.
+fn taken() -> NetworkError {
+    let message = "another tunnel still has it at this gateway; it is tried again";
+    NetworkError::refused("steer the packets of the peer's address", message)
 }
 
 /// The generation in which the table is known to exist, after one transaction of ours.

@@ -176,6 +176,35 @@ fn an_address_belongs_to_the_gateway_whose_tunnels_are_there_and_to_no_other_use
     });
 }
 
+/// Of two tunnels with one address, the first has it until it is withdrawn, in whatever order they are changed.
+#[test]
+fn an_address_is_steered_to_one_tunnel_until_that_is_withdrawn() {
+    if !is_root() {
+        return;
+    }
+    World::new("one", 0).run(|world| async move {
+        let backend = world.backend().await;
+        let with_address =
+            |n, of| TunnelDesired { peer_address: desired(of, &[]).peer_address, ..desired(n, &[&key(n)]) };
+        backend.ensure(&with_address(0, 0)).await.unwrap();
+        let refused = backend.ensure(&with_address(1, 0)).await.unwrap_err();
+        assert!(refused.message.contains("another tunnel still has it"), "{refused:?}");
+        // A tunnel that gets it later does not take it either, and the two can change places.
+        backend.ensure(&with_address(1, 1)).await.unwrap();
+        assert!(backend.ensure(&with_address(1, 0)).await.is_err());
+        backend.ensure(&with_address(0, 1)).await.unwrap();
+        backend.ensure(&with_address(1, 0)).await.unwrap();
+        let rules = output(world.gateway.command("nft").args(["list", "ruleset"]));
+        for peer in ["203.0.0.2", "203.0.1.2"] {
+            assert_eq!(rules.matches(&format!("{peer} : ")).count(), 1, "{rules}");
+        }
+        backend.remove(with_address(1, 0).id).await.unwrap();
+        backend.ensure(&with_address(2, 0)).await.unwrap();
+        backend.purge().await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn a_peer_is_steered_to_its_new_tunnel() {
     if !is_root() {

@@ -63,6 +63,7 @@ const READ: Access = Access::Scope("frontdoor.read");
 const WRITE: Access = Access::Scope("frontdoor.write");
 const ADMIN: Access = Access::Scope("frontdoor.admin");
 const METRICS: Parameters = Named(&["duration", "step"]);
+const CHANGED_TUNNEL: Parameters = Named(&["ifMatch", "takePeerAddress"]);
 const IF_MATCH: Parameters = Named(&["ifMatch"]);
 
 /// Errors of calls with the token of a handover link or of a session.
@@ -105,10 +106,10 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(delete below!("/ipsec-shares/{id}") => shares::delete, "deleteIpsecShare", WRITE).about("IPsec shares", "Delete a share").with(IF_MATCH).answers(&[(202, "IpsecShare")]),
     op!(get below!("/ipsec-shares/{id}/metrics") => metrics::of_share, "getIpsecShareMetrics", READ).about("IPsec shares", "Traffic of a share").with(METRICS).answers(&[(200, "Metrics")]),
     op!(get below!("/ipsec-tunnels") => tunnels::list, "listIpsecTunnels", READ).about("IPsec tunnels", "List the tunnels of a Frontdoor").with(List(tunnel::PROPERTIES)).answers(&[(200, "IpsecTunnelPage")]),
-    op!(post below!("/ipsec-tunnels") => tunnels::create, "createIpsecTunnel", WRITE).about("IPsec tunnels", "Create a tunnel").body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]).located(),
+    op!(post below!("/ipsec-tunnels") => tunnels::create, "createIpsecTunnel", WRITE).about("IPsec tunnels", "Create a tunnel").with(Named(&["takePeerAddress"])).body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]).located(),
     op!(get below!("/ipsec-tunnels/{id}") => tunnels::get, "getIpsecTunnel", READ).about("IPsec tunnels", "Read a tunnel").answers(&[(200, "IpsecTunnel")]),
-    op!(put below!("/ipsec-tunnels/{id}") => tunnels::put, "replaceIpsecTunnel", WRITE).about("IPsec tunnels", "Replace a tunnel").with(IF_MATCH).body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]),
-    op!(patch below!("/ipsec-tunnels/{id}") => tunnels::patch, "changeIpsecTunnel", WRITE).about("IPsec tunnels", "Change some properties of a tunnel").with(IF_MATCH).body("IpsecTunnelPatch").answers(&[(202, "IpsecTunnel")]),
+    op!(put below!("/ipsec-tunnels/{id}") => tunnels::put, "replaceIpsecTunnel", WRITE).about("IPsec tunnels", "Replace a tunnel").with(CHANGED_TUNNEL).body("IpsecTunnelRequest").answers(&[(202, "IpsecTunnel")]),
+    op!(patch below!("/ipsec-tunnels/{id}") => tunnels::patch, "changeIpsecTunnel", WRITE).about("IPsec tunnels", "Change some properties of a tunnel").with(CHANGED_TUNNEL).body("IpsecTunnelPatch").answers(&[(202, "IpsecTunnel")]),
     op!(delete below!("/ipsec-tunnels/{id}") => tunnels::delete, "deleteIpsecTunnel", WRITE).about("IPsec tunnels", "Delete a tunnel without live shares").with(IF_MATCH).answers(&[(202, "IpsecTunnel")]),
     op!(get below!("/ipsec-tunnels/{id}/metrics") => metrics::of_tunnel, "getIpsecTunnelMetrics", READ).about("IPsec tunnels", "Traffic of a tunnel's shares").with(METRICS).answers(&[(200, "Metrics")]),
     op!(get below!("/ipsec-tunnels/{id}/vpn-config") => vpn_config::get, "getVpnConfig", WRITE).about("IPsec tunnels", "The configuration of the remote site's device. It contains the pre-shared key; each read is recorded").with(One("format", FORMATS)).answers(&[(200, "VpnConfig")]).fails(&[409]),

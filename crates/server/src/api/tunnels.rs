@@ -23,7 +23,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 use wicketgate_model::{EspMode, LoadBalancerIp, LocationId, PreSharedKey, Status, TunnelId};
-use wicketgate_store::{Action, Reach, TunnelChange, TunnelRow, TunnelSpec};
+use wicketgate_store::{Action, Reach, TunnelChange, TunnelRow, TunnelSpec, WriteContext};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(tunnel::PROPERTIES)?;
@@ -39,24 +39,30 @@ pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, form
     Ok(answer(&at, format, StatusCode::OK, row))
 }
 
-pub(super) async fn create(WritesShares(at): WritesShares, format: Format, body: Body) -> Answer {
+pub(super) async fn create(
+    WritesShares(at): WritesShares,
+    format: Format,
+    query: Query,
+    body: Body,
+) -> Answer {
+    let context = context(&at, takes_peer_address(&at, query)?);
     let AppState { locations, pools, .. } = &at.state;
     let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, Some(random_key()?), None)?;
     tunnel::check_peer(&spec, at.state.gateways.public_address_at(&spec.location))?;
     let pools = pools.choosing(chosen);
-    let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &at.write_context()).await;
+    let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &context).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
     at.state.gateways.wake();
     let location = Tunnel::path(at.id(), row.id);
     Ok(([(LOCATION, location)], answer(&at, format, StatusCode::ACCEPTED, row)).into_response())
 }
 
-pub(super) async fn put(edit: Edit<TunnelId>, body: Body) -> Answer {
-    replace(edit, body, |_, body| body).await
+pub(super) async fn put(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
+    replace(edit, query, body, |_, body| body).await
 }
 
-pub(super) async fn patch(edit: Edit<TunnelId>, body: Body) -> Answer {
-    replace(edit, body, tunnel::merged).await
+pub(super) async fn patch(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
+    replace(edit, query, body, tunnel::merged).await
 }
 
 pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
@@ -70,7 +76,7 @@ pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
         let spec = TunnelSpec { pre_shared_key: Some(key.clone()), ..row.spec.clone() };
         Ok((TunnelChange { cuts, ..of(row, spec, Action::RotateKey, grace) }, None))
     };
-    change(edit, row, change_of).await
+    change(edit, row, false, change_of).await
 }
 
 pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> Answer {
@@ -90,9 +96,11 @@ pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> A
 /// Replaces the tunnel by the body that `whole` returns for the current state.
 async fn replace(
     edit: Edit<TunnelId>,
+    query: Query,
     body: Body,
     whole: impl Fn(&TunnelRow, Map<String, Value>) -> Map<String, Value>,
 ) -> Answer {
+    let takes = takes_peer_address(&edit.at, query)?;
     let row = find(&edit.at, edit.id).await?;
     let (body, state) = (body.object()?, edit.at.state.clone());
     let change_of = |row: &TunnelRow| {
@@ -101,7 +109,7 @@ async fn replace(
         tunnel::check_peer(&spec, state.gateways.public_address_at(&spec.location))?;
         Ok((of(row, spec, Action::Update, Grace::default()), chosen))
     };
-    change(edit, row, change_of).await
+    change(edit, row, takes, change_of).await
 }
 
 /// The change of this row to `spec`.
@@ -114,6 +122,7 @@ fn of(row: &TunnelRow, spec: TunnelSpec, action: Action, grace: Grace) -> Tunnel
 async fn change(
     Edit { at, id, format, wanted }: Edit<TunnelId>,
     read: TunnelRow,
+    takes_peer_address: bool,
     change_of: impl Fn(&TunnelRow) -> Result<(TunnelChange, Option<LoadBalancerIp>), ApiError>,
 ) -> Answer {
     let (named, mut read) = (read.named(), Some(read));
@@ -132,12 +141,13 @@ async fn change(
             if is_update
                 && change.spec == row.spec
                 && chosen.is_none()
+                && row.peer_address_taken_at.is_none()
                 && row.standing.status != Status::Error
             {
                 // Nothing changes: no write, no record, no event. A tunnel in `ERROR` is retried.
                 return Ok(Ok(row));
             }
-            let context = at.write_context();
+            let context = context(at, takes_peer_address);
             let pools = at.state.pools.choosing(chosen);
             Ok(at.state.store.replace_tunnel(at.id(), id, &change, &pools, &context).await)
         }
@@ -145,6 +155,23 @@ async fn change(
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, named))?;
     at.state.gateways.wake();
     Ok(answer(&at, format, StatusCode::ACCEPTED, row))
+}
+
+/// Whether the operator decides that the tunnel has its peer's address, whichever tunnel has it now.
+fn takes_peer_address(at: &At, query: Query) -> Result<bool, ApiError> {
+    let [takes] = query.values(["takePeerAddress"])?;
+    match takes.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") if at.principal.reach == Reach::All => Ok(true),
+        Some("true") => {
+            Err(ApiError::not_authorized("Only the operator, with the admin token, may use takePeerAddress"))
+        }
+        Some(_) => Err(ApiError::bad_request("Value for takePeerAddress must be of type boolean")),
+    }
+}
+
+fn context(at: &At, takes_peer_address: bool) -> WriteContext {
+    WriteContext { takes_peer_address, ..at.write_context() }
 }
 
 pub(super) async fn find(at: &At, id: TunnelId) -> Result<TunnelRow, ApiError> {

@@ -84,6 +84,8 @@ struct TunnelState {
     connection: Option<Connection>,
     first_report: Option<FirstReport>,
     previous_keys: PreviousKeys,
+    /// Another tunnel has its peer's address: it is not served.
+    is_address_taken: bool,
     /// As its shares were last told.
     peer: Option<PeerState>,
     /// Since when the peer is lost, of which its shares are not told yet.

@@ -29,6 +29,7 @@ mod oauth;
 mod oidc;
 mod openapi_checker;
 mod outage;
+mod peer_addresses;
 mod provider;
 mod quotas;
 mod rate_limits;

@@ -25,6 +25,7 @@ pub(super) const TABLES: &[&str] = &[
     "ipsec_tunnel_tag",
     "tunnel_endpoint",
     "connection_change",
+    "peer_address_hold",
     "clear_tunnel_key",
     "clear_remains",
     "ipsec_share",

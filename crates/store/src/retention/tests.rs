@@ -53,6 +53,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("ipsec_share_tag", With("ipsec_share")),
     ("ipsec_tunnel", After(30 * DAY, "deleted_at = AT, status = 'DELETED', frontdoor = FRONTDOOR")),
     ("ipsec_tunnel_tag", With("ipsec_tunnel")),
+    ("peer_address_hold", After(30 * DAY, "released_at = AT")),
     ("revision", Few("one row")),
     ("site_session", With("handover_link")),
     ("traffic", After(6 * 3600 * SECOND, "resolution = 10, bucket = AT / 1000 - 10000")),

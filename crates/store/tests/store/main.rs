@@ -15,6 +15,7 @@ mod installation;
 mod lists;
 mod migration;
 mod outage;
+mod peer_addresses;
 mod quotas;
 mod reconcile;
 mod secrets;

@@ -344,6 +344,9 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayFull)) => {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
+        (_, Some(Reason::PeerAddressTaken)) => {
+            "Set peerPublicIp of the tunnel to the address of the site's device, or ask the operator".to_owned()
+        }
         (_, Some(Reason::Disabled)) => enable(walked),
         (_, Some(Reason::Expired)) => format!("Set expiresAt of share {} to a later time, or to null", share.named()),
         (_, Some(Reason::PortInUse)) => format!(

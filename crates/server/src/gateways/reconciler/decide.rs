@@ -33,13 +33,21 @@ impl Reconciler {
             self.touch(&mut seen, now);
             let connections = self.new_connections(&seen, now);
             let Self { tunnels, shares, outbox, parts, .. } = self;
-            let tunnel_updates = tunnels.updates(usize::MAX, parts.deadlines, now, |id, _, is_removed| {
-                let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
-                let is_sent = is_removed || outbox.has_sent_tunnel(id);
-                (Resource::Tunnel(id), observation(&seen, entry, is_sent))
-            });
+            let tunnel_updates =
+                tunnels.updates(usize::MAX, parts.deadlines, now, |id, state, is_removed| {
+                    if state.is_address_taken {
+                        return (Resource::Tunnel(id), address_taken());
+                    }
+                    let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
+                    let is_sent = is_removed || outbox.has_sent_tunnel(id);
+                    (Resource::Tunnel(id), observation(&seen, entry, is_sent))
+                });
             let share_updates =
                 shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
+                    let tunnel = outbox.desired.shares.get(&id).and_then(|share| tunnels.get(share.tunnel));
+                    if tunnel.is_some_and(|tunnel| tunnel.state.is_address_taken) {
+                        return (Resource::Share(id), address_taken());
+                    }
                     let entry = seen.observed.shares.get(&id).map(|s| {
                         let tunnel = || outbox.desired.tunnels.get(&outbox.desired.shares.get(&id)?.tunnel);
                         let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, tunnel()?));
@@ -222,6 +230,11 @@ fn observation(
         (None, None) if is_sent => Observation::Seen { ready: None, problem: None },
         (None, None) => Observation::Gone,
     }
+}
+
+/// Of a tunnel that has lost its peer's address, and of its shares, whatever the gateway still reports.
+fn address_taken() -> Observation {
+    Observation::Seen { ready: None, problem: Some(Problem::peer_address_taken()) }
 }
 
 /// What impairs a share that its gateway and an agent serve.

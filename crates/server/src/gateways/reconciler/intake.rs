@@ -1,6 +1,9 @@
 //! Takes in rows that were written, and builds the desired state from them.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::error;
@@ -32,7 +35,7 @@ impl Reconciler {
         }
     }
 
-    fn take_tunnel(&mut self, row: TunnelRow, now: Timestamp) {
+    fn take_tunnel(&mut self, mut row: TunnelRow, now: Timestamp) {
         let (id, status) = (row.id, row.standing.status);
         if status == Status::Deleted {
             return self.forget_tunnel(id);
@@ -46,6 +49,9 @@ impl Reconciler {
         self.parts.metrics.tunnel(id, facts, row.connection.as_ref());
         let old_name = self.outbox.desired.tunnels.get(&id).map(|old| old.name.clone());
         let is_renamed = old_name.is_some_and(|old| old != row.spec.name);
+        let is_address_taken = status.is_live() && row.peer_address_taken_at.is_some();
+        // The gateway serves nothing of it, and keeps its shares for its return.
+        row.spec.enabled &= !is_address_taken;
         self.outbox.set_tunnel(id, status.is_live().then(|| tunnel_desired(&row, now)));
         if row.previous_keys.valid(now).next().is_some() {
             self.expiring_keys.insert(id);
@@ -56,6 +62,10 @@ impl Reconciler {
             state.peer = None;
         }
         state.previous_keys = row.previous_keys;
+        if mem::replace(&mut state.is_address_taken, is_address_taken) != is_address_taken {
+            let of_tunnel = self.outbox.desired.shares.values().filter(|share| share.tunnel == id);
+            self.shares.touch(of_tunnel.map(|share| share.id).collect());
+        }
         // What this process recorded is newer than the row that was read.
         state.connection = state.connection.take().or(row.connection);
         let continuity = state.first_report.as_mut().and_then(|first| first.continuity.as_mut());

@@ -34,6 +34,31 @@ async fn a_share_is_sent_reported_and_deployed() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_has_lost_its_address_is_withdrawn_and_comes_back_when_it_is_free() {
+    let mut b = Bench::new().await;
+    let share = b.create().await;
+    b.settle().await;
+    let other = b.take_address(b.tunnel).await;
+    b.activate().await;
+    let [delta] = &b.gateway.receive()[..] else { panic!("expected one delta") };
+    let sent: Vec<_> = delta.tunnels.iter().map(|tunnel| (tunnel.id, tunnel.enabled)).collect();
+    assert_eq!(sent, [(b.tunnel, false), (other.id, true)]);
+    // At once, whatever the gateway has done by now.
+    let reason = |standing: &wicketgate_model::Standing| standing.detail.as_ref().map(|d| d.problem.reason);
+    for standing in [b.tunnel_row(b.tunnel).await.standing, b.share(share).await.standing] {
+        assert_eq!((standing.status, reason(&standing)), (Status::Error, Some(Reason::PeerAddressTaken)));
+    }
+    b.settle().await;
+    assert_eq!(b.tunnel_row(b.tunnel).await.standing.status, Status::Error);
+    b.store.delete_tunnel(other.frontdoor, other.id, &b.act()).await.unwrap();
+    b.settle().await;
+    b.store.return_peer_addresses(&b.act()).await.unwrap();
+    b.settle().await;
+    assert_eq!(b.tunnel_row(b.tunnel).await.standing.status, Status::Deployed);
+    assert_eq!(b.share(share).await.standing.status, Status::Deployed);
+}
+
+#[tokio::test]
 async fn the_newest_share_does_not_wait_for_the_others() {
     let mut b = Bench::new().await;
     let mut ids = Vec::new();

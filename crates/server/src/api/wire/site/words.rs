@@ -55,6 +55,9 @@ pub(in crate::api) fn of(reason: Reason) -> Words {
             "as many connections are open as the provider's gateway allows",
             "End connections that are not needed, or ask your provider for more",
         ),
+        Reason::PeerAddressTaken => {
+            ("the provider's gateway does not serve your device's address for this tunnel", TELL)
+        }
         Reason::Disabled => ("your provider has disabled it", "Ask your provider to enable it"),
         Reason::Expired => {
             ("the time for which your provider opened it is over", "Ask your provider to prolong it")

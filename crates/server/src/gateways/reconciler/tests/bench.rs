@@ -117,6 +117,20 @@ impl Bench {
         self.store.create_tunnel(self.frontdoor, &spec, &pools, &self.act()).await.unwrap().id
     }
 
+    /// A tunnel of another Frontdoor gets the address of this one's peer.
+    pub(super) async fn take_address(&mut self, of: TunnelId) -> TunnelRow {
+        let spec = FrontdoorSpec {
+            organization: "other".into(),
+            default_namespace: "default".parse().unwrap(),
+            ipsec_shares_enabled: true,
+            quotas: Default::default(),
+        };
+        let other = self.store.create_frontdoor(&spec, &self.act()).await.unwrap().id;
+        let act = WriteContext { takes_peer_address: true, ..self.act() };
+        let spec = self.tunnel_row(of).await.spec;
+        self.store.create_tunnel(other, &spec, &LoadBalancerPools::ipsec(), &act).await.unwrap()
+    }
+
     /// Gives the tunnel a new key, and keeps the previous one valid for a time.
     pub(super) async fn rotate_key(&mut self, id: TunnelId, grace: SignedDuration) {
         self.names += 1;

@@ -21,6 +21,7 @@ pub(in crate::api) fn tunnel() -> TunnelRow {
         previous_keys: PreviousKeys::default(),
         generation: Generation::FIRST,
         cut_generation: None,
+        peer_address_taken_at: None,
         standing: Standing { status: Status::Deployed, since: at, observed_generation: None, detail: None },
         connection: None,
         created_at: at,
