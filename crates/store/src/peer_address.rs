@@ -5,7 +5,7 @@
 use crate::{Result, row::rows, transaction::Transaction, write::Write};
 use jiff::{SignedDuration, Timestamp};
 use wicketgate_model::{
-    Connection, ConnectionState, FrontdoorId, LocationId, PROOF_LASTS, PeerAddress, PeerHold, TunnelId,
+    Connection, ConnectionState, FrontdoorId, LocationId, PeerAddress, PeerHold, TunnelId,
 };
 
 /// How exactly the last proof is recorded: connections are reported much more often.
