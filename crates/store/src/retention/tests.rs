@@ -142,6 +142,7 @@ async fn every_table_has_a_bound() {
             "traffic" | "traffic_failure" => "scope",
             "idempotency" => "principal",
             "console_session" => "token_sha256",
+            "peer_address_hold" => "location",
             _ => "id",
         };
         let rows = numbers(&store, format!("SELECT CAST({id} AS TEXT) FROM {table} WHERE {id} <> 'TUNNEL'"));
