@@ -15,7 +15,7 @@ MDBOOK_VERSION := 0.4.52
 TESTED = $(abspath $(or $(CARGO_TARGET_DIR),target))/packages-test
 
 .DEFAULT_GOAL := help
-.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis fuzz packages reproducible images bench bench-dataplane
+.PHONY: help install console build demo demo-down test test-kernel test-packages test-images named book lint openapi reference schemathesis fuzz packages reproducible images bench bench-dataplane soak tenants
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -136,6 +136,15 @@ bench: bench-dataplane ## Measure the data plane beside others, how long a share
 	$(CARGO) bench --locked -p wicketgate --bench provision
 	$(CARGO) bench --locked -p wicketgate --bench tunnels
 	$(CARGO) bench --locked -p wicketgate --bench contract
+
+soak: console ## Run the product under load and churn for ten minutes, or SECONDS=…, and print what grows (as root)
+	@packaging/install-packages.sh demo
+	$(CARGO) build --locked --workspace --bins --release
+	SOAK_SECONDS=$(or $(SECONDS),600) $(CARGO) bench --locked -p wicketgate --bench soak
+
+tenants: console ## Measure one customer while another uses every quota to its limit, a minute each, or SECONDS=… (as root)
+	$(CARGO) build --locked --workspace --bins --release
+	TENANTS_SECONDS=$(or $(SECONDS),60) $(CARGO) bench --locked -p wicketgate --bench tenants
 
 bench-dataplane: ## Measure the data plane only; BENCH="short ping-pong --quick" for a part of it
 	@packaging/install-packages.sh bench

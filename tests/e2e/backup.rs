@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use wicketgate_lab::Agent;
 
 use crate::harness::{
     PATIENCE, World,
@@ -32,51 +33,37 @@ fn done(arguments: &[&str], data: &Path) -> Result<String> {
     Ok(said(&output))
 }
 
+/// What changes after the backup.
+struct Changed {
+    /// An account that was revoked, by its path.
+    account: String,
+    /// An agent that enrolled.
+    second: Agent,
+    /// An agent that enrolled and was removed.
+    removed: String,
+}
+
 #[test]
 fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()> {
     let (mut world, published) = World::loopback().publish(here)?;
-    let greeted = || ask(&world.outside, published.door, PATIENCE);
-    ensure!(greeted()? == "here");
-    let body = json!({"frontdoorIds": [world.gateway.frontdoor.rsplit('/').next()], "name": "ci", "scopes": ["frontdoor.read"]});
+    ensure!(ask(&world.outside, published.door, PATIENCE)? == "here");
+    let frontdoor = world.gateway.frontdoor.rsplit('/').next();
+    let body = json!({"frontdoorIds": [frontdoor], "name": "ci", "scopes": ["frontdoor.read"]});
     let account = world.gateway.api.post("/frontdoor/v2/api-accounts", &body)?;
+    let account = format!("/frontdoor/v2/api-accounts/{}", text(&account, "clientId")?);
     let data = world.gateway.data.clone();
     let backup = world.lab.path("backup");
-    let file = backup.to_str().context("not UTF-8")?;
-    let told = done(&["backup", file], &data)?;
+    let told = done(&["backup", shown(&backup)?], &data)?;
     ensure!(told.contains("sealed under the secret key"), "{told}");
-
-    // After it, a share is changed twice, an account is revoked, and an agent enrols.
-    for port in [7002, 7001] {
-        let change = json!({"target": world.target(port).to_string()});
-        world.patch(&published.share, &change)?;
-    }
-    let account = format!("/frontdoor/v2/api-accounts/{}", text(&account, "clientId")?);
-    world.gateway.api.delete(&account)?;
-    let second = world.replica("second")?;
-    let agents = |world: &World| -> Result<Vec<Value>> { world.gateway.list("agents") };
-    world.lab.until("the second agent is connected", PATIENCE, || {
-        let connected = agents(&world)?.iter().filter(|agent| agent["status"] == "CONNECTED").count();
-        Ok((connected == 2).then_some(()))
-    })?;
-    let revocations = data.join("revocations");
-    world.lab.until("the revocation is in the file", PATIENCE, || {
-        Ok(fs::read_to_string(&revocations)?.contains(&account[account.len() - 32..]).then_some(()))
-    })?;
+    let changed = change(&world, &published.share, account)?;
     world.gateway.process.kill()?;
 
-    // The host is lost, and another one is set up, with the copies of two files.
+    // The host is lost, and another one is set up, with the copies of three files.
     let lost = world.lab.path("lost");
     fs::rename(&data, &lost)?;
     fs::create_dir(&data)?;
-    let refused = wicketgate(&["restore", file], &data)?;
-    ensure!(!refused.status.success() && said(&refused).contains("secret-key"), "{}", said(&refused));
-    fs::copy(lost.join("secret-key"), data.join("secret-key"))?;
-    let copy = lost.join("revocations");
-    let copy = copy.to_str().context("not UTF-8")?;
-    let told = done(&["restore", file, "--revocations", copy], &data)?;
-    ensure!(told.contains("is there again: api-account acc-"), "{told}");
-    let twice = wicketgate(&["restore", file], &data)?;
-    ensure!(!twice.status.success() && said(&twice).contains("in use"), "{}", said(&twice));
+    let revocations = lost.join("revocations");
+    restore(&world, (&backup, &revocations, &lost.join("secret-key")), &changed.removed)?;
 
     // The first agent serves the share, whose generation in the backup is older than what it has seen.
     world.restart()?;
@@ -84,8 +71,75 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
     let share = world.gateway.api.get(&world.gateway.at(&share))?;
     ensure!(share["status"] == "DEPLOYED" && share["ready"] == true, "{share}");
+    adopt(&world, &published.zid, &changed.removed)?;
+    drop(changed.second);
 
-    // The second one is shown, and adopted by its id.
+    // What was revoked is revoked again by one command.
+    ensure!(world.gateway.api.get(&changed.account)?["clientId"].is_string());
+    ensure!(world.gateway.process.stop(PATIENCE)?.success());
+    let told = done(&["restore", "--in-place", "--revoke"], &data)?;
+    ensure!(told.contains("deleted again: api-account acc-"), "{told}");
+    world.restart()?;
+    ensure!(world.gateway.api.get(&changed.account).is_err());
+    served(&world, published.door)?;
+    world.end()
+}
+
+/// A share is changed twice, an account is revoked, an agent enrols, and another one enrols and is removed.
+fn change(world: &World, share: &Value, account: String) -> Result<Changed> {
+    for port in [7002, 7001] {
+        world.patch(share, &json!({"target": world.target(port).to_string()}))?;
+    }
+    world.gateway.api.delete(&account)?;
+    let second = world.replica("second")?;
+    connected(world, 2)?;
+    let mut third = world.replica("third")?;
+    // Ids are in the order of creation.
+    let removed = connected(world, 3)?.into_iter().max().context("no agent")?;
+    world.gateway.api.delete(&world.gateway.at(&format!("agents/{removed}")))?;
+    third.process.wait(PATIENCE)?;
+    let id = account.rsplit('-').next().context("no id")?;
+    world.lab.until("the revocations are in the file", PATIENCE, || {
+        let text = fs::read_to_string(world.gateway.data.join("revocations"))?;
+        Ok((text.contains(id) && text.contains(&removed)).then_some(()))
+    })?;
+    Ok(Changed { account, second, removed })
+}
+
+/// Waits for this many agents that are connected, and returns their ids.
+fn connected(world: &World, count: usize) -> Result<Vec<String>> {
+    world.lab.until("the agents are connected", PATIENCE, || {
+        let agents = world.gateway.list("agents")?;
+        let connected = agents.iter().filter(|agent| agent["status"] == "CONNECTED");
+        let ids: Vec<_> = connected.filter_map(|agent| agent["id"].as_str().map(str::to_owned)).collect();
+        Ok((ids.len() == count).then_some(ids))
+    })
+}
+
+fn restore(
+    world: &World,
+    (backup, revocations, secret_key): (&Path, &Path, &Path),
+    removed: &str,
+) -> Result<()> {
+    let data = &world.gateway.data;
+    let refused = |file: &Path, why: &str| -> Result<()> {
+        let refused = wicketgate(&["restore", shown(file)?], data)?;
+        ensure!(!refused.status.success() && said(&refused).contains(why), "{}", said(&refused));
+        Ok(())
+    };
+    refused(backup, "secret-key")?;
+    fs::copy(secret_key, data.join("secret-key"))?;
+    let cut = world.lab.path("cut");
+    fs::write(&cut, &fs::read(backup)?[..2000])?;
+    refused(&cut, "changed, cut, or damaged")?;
+    let told = done(&["restore", shown(backup)?, "--revocations", shown(revocations)?], data)?;
+    ensure!(told.contains("is there again: api-account acc-"), "{told}");
+    ensure!(told.contains(&format!("do not adopt it: agent {removed}")), "{told}");
+    refused(backup, "in use")
+}
+
+/// The agent that enrolled after the backup is adopted, and the one that was removed is not.
+fn adopt(world: &World, zid: &str, removed: &str) -> Result<()> {
     let unknown = world.lab.until("the second agent is shown", PATIENCE, || {
         let list = world.gateway.api.get("/frontdoor/v2/unknown-agents")?;
         Ok(list["content"].as_array().and_then(|all| all.first()).cloned())
@@ -93,22 +147,21 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     ensure!(unknown["name"].is_string() && unknown["keySha256"].is_string(), "{unknown}");
     let adopt = format!("/frontdoor/v2/unknown-agents/{}/adopt", text(&unknown, "id")?);
     let adopted = world.gateway.api.post(&adopt, &json!({}))?;
-    ensure!(adopted["envZId"] == published.zid.as_str(), "{adopted}");
-    world.lab.until("both agents are connected", PATIENCE, || {
-        let connected = agents(&world)?.iter().filter(|agent| agent["status"] == "CONNECTED").count();
-        Ok((connected == 2).then_some(()))
+    ensure!(adopted["envZId"] == zid, "{adopted}");
+    connected(world, 2)?;
+    let third = world.start_agent("third", None)?;
+    let adopt = format!("/frontdoor/v2/unknown-agents/{removed}/adopt");
+    let refused = world.lab.until("the removed agent is refused", PATIENCE, || {
+        let answer = world.gateway.api.call("POST", &adopt, Some(&json!({})))?;
+        Ok((answer.status == 409).then_some(answer.body))
     })?;
-    drop(second);
+    ensure!(refused.contains("after the backup"), "{refused}");
+    drop(third);
+    Ok(())
+}
 
-    // What was revoked is revoked again by one command.
-    ensure!(world.gateway.api.get(&account)?["clientId"].is_string());
-    ensure!(world.gateway.process.stop(PATIENCE)?.success());
-    let told = done(&["restore", "--in-place", "--revoke", "--revocations", copy], &data)?;
-    ensure!(told.contains("deleted again: api-account acc-"), "{told}");
-    world.restart()?;
-    ensure!(world.gateway.api.get(&account).is_err());
-    served(&world, published.door)?;
-    world.end()
+fn shown(path: &Path) -> Result<&str> {
+    path.to_str().context("not UTF-8")
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Assignments {
 
 struct Table {
     shares: HashMap<ShareId, Held>,
+    /// Those that have expired by this host's clock, which may be set right.
+    expired: HashMap<ShareId, (Timestamp, SignedAssignment)>,
     generations: Generations,
     /// No assignment ends before it.
     first_end: Timestamp,
@@ -85,8 +87,12 @@ pub(crate) enum Unfit {
 
 impl Assignments {
     pub(crate) fn new(state: &State, allow: watch::Receiver<Arc<AllowList>>) -> anyhow::Result<Self> {
-        let table =
-            Table { shares: HashMap::new(), generations: state.generations()?, first_end: Timestamp::MAX };
+        let table = Table {
+            shares: HashMap::new(),
+            expired: HashMap::new(),
+            generations: state.generations()?,
+            first_end: Timestamp::MAX,
+        };
         Ok(Self {
             environment: state.environment(),
             ca: state.ca()?,
@@ -112,7 +118,11 @@ impl Assignments {
         let served = match verified {
             Err(error) => Err(Unfit::Unverified(error)),
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
-            Ok(()) if expires_at.is_some_and(|end| end <= now) => Err(Unfit::Expired(expires_at?)),
+            Ok(()) if expires_at.is_some_and(|end| end <= now) => {
+                let end = expires_at?;
+                self.table.lock().expired.insert(share, (end, signed.clone()));
+                Err(Unfit::Expired(end))
+            }
             Ok(()) => {
                 let held = Held {
                     generation,
@@ -130,9 +140,15 @@ impl Assignments {
 
     fn place(&self, share: ShareId, era: Era, held: Held) -> Result<(), Unfit> {
         let mut table = self.table.lock();
+        let begins_era = table.generations.era() < era;
         if table.generations.admit(era, share, held.generation)? {
             self.generations_changed.notify_one();
         }
+        if begins_era {
+            // What was assigned before a restore ends with it.
+            table.shares.clear();
+        }
+        table.expired.remove(&share);
         table.first_end = table.first_end.min(held.expires_at.unwrap_or(Timestamp::MAX));
         let refused = (!held.is_allowed).then(|| Unfit::NotAllowed(held.target.clone()));
         table.shares.insert(share, held);
@@ -146,22 +162,39 @@ impl Assignments {
             return Vec::new();
         }
         let ends = |held: &Held| held.expires_at.filter(|end| *end <= now);
-        let ended: Vec<_> = table
-            .shares
+        let Table { shares, expired, .. } = &mut *table;
+        let ended: Vec<_> = shares
             .extract_if(|_, held| ends(held).is_some())
-            .filter_map(|(share, held)| Some((share, held.generation, Unfit::Expired(held.expires_at?))))
+            .filter_map(|(share, held)| {
+                let end = held.expires_at?;
+                expired.insert(share, (end, held.signed));
+                Some((share, held.generation, Unfit::Expired(end)))
+            })
             .collect();
         let left = table.shares.values().filter_map(|held| held.expires_at).min();
         table.first_end = left.unwrap_or(Timestamp::MAX);
         ended
     }
 
+    /// Assignments that had expired, and have not by the clock as it is now. They have to be taken again.
+    pub(crate) fn take_valid_again(&self, now: Timestamp) -> Vec<SignedAssignment> {
+        let mut table = self.table.lock();
+        let valid = table.expired.extract_if(|_, (end, _)| now < *end);
+        valid.map(|(_, (_, signed))| signed).collect()
+    }
+
     /// Waits until the share's assignment has ended and no later one was taken: its streams end then.
     pub(crate) async fn expired(&self, share: ShareId) {
-        let mut end = Timestamp::MAX;
+        let (mut end, begun) = (Timestamp::MAX, self.table.lock().generations.era());
         loop {
-            if let Some(held) = self.table.lock().shares.get(&share) {
-                end = held.expires_at.unwrap_or(Timestamp::MAX);
+            {
+                let table = self.table.lock();
+                match table.shares.get(&share) {
+                    Some(held) => end = held.expires_at.unwrap_or(Timestamp::MAX),
+                    // It was of before a restore.
+                    None if table.generations.era() > begun => return,
+                    None => {}
+                }
             }
             let left = Timestamp::now().duration_until(end);
             match Duration::try_from(left) {
@@ -180,12 +213,16 @@ impl Assignments {
     }
 
     pub(crate) fn withdraw(&self, share: ShareId) {
-        self.table.lock().shares.remove(&share);
+        let mut table = self.table.lock();
+        table.shares.remove(&share);
+        table.expired.remove(&share);
     }
 
     /// Forgets the assignments: a new gateway connection sends all of them.
     pub(crate) fn clear(&self) {
-        self.table.lock().shares.clear();
+        let mut table = self.table.lock();
+        table.shares.clear();
+        table.expired.clear();
     }
 
     /// The target of the share, at this generation or a newer one.

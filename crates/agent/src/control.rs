@@ -291,8 +291,13 @@ impl Agent {
         }
     }
 
-    /// A gateway that is well has sent the next ones for days.
+    /// A gateway that is well has sent the next ones for days: it is the gateway, or the clock, which may be set right later.
     async fn end_expired(&self, control: &mut Control) -> anyhow::Result<()> {
+        for signed in self.assignments.take_valid_again(Timestamp::now()) {
+            if let Some(answer) = self.assigned(&signed) {
+                control.send(&answer).await?;
+            }
+        }
         for (share, generation, why) in self.assignments.take_expired(Timestamp::now()) {
             self.health.withdraw(share);
             warn!(share.id = %share, reason = %why, "an assignment has ended");

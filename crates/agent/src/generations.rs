@@ -98,6 +98,10 @@ impl Generations {
         Ok(true)
     }
 
+    pub(crate) fn era(&self) -> Era {
+        self.era
+    }
+
     /// What is not in the file yet. It counts as written, unless [`failed`](Self::failed) is called.
     pub(crate) fn take_change(&mut self) -> Option<Change> {
         if !self.is_stale && self.unwritten.is_empty() {

@@ -101,8 +101,22 @@ impl StateDir {
 
     /// Saves the identity of an enrolment.
     pub(crate) fn enrolled(self, enrolled: Enrolled) -> anyhow::Result<State> {
+        self.forget_generations_of_another(&enrolled).context("cannot remove the newest generations")?;
         self.write(IDENTITY_FILE, &enrolled).context("cannot save the identity")?;
         Ok(State { dir: self, enrolled: Mutex::new(enrolled), has_used_code: false })
+    }
+
+    /// Another authority counts eras and generations by itself.
+    fn forget_generations_of_another(&self, enrolled: &Enrolled) -> io::Result<()> {
+        let replaced = Path::new(IDENTITY_FILE).with_added_extension(REPLACED);
+        let replaced = if_exists(fs::read(self.path.join(replaced)))?;
+        let replaced = replaced.and_then(|content| serde_json::from_slice::<Enrolled>(&content).ok());
+        if replaced.is_some_and(|replaced| replaced.grant.ca_certificate != enrolled.grant.ca_certificate) {
+            for file in [GENERATIONS_FILE, EARLIER_GENERATIONS_FILE] {
+                if_exists(fs::remove_file(self.path.join(file)))?;
+            }
+        }
+        Ok(())
     }
 
     /// The content of a file; `None` if it does not exist. `advice`: what to do if it is damaged.
@@ -147,7 +161,8 @@ impl State {
     }
 
     /// Sets the identity and its key aside, and makes a new key. A server may know the old one again: a database can be
-    /// restored. The newest generations remain: ids of shares are never used again.
+    /// restored. The newest generations remain, unless the next identity is of another authority: ids of shares are never used
+    /// again.
     pub(crate) fn forget(self) -> anyhow::Result<StateDir> {
         // The identity first: it does not fit another key.
         for file in [IDENTITY_FILE, KEY_FILE] {

@@ -49,11 +49,7 @@ impl Api {
         stream.set_write_timeout(Some(BOUND))?;
         stream.set_nodelay(true)?;
         let body = body.map(Value::to_string);
-        let mut request = format!(
-            "{method} {path} HTTP/1.0\r\nhost: {}\r\nauthorization: Bearer {}\r\n",
-            self.to,
-            self.token.expose_secret()
-        );
+        let mut request = self.open_head(method, path);
         if let Some(body) = &body {
             request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
@@ -63,6 +59,16 @@ impl Api {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).with_context(|| format!("no answer to {method} {path}"))?;
         Reply::parse(&answer).with_context(|| format!("no answer to {method} {path}"))
+    }
+
+    /// The head of a request without a body, for a caller that reads the answer itself.
+    pub fn head(&self, method: &str, path: &str) -> String {
+        self.open_head(method, path) + "\r\n"
+    }
+
+    fn open_head(&self, method: &str, path: &str) -> String {
+        let (host, token) = (self.to, self.token.expose_secret());
+        format!("{method} {path} HTTP/1.0\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n")
     }
 
     /// # Errors

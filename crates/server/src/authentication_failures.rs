@@ -69,9 +69,11 @@ impl AuthenticationFailures {
         let mut origin = origin.clone();
         if !rows.contains_key(&key) {
             let of_subject = rows.keys().filter(|(other, _)| other.subject == failure.subject).count();
-            if rows.len() >= MOST {
+            // Strangers, who can have any number of addresses, take no place of known accounts and links.
+            let is_full = rows.len() >= if failure.subject.is_some() { 2 * MOST } else { MOST };
+            if is_full {
                 (key, origin) = ((failure.cause.into(), None), RequestOrigin::default());
-            } else if failure.subject.is_some() && of_subject >= MOST_OF_SUBJECT {
+            } else if failure.subject.is_some() && (rows.len() >= MOST || of_subject >= MOST_OF_SUBJECT) {
                 (key, origin) = ((failure, None), RequestOrigin::default());
             }
         }

@@ -36,7 +36,7 @@ use crate::{
     },
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
-    revocation_journal::RevocationJournal,
+    revocation_journal::{self, RevocationJournal},
     serve::{
         Http,
         places::Places,
@@ -221,6 +221,7 @@ impl Prepared {
             agent_server: agent_url,
             quotas: config.quotas,
             rates: config.rates,
+            revocations: config.data_dir.join(revocation_journal::FILE),
         };
         let state = AppState::new(state_config, &mut registry, stop.clone());
         let reconciler = Reconciler::new(ReconcilerParts {

@@ -15,7 +15,10 @@ use crate::{
 };
 use jiff::{Timestamp, TimestampRound, Unit};
 use prometheus_client::registry::Registry;
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
@@ -41,6 +44,8 @@ pub struct StateConfig {
     pub quotas: Quotas,
     /// The limits of requests that are not the defaults.
     pub rates: Rates,
+    /// The record of revocations beside the database.
+    pub revocations: PathBuf,
 }
 
 /// Cheap to clone.
@@ -61,6 +66,7 @@ pub struct AppState {
     pub(crate) tasks: BackgroundTasks,
     pub(crate) site: Arc<SiteDesk>,
     pub(crate) failures: Arc<AuthenticationFailures>,
+    pub(crate) revocations: Arc<Path>,
     pub(crate) rate_limits: Arc<RateLimits>,
     /// Of principals that read lists.
     pub(crate) lists: Arc<Turns>,
@@ -69,9 +75,21 @@ pub struct AppState {
 impl AppState {
     /// `registry` is what `/metrics` shows; event streams end with `stop`.
     pub fn new(config: StateConfig, registry: &mut Registry, stop: CancellationToken) -> Self {
-        let StateConfig { store, auth, gateways, pools, external, ca, agent_server, quotas, rates } = config;
+        let StateConfig {
+            store,
+            auth,
+            gateways,
+            pools,
+            external,
+            ca,
+            agent_server,
+            quotas,
+            rates,
+            revocations,
+        } = config;
         let metrics = ServerMetrics::new(registry);
         Self {
+            revocations: revocations.into(),
             locations: gateways.locations().into_iter().cloned().collect(),
             rate_limits: Arc::new(RateLimits::new(rates, Arc::clone(&metrics))),
             metrics,

@@ -212,7 +212,7 @@ impl<R: Read> Backup<R> {
         mut self,
         place: &str,
         keys: &SecretKeyFile,
-        mut told: impl FnMut(&str, u64),
+        (now, mut told): (Timestamp, impl FnMut(&str, u64)),
     ) -> Result<(Store, u64)> {
         let database = Database::connect(place).await?;
         let lock = DatabaseLock::take(place).await?;
@@ -223,7 +223,10 @@ impl<R: Read> Backup<R> {
             return Err(StoreError::Open("the database is not empty: restore to a new one".to_owned()));
         }
         db.execute(database.begin_statement()).await?;
-        let rows = self.load_rows(&mut db, &mut told).await;
+        let rows = match self.load_rows(&mut db, &mut told).await {
+            Ok(rows) => follow_restore(&mut db, now).await.map(|()| rows),
+            Err(error) => Err(error),
+        };
         // A connection that is closed rolls back.
         let rows = match rows {
             Ok(rows) => db.execute("COMMIT").await.map(|_| rows).map_err(StoreError::from),
@@ -277,16 +280,25 @@ fn damaged() -> StoreError {
     ))
 }
 
+/// What follows a restore, in its transaction: a new era, and the end of all sessions of browsers, which may have been signed out
+/// since.
+async fn follow_restore(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
+    for statement in ["DELETE FROM console_session", "DELETE FROM site_session"] {
+        sqlx::query(statement).execute(&mut *db).await?;
+    }
+    let (era,): (i64,) = sqlx::query_as("SELECT era FROM installation").fetch_one(&mut *db).await?;
+    let era = Era::new(era.try_into().unwrap_or(0)).next(now.as_second().try_into().unwrap_or(0));
+    let era = i64::try_from(era.get()).unwrap_or(i64::MAX);
+    sqlx::query("UPDATE installation SET era = $1").bind(era).execute(db).await?;
+    Ok(())
+}
+
 impl Store {
-    /// What follows a restore, by whatever means: a new era, and the end of all sessions of browsers, which may have been signed
-    /// out since.
-    pub async fn was_restored(&self, now: Timestamp) -> Result<Era> {
+    /// What follows a restore by other means than [`Backup::load`].
+    pub async fn was_restored(&self, now: Timestamp) -> Result<()> {
         let mut tx = self.database.begin().await?;
-        for table in ["DELETE FROM console_session", "DELETE FROM site_session"] {
-            tx.execute(table, &[]).await?;
-        }
-        tx.commit().await?;
-        self.begin_era(now).await
+        follow_restore(tx.db(), now).await?;
+        tx.commit().await
     }
 }
 

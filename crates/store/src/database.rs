@@ -4,7 +4,7 @@
 //! database: it contains pre-shared keys.
 
 use crate::{
-    Result, SecretKeys, StoreError,
+    DatabaseFault, Result, SecretKeys, StoreError,
     cache::Cache,
     connections::Connections,
     database_lock::is_postgres,
@@ -118,7 +118,11 @@ impl Database {
                     })
                 })
         };
-        let failed = |e| StoreError::Open(format!("cannot open the SQLite database {shown}: {e}"));
+        let failed = |e| match DatabaseFault::of(&e) {
+            DatabaseFault::Damaged => e.into(),
+            _ => StoreError::Open(format!("cannot open the SQLite database {shown}: {e}")),
+        };
+        is_readable(url.as_str()).await.map_err(failed)?;
         // The writer first: it creates the file and its journal.
         let writers = options(1).connect(url.as_str()).await.map_err(failed)?;
         // Connected by the first read, after the migrations: a connection that knows the old schema reads rows with new
@@ -154,6 +158,7 @@ impl Database {
         let mut connection = self.writers.acquire().await?;
         migrator(self.has_one_writer(), schema).run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
+                MigrateError::Execute(e) if DatabaseFault::of(&e) == DatabaseFault::Damaged => return e.into(),
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
                 }
@@ -263,6 +268,13 @@ fn migrator(is_sqlite: bool, schema: i64) -> Migrator {
         Migration::new(*version, (*what).into(), MigrationType::Simple, sql, false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+/// The pool would retry until its timeout, and then report only the timeout.
+async fn is_readable(url: &str) -> sqlx::Result<()> {
+    let mut first = AnyConnection::connect(url).await?;
+    first.execute("SELECT COUNT(*) FROM sqlite_schema").await?;
+    first.close().await
 }
 
 async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {

@@ -13,6 +13,8 @@ pub enum DatabaseFault {
     Refused,
     DiskFull,
     DiskFailed,
+    /// Its file has been changed by something else, or was cut.
+    Damaged,
     /// It answers neither with success nor with an error.
     DiskHangs,
     ReadOnly,
@@ -37,6 +39,7 @@ mod sqlite {
     pub(super) const CORRUPT: u32 = 11;
     pub(super) const FULL: u32 = 13;
     pub(super) const CAN_NOT_OPEN: u32 = 14;
+    pub(super) const NOT_A_DATABASE: u32 = 26;
     /// The extended code of a journal's index that cannot grow: a full disk.
     pub(super) const IO_INDEX_SIZE: u32 = 4874;
 }
@@ -62,7 +65,8 @@ impl DatabaseFault {
         if let Some(code) = code.parse::<u32>().ok().filter(|_| code.len() < 5) {
             return match (code, code & 0xff) {
                 (sqlite::IO_INDEX_SIZE, _) | (_, sqlite::FULL) => Self::DiskFull,
-                (_, sqlite::IO | sqlite::CORRUPT | sqlite::CAN_NOT_OPEN) => Self::DiskFailed,
+                (_, sqlite::CORRUPT | sqlite::NOT_A_DATABASE) => Self::Damaged,
+                (_, sqlite::IO | sqlite::CAN_NOT_OPEN) => Self::DiskFailed,
                 (_, sqlite::READ_ONLY) => Self::ReadOnly,
                 (_, sqlite::BUSY | sqlite::LOCKED) => Self::Busy,
                 _ => Self::Other,
@@ -71,6 +75,7 @@ impl DatabaseFault {
         match code {
             "53100" => Self::DiskFull,
             "58030" => Self::DiskFailed,
+            "XX001" | "XX002" => Self::Damaged,
             "25006" => Self::ReadOnly,
             "53300" => Self::Busy,
             "57P01" | "57P02" | "57P03" => Self::Restarting,
@@ -83,7 +88,7 @@ impl DatabaseFault {
 
     /// Reads may still succeed, and no write does.
     pub(crate) fn stops_writes(self) -> bool {
-        matches!(self, Self::DiskFull | Self::DiskFailed | Self::ReadOnly)
+        matches!(self, Self::DiskFull | Self::DiskFailed | Self::Damaged | Self::ReadOnly)
     }
 
     /// No connection can be made, so that waiting for one is in vain.
@@ -107,6 +112,9 @@ impl fmt::Display for DatabaseFault {
             }
             Self::DiskFull => "the database's disk is full: free space on it",
             Self::DiskFailed => "the database's disk fails: see the server's log, and check the disk",
+            Self::Damaged => {
+                "the database is damaged: stop the server, keep a copy of the files, and restore a backup (`wicketgate restore`)"
+            }
             Self::DiskHangs => {
                 "the database's disk does not answer: see the kernel's log of its host, and check the disk or its network"
             }
@@ -137,6 +145,9 @@ mod tests {
             ("13", DatabaseFault::DiskFull),
             ("4874", DatabaseFault::DiskFull),
             ("778", DatabaseFault::DiskFailed),
+            ("267", DatabaseFault::Damaged),
+            ("26", DatabaseFault::Damaged),
+            ("XX001", DatabaseFault::Damaged),
             ("1032", DatabaseFault::ReadOnly),
             ("517", DatabaseFault::Busy),
             ("53100", DatabaseFault::DiskFull),

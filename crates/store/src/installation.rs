@@ -1,7 +1,6 @@
 //! What a database is: the authority that it belongs to, and the era that it is in.
 
 use crate::{Result, Store, row::rows};
-use jiff::Timestamp;
 use wicketgate_model::Era;
 
 rows! {
@@ -32,14 +31,5 @@ impl Store {
         let mut tx = self.database.begin().await?;
         tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
         tx.commit().await
-    }
-
-    /// Begins an era: the database was restored, and agents have seen generations that it does not know.
-    pub async fn begin_era(&self, now: Timestamp) -> Result<Era> {
-        let era = self.installation().await?.era.next(now.as_second().try_into().unwrap_or(0));
-        let mut tx = self.database.begin().await?;
-        tx.execute("UPDATE installation SET era = $1", &[&era]).await?;
-        tx.commit().await?;
-        Ok(era)
     }
 }

@@ -50,6 +50,13 @@ impl Write {
         Ok(if up.is_some() { PeerHold { proved_at: Some(at), ..hold } } else { hold })
     }
 
+    /// Whether a connection of the Frontdoor came up from the address lately, whatever has it now.
+    pub(crate) async fn has_proof(&mut self, place: PeerPlace<'_>) -> Result<bool> {
+        let PeerPlace { location, address, frontdoor } = place;
+        let hold: Option<HoldRow> = self.tx.find(FIND_HOLD, &[location, &address, &frontdoor]).await?;
+        Ok(hold.is_some_and(|row| row.hold().is_proved(self.context.at)))
+    }
+
     pub(crate) async fn begin_hold(
         &mut self,
         PeerPlace { location, address, frontdoor }: PeerPlace<'_>,

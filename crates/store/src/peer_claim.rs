@@ -86,6 +86,7 @@ impl Write {
             let claim = match owner == frontdoor {
                 true => PeerClaim::SameFrontdoor,
                 false if self.context.takes_peer_address => PeerClaim::Operator,
+                false if self.has_proof(place).await? => PeerClaim::ProvedFrontdoor,
                 false => PeerClaim::OtherFrontdoor,
             };
             if !hold.gives_way(claim, status == Status::Deleting, self.context.at) {

@@ -111,6 +111,17 @@ impl Store {
         Ok(live.is_some())
     }
 
+    /// Whether it has removed an agent or an environment that the database has never had: both came after the backup.
+    pub async fn has_never_known(&self, revocation: &Revocation) -> Result<bool> {
+        let select = match (revocation.action, revocation.resource_type) {
+            (Action::Delete, ResourceType::Agent) => "SELECT id FROM agent WHERE id = $1",
+            (Action::Delete, ResourceType::Environment) => "SELECT id FROM environment WHERE id = $1",
+            _ => return Ok(false),
+        };
+        let row: Option<(String,)> = self.find(select, &[&revocation.resource]).await?;
+        Ok(row.is_none())
+    }
+
     /// Takes away what the revocation has taken away, if it is there. A key that was replaced is left: nothing here knows the
     /// other one.
     pub async fn revoke_again(&self, revocation: &Revocation, context: &WriteContext) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal as _, Write},
+    io::{self, IsTerminal as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -63,7 +63,12 @@ impl Backup {
                 !out.is_terminal(),
                 WrongUsage("a backup is not text: redirect the standard output, or name a file".to_owned())
             );
-            back_up(source, out.lock(), told).await?;
+            // First to a file without a name: a reader that hangs would hold the database's log, which grows meanwhile.
+            let mut whole = tempfile::tempfile_in(data_dir)
+                .with_context(|| format!("cannot write to {}", data_dir.display()))?;
+            back_up(source, &mut whole, told).await?;
+            whole.seek(SeekFrom::Start(0))?;
+            io::copy(&mut whole, &mut out.lock())?;
             return Ok(());
         }
         let shown = self.file.display();

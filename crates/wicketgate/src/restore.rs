@@ -15,7 +15,7 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_model::Era;
 use wicketgate_server::{REVOCATIONS_FILE, Server};
-use wicketgate_store::{Action, BackupFile, Revocation, SecretKeyFile, Store, WriteContext};
+use wicketgate_store::{Action, BackupFile, ResourceType, Revocation, SecretKeyFile, Store, WriteContext};
 use wicketgate_system::{
     if_exists,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -66,8 +66,12 @@ impl Restore {
             Some(file) => restore(file, dir, url.as_ref(), &keys).await?,
             None => self.open(dir, url.as_ref(), &keys).await?,
         };
-        let era = store.was_restored(now).await?;
+        if self.in_place {
+            store.was_restored(now).await?;
+        }
+        let era = store.installation().await?.era;
         let missed = self.revoke(&store, &revoked).await?;
+        self.keep(&revoked, dir)?;
         store.close().await;
         self.tell(dir, era, missed);
         Ok(())
@@ -98,35 +102,57 @@ impl Restore {
         let own = dir.join(REVOCATIONS_FILE);
         let file = self.revocations.as_ref().unwrap_or(&own);
         let shown = file.display();
-        let text = fs::read_to_string(file);
-        let text = if self.revocations.is_some() { text.map(Some) } else { if_exists(text) };
-        let text = text.with_context(|| format!("cannot read {shown}"))?.unwrap_or_default();
+        let bytes = fs::read(file);
+        let bytes = if self.revocations.is_some() { bytes.map(Some) } else { if_exists(bytes) };
+        let bytes = bytes.with_context(|| format!("cannot read {shown}"))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         let lines = text.lines().zip(1..).map(|(line, number)| {
             line.parse().with_context(|| format!("line {number} of {shown} is no revocation: remove it"))
         });
         lines.collect()
     }
 
+    /// The next server goes on with the record of the lost one, and adopts no agent that was removed.
+    fn keep(&self, revoked: &[Revocation], dir: &Path) -> anyhow::Result<()> {
+        let own = dir.join(REVOCATIONS_FILE);
+        if self.revocations.is_none() || own.exists() {
+            return Ok(());
+        }
+        let lines: String = revoked.iter().map(|revocation| format!("{revocation}\n")).collect();
+        private_file::create(&own, lines.as_bytes())
+            .with_context(|| format!("cannot write {}", own.display()))
+    }
+
     /// Tells what the database has missed, and revokes it again if it is asked for. Returns how much is left.
     async fn revoke(&self, store: &Store, revoked: &[Revocation]) -> anyhow::Result<usize> {
         let mut left = 0;
-        for revocation in revoked {
-            if !store.has_missed(revocation).await? {
-                continue;
-            }
+        for revocation in in_order(revoked) {
             let Revocation { created_at, action, resource_type, resource, actor, .. } = revocation;
             let what = format!("{resource_type} {resource}, by {actor} at {created_at}");
+            if !store.has_missed(revocation).await? {
+                if store.has_never_known(revocation).await? {
+                    say(&format!("came and was removed after the backup, do not adopt it: {what}"));
+                }
+                continue;
+            }
             if *action == Action::RotateKey {
                 say(&format!(
                     "has the key of before: {what}. Replace it again with `wicketgate tunnel rotate-key`"
                 ));
-            } else if self.revoke {
-                let context = WriteContext::new("restore", Timestamp::now(), Uuid::now_v7);
-                store.revoke_again(revocation, &context).await?;
-                say(&format!("deleted again: {what}"));
-            } else {
-                say(&format!("is there again: {what}"));
-                left += 1;
+                continue;
+            }
+            let context = WriteContext::new("restore", Timestamp::now(), Uuid::now_v7);
+            let done = if self.revoke { Some(store.revoke_again(revocation, &context).await) } else { None };
+            match done {
+                Some(Ok(())) => say(&format!("deleted again: {what}")),
+                Some(Err(error)) => {
+                    say(&format!("cannot be deleted again ({error}): {what}"));
+                    left += 1;
+                }
+                None => {
+                    say(&format!("is there again: {what}"));
+                    left += 1;
+                }
             }
         }
         Ok(left)
@@ -152,6 +178,20 @@ impl Restore {
             dir.display()
         ));
     }
+}
+
+/// What gives access first: what follows may fail because something uses it.
+fn in_order(revoked: &[Revocation]) -> Vec<&Revocation> {
+    let rank = |revocation: &&Revocation| match revocation.resource_type {
+        ResourceType::ApiAccount => 0,
+        ResourceType::Agent | ResourceType::HandoverLink => 1,
+        ResourceType::Share => 2,
+        ResourceType::Tunnel | ResourceType::Environment => 3,
+        ResourceType::Frontdoor | ResourceType::Enrollment => 4,
+    };
+    let mut sorted: Vec<_> = revoked.iter().collect();
+    sorted.sort_by_key(rank);
+    sorted
 }
 
 /// Restores to a new data directory and a new database.
@@ -183,13 +223,17 @@ async fn restore(
     // Before the rows: a database with rows is not restored to again.
     let written = write(dir, &backup.files);
     let loaded = match written {
-        Ok(()) => backup.load(&place(dir, url), keys, told).await.map_err(anyhow::Error::from),
+        Ok(()) => {
+            backup.load(&place(dir, url), keys, (Timestamp::now(), told)).await.map_err(anyhow::Error::from)
+        }
         Err(error) => Err(error),
     };
     let (store, rows) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
-            files().iter().for_each(|file| drop(fs::remove_file(dir.join(file))));
+            // None of them was there before.
+            let database = ["", "-wal", "-shm"].map(|suffix| format!("{}{suffix}", Server::SQLITE));
+            files().iter().chain(&database).for_each(|file| drop(fs::remove_file(dir.join(file))));
             return Err(error.context(format!("cannot restore {shown}")));
         }
     };

@@ -10,7 +10,10 @@ use super::{
         query::Query,
     },
 };
-use crate::error::{ApiError, ResourceKind};
+use crate::{
+    error::{ApiError, ResourceKind},
+    revocation_journal::has_removed,
+};
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -81,6 +84,16 @@ pub(super) async fn adopt(at: Administers, Id(id): Id<AgentId>, format: Format) 
     for_all_organizations(&at)?;
     let found = found(&at).await?.into_iter().find(|(_, one)| one.agent == id);
     let (_, found) = found.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
+    let resources = [found.agent.to_string(), found.environment.to_string(), found.frontdoor.to_string()];
+    let removed = has_removed(&at.caller.state.revocations, &resources).await;
+    if removed.map_err(|error| {
+        ApiError::unavailable(format!("The record of revocations cannot be read: {error}"))
+    })? {
+        return Err(ApiError::conflict(
+            "It was removed, or its environment was deleted, after the backup that the database was restored from: enrol it \
+             again with a new code",
+        ));
+    }
     let mut random = [0; 10];
     getrandom::fill(&mut random)?;
     let agent = AdoptedAgent {

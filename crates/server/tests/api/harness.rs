@@ -152,6 +152,7 @@ impl TestApp {
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
             quotas: limits.quotas,
             rates: limits.rates,
+            revocations: dir.path().join("revocations"),
         };
         let state = AppState::new(config, &mut Registry::default(), CancellationToken::new());
         let (feeding, tasks) = (state.clone(), state.tasks().clone());

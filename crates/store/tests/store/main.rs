@@ -4,6 +4,7 @@
 
 mod api_accounts;
 mod archive;
+mod damage;
 mod database;
 mod database_lock;
 mod enrollments;

@@ -204,3 +204,17 @@ fn of_claims_at_the_same_time_one_succeeds() {
         assert_eq!(having, 1);
     });
 }
+
+#[test]
+fn who_let_go_of_a_proved_address_gets_it_back_from_one_without_proof() {
+    on_each(|store| async move {
+        let (one, other) = (frontdoor(&store).await, frontdoor(&store).await);
+        let site = create(&store, one, "a", &at(0)).await.unwrap();
+        connect(&store, site.id, ConnectionState::Up, address(), 1).await;
+        delete(&store, &site, 2).await;
+        let quick = create(&store, other, "b", &at(2)).await.unwrap();
+        create(&store, one, "c", &at(3)).await.unwrap();
+        assert!(read(&store, &quick).await.peer_address_taken_at.is_some());
+        assert!(is_refused(&create(&store, other, "d", &at(4)).await));
+    });
+}

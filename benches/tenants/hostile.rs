@@ -1,0 +1,193 @@
+//! What a hostile customer does with a valid account, and without one: all of it at once, until it is told to end.
+
+use std::{
+    fmt,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde_json::json;
+use wicketgate_lab::Namespace;
+
+use crate::{AGENTS, API, Tenant};
+
+/// Programs of each kind that run at the same time.
+const WRITERS: usize = 4;
+const READERS: usize = 8;
+const CHECKERS: usize = 8;
+const CONNECTORS: usize = 2;
+/// Connections without a token to each port, at one time.
+const SILENT: usize = 300;
+/// Connections of the share that are held.
+const HELD: usize = 4000;
+const BOUND: Duration = Duration::from_secs(10);
+/// Between the attempts of one that was refused: it does not wait for `Retry-After`.
+const AGAIN: Duration = Duration::from_millis(5);
+
+pub(crate) struct Hostile<'a> {
+    pub(crate) place: &'a Namespace,
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) ends: &'a AtomicBool,
+}
+
+/// How much of it was done.
+#[derive(Debug, Default)]
+pub(crate) struct Harm {
+    shares: AtomicU64,
+    refused: AtomicU64,
+    lists: AtomicU64,
+    checks: AtomicU64,
+    connections: AtomicU64,
+    silent: AtomicU64,
+    streams: AtomicU64,
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shares, refused, lists, checks, connections, silent, streams } = self;
+        let [shares, refused, lists, checks] =
+            [shares, refused, lists, checks].map(|n| n.load(Ordering::Relaxed));
+        let [connections, silent, streams] =
+            [connections, silent, streams].map(|n| n.load(Ordering::Relaxed));
+        write!(
+            f,
+            "{shares} shares, {lists} lists and {checks} checks ({refused} requests refused), {connections} connections, {silent} \
+             silent ones, {streams} event streams"
+        )
+    }
+}
+
+impl Hostile<'_> {
+    pub(crate) fn run(&self) -> Result<Harm> {
+        let harm = Harm::default();
+        thread::scope(|scope| {
+            for n in 0..WRITERS {
+                let harm = &harm;
+                scope.spawn(move || self.writes(n, harm));
+            }
+            for _ in 0..READERS {
+                scope.spawn(|| self.lists(&harm));
+            }
+            for _ in 0..CHECKERS {
+                scope.spawn(|| self.checks(&harm));
+            }
+            for _ in 0..CONNECTORS {
+                scope.spawn(|| self.connects(&harm));
+            }
+            scope.spawn(|| self.follows_events(&harm));
+            for port in [API, AGENTS] {
+                let harm = &harm;
+                scope.spawn(move || self.says_nothing(port, harm));
+            }
+        });
+        Ok(harm)
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.ends.load(Ordering::Relaxed)
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<&serde_json::Value>, harm: &Harm) -> bool {
+        let path = format!("{}/{path}", self.tenant.frontdoor);
+        let is_done = self.tenant.api.call(method, &path, body).is_ok_and(|reply| reply.is_success());
+        if !is_done {
+            harm.refused.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(AGAIN);
+        }
+        is_done
+    }
+
+    /// Shares up to the quota, with a target that hangs.
+    fn writes(&self, writer: usize, harm: &Harm) {
+        for n in (writer..50_000).step_by(WRITERS) {
+            if !self.goes_on() {
+                return;
+            }
+            let body = json!({"name": format!("share-{n}"), "ipsecTunnelId": self.tenant.tunnel["id"],
+                "envZId": self.tenant.zid, "target": "192.0.2.1:9", "ingressPort": 10_000 + n,
+                "tags": {"a": format!("{n}"), "b": "x"}});
+            if self.call("POST", "ipsec-shares", Some(&body), harm) {
+                harm.shares.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn lists(&self, harm: &Harm) {
+        let paths = [
+            "ipsec-shares?tags.b=x&sort=updatedAt,desc&size=1000",
+            "executions?sort=createdAt,desc&size=1000",
+        ];
+        for path in paths.iter().cycle() {
+            if !self.goes_on() {
+                return;
+            }
+            if self.call("GET", path, None, harm) {
+                harm.lists.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn checks(&self, harm: &Harm) {
+        let path = format!("ipsec-shares/{}/check", self.tenant.share["id"].as_str().unwrap_or_default());
+        while self.goes_on() {
+            if self.call("POST", &path, None, harm) {
+                harm.checks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Connections that are held, and new ones without pause when no more are given.
+    fn connects(&self, harm: &Harm) {
+        let mut held = Vec::new();
+        while self.goes_on() {
+            match self.place.connect(self.tenant.door, BOUND) {
+                Ok(stream) if held.len() < HELD / CONNECTORS => held.push(stream),
+                Ok(_) => {}
+                Err(_) => thread::sleep(AGAIN),
+            }
+            harm.connections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn follows_events(&self, harm: &Harm) {
+        let mut held = Vec::new();
+        while self.goes_on() {
+            if held.len() < 64
+                && let Ok(stream) = self.begin_stream()
+            {
+                harm.streams.fetch_add(1, Ordering::Relaxed);
+                held.push(stream);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn begin_stream(&self) -> Result<TcpStream> {
+        let mut stream = self.place.connect(API, BOUND)?;
+        stream.set_read_timeout(Some(BOUND))?;
+        let head = self.tenant.api.head("GET", &format!("{}/events", self.tenant.frontdoor));
+        stream.write_all(head.as_bytes())?;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first)?;
+        anyhow::ensure!(first.ends_with(b"200"), "the stream was refused");
+        Ok(stream)
+    }
+
+    fn says_nothing(&self, port: SocketAddr, harm: &Harm) {
+        let mut held = std::collections::VecDeque::new();
+        while self.goes_on() {
+            match self.place.connect(port, BOUND) {
+                Ok(stream) => held.push_back(stream),
+                Err(_) => thread::sleep(AGAIN),
+            }
+            harm.silent.fetch_add(1, Ordering::Relaxed);
+            if held.len() > SILENT {
+                held.pop_front();
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Two customers on one gateway: one uses every quota to its limit at once, and the other's requests and connections are measured
+//! before and meanwhile. `make tenants` runs it as root, a minute each. Without IPsec: both share the gateway's process, the
+//! database and the two agents' host, which is what they can take from each other.
+
+mod hostile;
+mod measured;
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use hostile::Hostile;
+use measured::{Measured, measure};
+use serde_json::{Value, json};
+use wicketgate_lab::{Agent, AgentOptions, Api, GatewayOptions, GatewayProcess, Lab, Namespace};
+
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const AGENTS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
+const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7001);
+const PORT: u16 = 9000;
+/// The target of the issue: the 99th percentile stays below twice what it was.
+const MOST: f64 = 2.0;
+
+/// A customer with an account of its own, an agent, a tunnel and a share.
+pub(crate) struct Tenant {
+    pub(crate) api: Api,
+    /// `/frontdoor/v2/{id}`.
+    pub(crate) frontdoor: String,
+    pub(crate) zid: String,
+    pub(crate) tunnel: Value,
+    pub(crate) share: Value,
+    pub(crate) door: SocketAddr,
+    _agent: Agent,
+}
+
+fn main() -> Result<()> {
+    let each = Duration::from_secs(env::var("TENANTS_SECONDS").map_or(Ok(60), |text| text.parse())?);
+    let home = Path::new("/var/lib/wicketgate-bench");
+    fs::create_dir_all(home).context("run as root: the benchmark makes network namespaces")?;
+    let lab = Lab::new("wgtwo-", &home.join("tenants"), Arc::default())?;
+    let place = lab.namespace("gw")?;
+    let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate"));
+    let gateway = GatewayProcess::start(&lab, &GatewayOptions::measured(executable, &place, AGENTS, None))?;
+    let listener = place.listen(TARGET)?;
+    std::thread::spawn(move || measured::echo(&listener));
+    let [quiet, other] = ["quiet", "hostile"].map(|name| tenant(&lab, &gateway, &place, name));
+    let (quiet, other) = (quiet?, other?);
+
+    measure(&place, &quiet, each / 6)?;
+    let alone = measure(&place, &quiet, each)?;
+    let ends = AtomicBool::new(false);
+    let (beside, harm) = std::thread::scope(|scope| {
+        let hostile = Hostile { place: &place, tenant: &other, ends: &ends };
+        let harm = scope.spawn(|| hostile.run());
+        // From the first moment on: also while it takes what it can.
+        let beside = measure(&place, &quiet, each);
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        let harm = harm.join().map_err(|_| anyhow::anyhow!("the hostile customer's program panicked"));
+        (beside, harm)
+    });
+    let (beside, harm) = (beside.with_context(|| gateway.process.tail())?, harm??);
+    let is_met = report(each, (&alone, &beside), &harm)?;
+    drop((quiet, other));
+    lab.remove()?;
+    ensure!(is_met, "the target was missed");
+    Ok(())
+}
+
+fn tenant(lab: &Lab, gateway: &GatewayProcess, place: &Namespace, name: &str) -> Result<Tenant> {
+    let body = json!({"organizationId": name, "defaultNamespaceName": name, "ipsecSharesEnabled": true});
+    let made = gateway.api.post("/frontdoor/v2", &body)?;
+    let id = made["id"].as_str().context("no id")?;
+    let frontdoor = format!("/frontdoor/v2/{id}");
+    let scopes = ["frontdoor.read", "frontdoor.write"];
+    let body = json!({"frontdoorIds": [id], "name": name, "scopes": scopes});
+    let account = gateway.api.post("/frontdoor/v2/api-accounts", &body)?;
+    let token = lab.dir("tokens")?.join(name);
+    wicketgate_system::private_file::replace(
+        &token,
+        account["clientSecret"].as_str().context("no secret")?.as_bytes(),
+    )?;
+    let api = Api::new(place, API, &token)?;
+
+    let executable = Path::new(env!("CARGO_BIN_EXE_wicketgate")).with_file_name("wicketgate-agent");
+    ensure!(executable.exists(), "{} is not built: run `make tenants`", executable.display());
+    let options = AgentOptions { name, ..AgentOptions::measured(&executable, place, AGENTS) };
+    let code = api.post(&format!("{frontdoor}/agents/enrollments"), &json!({}))?;
+    let agent = Agent::start(lab, &options, Some(code["enrollmentCode"].as_str().context("no code")?))?;
+    let bound = Duration::from_secs(30);
+    let zid = lab.until("the environment is ACTIVE", bound, || {
+        let all = api.get(&format!("{frontdoor}/environments"))?;
+        let active =
+            all["content"].as_array().and_then(|all| all.iter().find(|it| it["status"] == "ACTIVE").cloned());
+        Ok(active.and_then(|it| it["zId"].as_str().map(str::to_owned)))
+    })?;
+    let deployed = |kind: &str, body: &Value| -> Result<Value> {
+        let made = api.post(&format!("{frontdoor}/{kind}"), body)?;
+        let path = format!("{frontdoor}/{kind}/{}", made["id"].as_str().context("no id")?);
+        lab.until("it is DEPLOYED", bound, || {
+            let it = api.get(&path)?;
+            Ok((it["status"] == "DEPLOYED").then_some(it))
+        })
+    };
+    let peer = if name == "quiet" { "203.0.113.1" } else { "203.0.113.2" };
+    let tunnel = deployed(
+        "ipsec-tunnels",
+        &json!({"name": name, "locationId": "local", "peerPublicIp": peer, "peerCidr": "10.0.0.0/16"}),
+    )?;
+    let share = deployed(
+        "ipsec-shares",
+        &json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": TARGET.to_string(), "ingressPort": PORT}),
+    )?;
+    let address: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no address")?.parse()?;
+    Ok(Tenant { api, frontdoor, zid, tunnel, share, door: (address, PORT).into(), _agent: agent })
+}
+
+fn report(each: Duration, (alone, beside): (&Measured, &Measured), harm: &hostile::Harm) -> Result<bool> {
+    let mut out = io::stdout();
+    writeln!(out, "{} s alone and {} s beside a customer that took: {harm}", each.as_secs(), each.as_secs())?;
+    let mut is_met = true;
+    for ((what, before), (_, meanwhile)) in alone.figures().into_iter().zip(beside.figures()) {
+        let ratio = meanwhile.p99.as_secs_f64() / before.p99.as_secs_f64();
+        let is_below = ratio < MOST && meanwhile.failed == 0;
+        is_met &= is_below;
+        writeln!(
+            out,
+            "  {what:<22} p50 {:.1?} and {:.1?}, p99 {:.1?} and {:.1?} ({ratio:.2} x), {} of {} failed: {}",
+            before.p50,
+            meanwhile.p50,
+            before.p99,
+            meanwhile.p99,
+            meanwhile.failed,
+            meanwhile.count,
+            if is_below { "met" } else { "missed" }
+        )?;
+        if !meanwhile.first_failure.is_empty() {
+            writeln!(out, "    {}", meanwhile.first_failure)?;
+        }
+    }
+    Ok(is_met)
+}
