@@ -1,5 +1,5 @@
 # What a build for release depends on besides the sources: nothing of the directory, the user or the time. The same commit, compiler
-# and C library give the same bytes anywhere. Sourced at the repository's root.
+# and C library are meant to give the same bytes anywhere, which `make reproducible` compares. Sourced at the repository's root.
 
 # What the directories of the sources, of what is built, and of cargo's registry are called in the executables.
 places=("$PWD=/wicketgate" "$(realpath -m "${CARGO_TARGET_DIR:-target}")=/wicketgate/target" "${CARGO_HOME:-$HOME/.cargo}=/cargo")
