@@ -234,3 +234,35 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use wicketgate_model::{FrontdoorId, ZId};
+
+    fn enrolled(authority: u8) -> Enrolled {
+        let grant = EnrolGrant {
+            agent: AgentId::new(Uuid::nil()),
+            environment: EnvironmentId::new(Uuid::nil()),
+            frontdoor: FrontdoorId::new(Uuid::nil()),
+            z_id: ZId::from_random([1; 10]),
+            certificate: vec![7],
+            ca_certificate: vec![authority],
+        };
+        Enrolled { grant, issued_at: Timestamp::UNIX_EPOCH, enrollment: None }
+    }
+
+    #[test]
+    fn generations_are_kept_over_an_enrolment_and_not_for_another_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = StateDir::lock(&dir.path().join("state")).unwrap();
+        dir.key().unwrap();
+        let state = dir.enrolled(enrolled(1)).unwrap();
+        state.save_generations(Change::Replace("era 7\n".to_owned())).unwrap();
+        let state = state.forget().unwrap().enrolled(enrolled(1)).unwrap();
+        assert_eq!(state.generations().unwrap().era().get(), 7);
+        let state = state.forget().unwrap().enrolled(enrolled(2)).unwrap();
+        assert_eq!(state.generations().unwrap().era().get(), 0);
+    }
+}
