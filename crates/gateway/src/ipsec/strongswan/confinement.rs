@@ -139,8 +139,10 @@ impl Cell {
         directory(&root.join("etc"))?;
         // Without the first, libraries are looked for where they usually are; without the others, traffic selectors have numbers
         // in place of names.
-        for file in ["ld.so.cache", "protocols", "services"] {
-            let _ = fs::copy(Path::new("/etc").join(file), root.join("etc").join(file));
+        for file in ["ld.so.cache", "protocols", "services"].map(|file| Path::new("/etc").join(file)) {
+            if file.is_file() {
+                bind_file(&file, &below(root, &file))?;
+            }
         }
         directory(&root.join("dev/net"))?;
         for device in DEVICES {
@@ -213,8 +215,10 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
+/// Nothing in the root is ever opened to be written: another thread may start a program meanwhile, which has a copy of all
+/// descriptors until it begins, and the root could not become read-only.
 fn bind_file(file: &Path, place: &Path) -> io::Result<()> {
-    fs::File::create(place)?;
+    mknodat(CWD, place, FileType::RegularFile, Mode::RUSR | Mode::RGRP | Mode::ROTH, 0)?;
     mount_bind(file, place)?;
     // What is written to a device does not go through its mount.
     let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
