@@ -5,7 +5,7 @@ use crate::{
     site::{Site, context},
 };
 use sqlx::{AnyConnection, Connection as _, Executor as _};
-use std::fs;
+use std::{fs, time::Instant};
 use tempfile::TempDir;
 use wicketgate_store::DatabaseFault;
 
@@ -47,7 +47,9 @@ async fn a_database_that_another_program_locks_is_told_and_writes_resume() {
     let site = Site::new(&store).await;
     let mut other = AnyConnection::connect(&format!("sqlite://{file}")).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let begin = Instant::now();
     let refused = store.create_share(site.frontdoor, &site.share("a", 80), &context()).await.unwrap_err();
+    wicketgate_lab::named("503 on writes: the database is overloaded.", begin.elapsed());
     assert_eq!(refused.fault(), DatabaseFault::Busy, "{refused}");
     assert!(store.tunnel(site.frontdoor, site.tunnel).await.unwrap().is_some(), "reads go on");
     other.execute("ROLLBACK").await.unwrap();
