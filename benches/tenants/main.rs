@@ -55,8 +55,8 @@ fn main() -> Result<()> {
     measure(&place, &quiet, each / 6)?;
     let alone = measure(&place, &quiet, each)?;
     let ends = AtomicBool::new(false);
+    let hostile = Hostile { place: &place, tenant: &other, ends: &ends };
     let (beside, harm) = std::thread::scope(|scope| {
-        let hostile = Hostile { place: &place, tenant: &other, ends: &ends };
         let harm = scope.spawn(|| hostile.run());
         // From the first moment on: also while it takes what it can.
         let beside = measure(&place, &quiet, each);
