@@ -153,10 +153,10 @@ fn watch(gateway: &GatewayProcess, agent: &Agent, lasts: Duration) -> Result<BTr
         thread::sleep(LOOK);
         let (at, up, agent) = (begin.elapsed(), gateway.process.pid(), agent.process.pid());
         for (name, value, may_vary) in [
-            ("gateway, private memory, KiB", private_kib(up)?, 6 * 1024),
+            ("gateway, private memory, KiB", private_kib(up)?, 2 * 1024),
             ("gateway, descriptors", entries(&format!("/proc/{up}/fd"))?, 24),
             ("gateway, threads", entries(&format!("/proc/{up}/task"))?, 12),
-            ("agent, private memory, KiB", private_kib(agent)?, 3 * 1024),
+            ("agent, private memory, KiB", private_kib(agent)?, 1024),
             ("agent, descriptors", entries(&format!("/proc/{agent}/fd"))?, 24),
             ("network namespaces", entries("/run/netns")?, 2),
             (

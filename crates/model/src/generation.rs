@@ -44,8 +44,8 @@ impl Era {
         Self(n)
     }
 
-    /// That which begins at this time, in seconds since 1970. It is greater than any that this database began before, and than
-    /// those that it has forgotten, unless the clock was ahead then.
+    /// The era that follows at the time `now`, in seconds since 1970. It is greater than this one. It is also greater than eras that
+    /// the database has lost with a restore, if the clock was right when they began.
     #[must_use]
     pub fn next(self, now: u64) -> Self {
         Self(now.max(self.0.saturating_add(1)))

@@ -17,6 +17,14 @@ impl PageRequest {
     pub(crate) fn offset(self) -> i64 {
         i64::try_from(self.number.saturating_mul(self.size.into())).unwrap_or(i64::MAX)
     }
+
+    /// The page of rows that are all in memory, in their order.
+    pub fn of<T>(self, rows: Vec<T>) -> Page<T> {
+        let total = rows.len().try_into().unwrap_or(u64::MAX);
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let skipped = usize::try_from(self.number).unwrap_or(usize::MAX).saturating_mul(size);
+        Page { rows: rows.into_iter().skip(skipped).take(size).collect(), total }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

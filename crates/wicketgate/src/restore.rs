@@ -74,6 +74,10 @@ impl Restore {
         self.keep(&revoked, dir)?;
         store.close().await;
         self.tell(dir, era, missed);
+        ensure!(
+            !self.revoke || missed == 0,
+            "{missed} of what was revoked after the backup could not be deleted again"
+        );
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use serde::Serialize;
 use wicketgate_model::LocationId;
-use wicketgate_store::{Column, ColumnType, FilterValue, PageRequest};
+use wicketgate_store::{Column, ColumnType, FilterValue, Page};
 
 static ID: Column = Column::new(ColumnType::Text, "id");
 static MAX_TUNNELS: Column = Column::new(ColumnType::Integer, "max_tunnels");
@@ -41,9 +41,6 @@ impl Representation for Location {
 /// The sites that have gateways: few, and in memory.
 pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
     let query = query.list(PROPERTIES)?;
-    let PageRequest { number, size } = query.request.page;
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
     let max_tunnels =
         |id: &LocationId| at.state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
     let matches = |id: &&LocationId| {
@@ -55,13 +52,12 @@ pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answ
         query.request.filters.iter().all(|f| f.values.iter().any(is))
     };
     let mut found: Vec<_> = at.state.locations.iter().filter(matches).collect();
-    let total = found.len().try_into().unwrap_or(u64::MAX);
     // All locations have the same gateway and the same number of tunnels.
     match query.request.sort.iter().find(|sort| *sort.column != MAX_TUNNELS) {
         Some(sort) if sort.descending => found.sort_unstable_by(|a, b| b.cmp(a)),
         _ => found.sort_unstable(),
     }
-    let rows = found.into_iter().skip(skipped).take(size);
-    let rows = rows.map(|id| Location { id: id.clone(), max_tunnels: max_tunnels(id) });
+    let Page { rows, total } = query.request.page.of(found);
+    let rows = rows.into_iter().map(|id| Location { id: id.clone(), max_tunnels: max_tunnels(id) });
     Ok(format.page(&at.path("locations"), &query, total, rows))
 }

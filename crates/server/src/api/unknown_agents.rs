@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, LocationId, UnknownAgent, ZId};
-use wicketgate_store::{AdoptedAgent, PageRequest, StoreError};
+use wicketgate_store::{AdoptedAgent, Page, StoreError};
 
 pub(super) static PROPERTIES: &[Property] = &[
     Property::new("id", PropertyType::Text),
@@ -61,11 +61,8 @@ pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answe
     for_all_organizations(&at)?;
     let query = query.list(PROPERTIES)?;
     let found = found(&at).await?;
-    let PageRequest { number, size } = query.request.page;
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
-    let total = found.len().try_into().unwrap_or(u64::MAX);
-    let rows = found.into_iter().skip(skipped).take(size).map(|(location_id, one)| Stranger {
+    let Page { rows, total } = query.request.page.of(found);
+    let rows = rows.into_iter().map(|(location_id, one)| Stranger {
         id: one.agent,
         name: one.name,
         frontdoor_id: one.frontdoor,

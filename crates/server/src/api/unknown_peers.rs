@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BTreeSet, net::Ipv4Addr};
 use wicketgate_model::{LocationId, UnknownPeer};
-use wicketgate_store::PageRequest;
+use wicketgate_store::Page;
 
 pub(super) static PROPERTIES: &[Property] = &[
     Property::new("address", PropertyType::Text).described_as("unknownAddress"),
@@ -65,11 +65,8 @@ pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answe
         found.extend(located.filter(|(location, peer)| !known.contains(&(location.clone(), peer.address))));
     }
     found.sort_unstable_by_key(|(_, peer)| Reverse(peer.last_seen_at));
-    let PageRequest { number, size } = query.request.page;
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let skipped = usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(size);
-    let total = found.len().try_into().unwrap_or(u64::MAX);
-    let rows = found.into_iter().skip(skipped).take(size).map(|(location_id, peer)| {
+    let Page { rows, total } = query.request.page.of(found);
+    let rows = rows.into_iter().map(|(location_id, peer)| {
         let UnknownPeer { address, port, packets, first_seen_at, last_seen_at } = peer;
         UnknownAddress { address, location_id, port, packets, first_seen_at, last_seen_at }
     });
