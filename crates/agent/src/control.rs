@@ -31,7 +31,7 @@ use wicketgate_system::{
     program::LastingRefusal,
 };
 use wicketgate_transport::{
-    control::{Control, ControlError, FromAgent, SILENCE, ToAgent},
+    control::{ACKS_PER_MESSAGE, Control, ControlError, FromAgent, SILENCE, ToAgent},
     tls::Diagnosis,
 };
 
@@ -79,11 +79,19 @@ pub(crate) fn unknown(server: &ServerAddress, state: &State) -> anyhow::Error {
     )
 }
 
+/// What the gateway of a connection understands.
+#[derive(Debug, Clone, Copy)]
+struct Takes {
+    /// [`FromAgent::Report`].
+    reports: bool,
+    /// [`FromAgent::Acks`].
+    acks: bool,
+}
+
 /// The state of one connection.
 struct Conversation {
     control: Control,
-    /// The gateway understands [`FromAgent::Report`].
-    takes_reports: bool,
+    takes: Takes,
     want: watch::Sender<u16>,
     /// When a new certificate was last requested.
     asked_to_renew: Option<Instant>,
@@ -169,7 +177,7 @@ impl Agent {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let Some(control) = stop.run_until_cancelled(self.hello()).await else { return Ok(()) };
-        let (control, takes_reports) = control?;
+        let (control, takes) = control?;
         *welcomed = true;
         self.report.connected();
         self.status.enter(Phase::Connected);
@@ -179,18 +187,18 @@ impl Agent {
         tokio::spawn(end.clone().run_until_cancelled_owned(carriers));
         let probes = Arc::clone(self).probe_due_targets(end.clone());
         tokio::spawn(end.clone().run_until_cancelled_owned(probes));
-        let talk = Conversation { control, takes_reports, want, asked_to_renew: None, end: end.clone() };
+        let talk = Conversation { control, takes, want, asked_to_renew: None, end: end.clone() };
         self.converse(talk, stop).await
     }
 
-    /// A welcomed connection, and whether the gateway takes reports.
-    async fn hello(&self) -> anyhow::Result<(Control, bool)> {
+    /// A welcomed connection.
+    async fn hello(&self) -> anyhow::Result<(Control, Takes)> {
         let tcp = self.route.connect().await?;
         let address = tcp.peer_addr().ok();
         self.greet(tcp).await.inspect_err(|_| self.route.avoid(address))
     }
 
-    async fn greet(&self, tcp: TcpStream) -> anyhow::Result<(Control, bool)> {
+    async fn greet(&self, tcp: TcpStream) -> anyhow::Result<(Control, Takes)> {
         let control = self.route.handshake(self.tls.connect_control(tcp)).await;
         let mut control = control.map_err(|failed| failed.error)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -207,13 +215,13 @@ impl Agent {
             control.receive().await
         };
         match timeout(SILENCE, welcome).await {
-            Ok(Ok(ToAgent::Welcome { assigns_duties, time, takes_reports })) => {
+            Ok(Ok(ToAgent::Welcome { assigns_duties, time, takes_reports: reports, takes_acks: acks })) => {
                 self.compare_clocks(&mut control, time).await?;
                 self.assignments.clear();
                 self.health.connected(assigns_duties);
                 // The agent that it replaces may be started to take over, too.
                 self.takes_over.store(false, Ordering::Relaxed);
-                Ok((control, takes_reports))
+                Ok((control, Takes { reports, acks }))
             }
             Ok(Ok(ToAgent::Duplicate { address, name })) => {
                 let state_dir = self.state.path().display().to_string();
@@ -250,11 +258,7 @@ impl Agent {
         loop {
             tokio::select! {
                 Ok(()) = allow.changed() => {
-                    for signed in self.assignments.to_take_again() {
-                        if let Some(answer) = self.assigned(&signed) {
-                            talk.control.send(&answer).await?;
-                        }
-                    }
+                    self.assign(&mut talk, &self.assignments.to_take_again()).await?;
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
@@ -273,12 +277,12 @@ impl Agent {
                     last_message = Instant::now();
                     let is_ping = matches!(message, ToAgent::Ping);
                     self.act(&mut talk, message).await?;
-                    self.end_expired(&mut talk.control).await?;
+                    self.end_expired(&mut talk).await?;
                     if !is_ping {
                         self.count_shares();
                     }
                 }
-                () = self.report.filled.notified(), if talk.takes_reports && !draining => {
+                () = self.report.filled.notified(), if talk.takes.reports && !draining => {
                     self.report.send(&mut talk.control).await?;
                 }
                 () = self.health.changed.notified() => {
@@ -292,16 +296,13 @@ impl Agent {
     }
 
     /// A gateway that is well has sent the next ones for days: it is the gateway, or the clock, which may be set right later.
-    async fn end_expired(&self, control: &mut Control) -> anyhow::Result<()> {
-        for signed in self.assignments.take_valid_again(Timestamp::now()) {
-            if let Some(answer) = self.assigned(&signed) {
-                control.send(&answer).await?;
-            }
-        }
+    async fn end_expired(&self, talk: &mut Conversation) -> anyhow::Result<()> {
+        self.assign(talk, &self.assignments.take_valid_again(Timestamp::now())).await?;
         for (share, generation, why) in self.assignments.take_expired(Timestamp::now()) {
             self.health.withdraw(share);
             warn!(share.id = %share, reason = %why, "an assignment has ended");
-            control.send(&FromAgent::Refused { share, generation, reason: why.to_string() }).await?;
+            let reason = why.to_string();
+            talk.control.send(&FromAgent::Refused { share, generation, reason }).await?;
         }
         Ok(())
     }
@@ -330,13 +331,7 @@ impl Agent {
             ToAgent::Carriers { want } => {
                 talk.want.send_replace(want);
             }
-            ToAgent::Assign { assignments } => {
-                for signed in &assignments {
-                    if let Some(answer) = self.assigned(signed) {
-                        talk.control.send(&answer).await?;
-                    }
-                }
-            }
+            ToAgent::Assign { assignments } => self.assign(talk, &assignments).await?,
             ToAgent::Withdraw { shares } => {
                 for share in shares {
                     info!(share.id = %share, "share withdrawn");
@@ -351,6 +346,24 @@ impl Agent {
             ToAgent::RenewRefused { refusal: None } => {
                 debug!("the server cannot renew the certificate at the moment")
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the assignments, and answers the gateway.
+    async fn assign(&self, talk: &mut Conversation, assignments: &[SignedAssignment]) -> anyhow::Result<()> {
+        let mut served = Vec::new();
+        for signed in assignments {
+            match self.assigned(signed) {
+                Some(FromAgent::Ack { share, generation }) if talk.takes.acks => {
+                    served.push((share, generation))
+                }
+                Some(answer) => talk.control.send(&answer).await?,
+                None => {}
+            }
+        }
+        for shares in served.chunks(ACKS_PER_MESSAGE) {
+            talk.control.send(&FromAgent::Acks { shares: shares.to_vec() }).await?;
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ pub const MAX_MESSAGE: usize = 1024 * 1024;
 pub const MAX_FROM_AGENT: usize = 16 * 1024;
 /// Assignments in one message, of about 600 bytes each.
 pub const ASSIGNMENTS_PER_MESSAGE: usize = 256;
+/// Acknowledgements in one message of an agent, of about 60 bytes each.
+pub const ACKS_PER_MESSAGE: usize = 128;
 /// How often a gateway checks that the agent answers: users learn within 5 s that it does not.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 /// A control connection without a message for this long is dead: the line may come back sooner.

@@ -257,6 +257,11 @@ impl Agents {
             FromAgent::Ack { share, generation } => {
                 self.with(|roster| roster.acknowledged(session, share, generation));
             }
+            FromAgent::Acks { shares } => self.with(|roster| {
+                for (share, generation) in shares {
+                    roster.acknowledged(session, share, generation);
+                }
+            }),
             FromAgent::Refused { share, generation, reason } => {
                 let reason = from_agent(&reason);
                 // The reason may name a target.
@@ -308,7 +313,7 @@ fn doubted_at(last: Instant, hearing: Hearing, oldest: Option<&Ping>) -> Instant
 /// Greets the agent. Returns the number of carriers that it is told to park.
 fn welcome(control: &mut Control) -> Result<u16, ControlError> {
     let time = Some(Timestamp::now().as_second());
-    control.queue(&ToAgent::Welcome { assigns_duties: true, time, takes_reports: true })?;
+    control.queue(&ToAgent::Welcome { assigns_duties: true, time, takes_reports: true, takes_acks: true })?;
     control.queue(&ToAgent::Carriers { want: pool_size::LEAST })?;
     Ok(pool_size::LEAST)
 }

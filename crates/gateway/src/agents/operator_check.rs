@@ -23,7 +23,8 @@ impl Agents {
         control: &mut Control,
     ) -> Result<(), ControlError> {
         let time = Some(Timestamp::now().as_second());
-        control.send(&ToAgent::Welcome { assigns_duties: true, time, takes_reports: false }).await?;
+        let (takes_reports, takes_acks) = (false, false);
+        control.send(&ToAgent::Welcome { assigns_duties: true, time, takes_reports, takes_acks }).await?;
         let mut last = None;
         loop {
             let (batch, newest) = self.with(|roster| roster.assigned_after(identity.environment, last));

@@ -109,7 +109,12 @@ async fn refuse_carriers(listener: TcpListener, identity: GatewayIdentity, ended
             Ok(Accepted::Control(_, mut control)) => {
                 tokio::spawn(async move {
                     control
-                        .send(&ToAgent::Welcome { assigns_duties: false, time: None, takes_reports: false })
+                        .send(&ToAgent::Welcome {
+                            assigns_duties: false,
+                            time: None,
+                            takes_reports: false,
+                            takes_acks: false,
+                        })
                         .await
                         .unwrap();
                     control.send(&ToAgent::Carriers { want: 8 }).await.unwrap();

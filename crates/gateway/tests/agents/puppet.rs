@@ -85,8 +85,8 @@ impl Puppet {
 }
 
 pub(crate) async fn acknowledge(control: &mut Control, share: ShareId, generation: u64) {
-    let generation = Generation::new(generation);
-    control.send(&FromAgent::Ack { share, generation }).await.unwrap();
+    let shares = vec![(share, Generation::new(generation))];
+    control.send(&FromAgent::Acks { shares }).await.unwrap();
 }
 
 /// Answers the gateway's pings until the connection ends, and sends the messages that it is given.

@@ -42,6 +42,10 @@ pub enum FromAgent {
         share: ShareId,
         generation: Generation,
     },
+    /// [`FromAgent::Ack`] of so many shares. Only to a gateway that takes it.
+    Acks {
+        shares: Vec<(ShareId, Generation)>,
+    },
     /// The agent does not serve the share.
     Refused {
         share: ShareId,
@@ -105,6 +109,9 @@ pub enum ToAgent {
         /// The gateway understands [`FromAgent::Report`].
         #[serde(default)]
         takes_reports: bool,
+        /// The gateway understands [`FromAgent::Acks`].
+        #[serde(default)]
+        takes_acks: bool,
     },
     Assign {
         assignments: Vec<SignedAssignment>,
@@ -148,10 +155,14 @@ pub enum ToAgent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{ACKS_PER_MESSAGE, MAX_FROM_AGENT};
 
     #[test]
     fn an_older_gateway_takes_no_reports_and_an_older_agent_ignores_that_a_newer_one_does() {
-        let welcome = |takes_reports| ToAgent::Welcome { assigns_duties: true, time: Some(7), takes_reports };
+        let welcome = |takes| {
+            let (takes_reports, takes_acks) = (takes, takes);
+            ToAgent::Welcome { assigns_duties: true, time: Some(7), takes_reports, takes_acks }
+        };
         let old = r#"{"type": "welcome", "assigns_duties": true, "time": 7}"#;
         assert_eq!(serde_json::from_str::<ToAgent>(old).unwrap(), welcome(false));
         // What an older agent knows of a welcome.
@@ -163,5 +174,12 @@ mod tests {
         let new = serde_json::to_string(&welcome(true)).unwrap();
         let known = OldToAgent::Welcome { assigns_duties: true, time: Some(7) };
         assert_eq!(serde_json::from_str::<OldToAgent>(&new).unwrap(), known);
+    }
+
+    #[test]
+    fn a_batch_of_acknowledgements_fits_into_a_message_of_an_agent() {
+        let longest = (ShareId::new(uuid::Uuid::max()), Generation::new(u64::MAX));
+        let batch = FromAgent::Acks { shares: vec![longest; ACKS_PER_MESSAGE] };
+        assert!(serde_json::to_vec(&batch).unwrap().len() <= MAX_FROM_AGENT);
     }
 }
