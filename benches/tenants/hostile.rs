@@ -1,4 +1,6 @@
 //! What a hostile customer does with a valid account, and without one: all of it at once, until it is told to end.
+//!
+//! Its programs have the lowest priority: they take what processor time the product leaves, as if they ran on other hosts.
 
 use std::{
     fmt,
@@ -64,6 +66,8 @@ impl fmt::Display for Harm {
 impl Hostile<'_> {
     pub(crate) fn run(&self) -> Result<Harm> {
         let harm = Harm::default();
+        // Of this thread, and of those that it starts.
+        rustix::process::setpriority_process(None, 19)?;
         thread::scope(|scope| {
             for n in 0..WRITERS {
                 let harm = &harm;

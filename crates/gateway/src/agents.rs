@@ -51,7 +51,7 @@ use wicketgate_transport::{
     tls::{Accepted, GatewayIdentity},
 };
 
-use crate::traffic_room::TrafficRoom;
+use crate::traffic_room::{CONNECTION_RATE, TrafficRoom};
 
 /// For a handshake: a round trip and a half, and a loaded agent.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -71,7 +71,12 @@ pub struct AgentPort {
 impl AgentPort {
     /// With room for any number of carriers.
     pub fn new(listener: TcpListener, identity: GatewayIdentity) -> Self {
-        Self { listener, identity, room: TrafficRoom::new(usize::MAX), handshakes: handshake_limits::MOST }
+        Self {
+            listener,
+            identity,
+            room: TrafficRoom::new(usize::MAX, CONNECTION_RATE),
+            handshakes: handshake_limits::MOST,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     mem,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -59,6 +60,8 @@ pub struct GatewayConfig {
     pub budget: DescriptorBudget,
     /// The maximum of tunnels; `None`: as many as the machine has memory and file descriptors for.
     pub max_tunnels: Option<u32>,
+    /// New connections a second of each Frontdoor while several have tunnels here: what is more waits.
+    pub connection_rate: NonZeroU32,
     /// How long established connections may continue after a stop.
     pub drain: Duration,
 }
@@ -111,7 +114,7 @@ impl Gateway {
             }
         };
         let (send, handshake) = link.open(hello);
-        let room = TrafficRoom::new(capacity.traffic);
+        let room = TrafficRoom::new(capacity.traffic, config.connection_rate);
         let port = AgentPort {
             room: Arc::clone(&room),
             handshakes: usize::try_from(config.budget.handshakes)?,

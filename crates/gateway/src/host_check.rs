@@ -19,7 +19,7 @@ use crate::{
     capacity::Capacity,
     ground::drops_by_default,
     ipsec::strongswan::{EspSupport, esp_support, small_receive_buffer},
-    traffic_room::TrafficRoom,
+    traffic_room::{CONNECTION_RATE, TrafficRoom},
 };
 
 /// With fewer tunnels or connections than these, a host is smaller than any that the product is meant for.
@@ -112,7 +112,7 @@ async fn firewall() -> HostFinding {
 
 fn limits(is_ipsec: bool) -> HostFinding {
     let capacity = Capacity::find(&DescriptorBudget::find(), is_ipsec, None);
-    let connections = TrafficRoom::new(capacity.traffic).limits().gateway;
+    let connections = TrafficRoom::new(capacity.traffic, CONNECTION_RATE).limits().gateway;
     let tunnels = capacity.tunnels.map_or_else(|| "any number of".to_owned(), |tunnels| tunnels.to_string());
     let found =
         format!("room for {tunnels} tunnels and {} connections, with this user's limits", connections);

@@ -24,3 +24,4 @@ mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};
 pub use ipsec::{Backend, GroundError, IpsecConfig, IpsecMode};
+pub use traffic_room::CONNECTION_RATE;

@@ -1,8 +1,8 @@
 //! A share's listener, and the path of a connection through the gateway: accept, admit or refuse, open a stream through
 //! an agent, relay.
 //!
-//! Invariants: the accept loop only accepts and refuses; anything that may wait runs in the connection's own task. Each
-//! connection that is not served is counted and reset.
+//! Invariants: the accept loop accepts and refuses, and waits only for its Frontdoor's turn, with the next ones in the kernel's
+//! queue; anything else that may wait runs in the connection's own task. Each connection that is not served is counted and reset.
 
 use std::{
     future, io,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
@@ -169,7 +169,11 @@ async fn becomes(is_open: &mut watch::Receiver<bool>, wanted: bool) {
 async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
-        let client = ResetOnDrop::accepted(client);
+        let (client, accepted) = (ResetOnDrop::accepted(client), Instant::now());
+        let turn = context.parts.room.turn(&context.tunnel);
+        if !turn.is_zero() {
+            sleep(turn).await;
+        }
         if let IpAddr::V4(address) = address.ip() {
             context.latest_client.set(address);
         }
@@ -183,7 +187,7 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
         };
         let open = context.state.open.enter(address.ip(), &context.state.abort);
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
-        let connection = Box::pin(connection(client, address, admitted, Arc::clone(context)));
+        let connection = Box::pin(connection(client, (address, accepted), admitted, Arc::clone(context)));
         let connection = async move {
             tokio::select! {
                 biased;
@@ -197,12 +201,11 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
 
 async fn connection(
     mut client: ResetOnDrop,
-    address: SocketAddr,
+    (address, accepted): (SocketAddr, Instant),
     (options, _share, _others): Admitted,
     context: Arc<ConnectionContext>,
 ) {
     let ConnectionContext { state, counters, parts, .. } = &*context;
-    let accepted = Instant::now();
     let preface = match options.proxy_protocol.map(|ProxyProtocol::V2| client.tcp().local_addr()) {
         None => Vec::new(),
         Some(Ok(local)) => proxy_protocol::header(address, local),

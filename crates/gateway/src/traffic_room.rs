@@ -2,24 +2,36 @@
 //!
 //! Invariants: together they have no more than the gateway's descriptors for traffic, but for a moment in which carriers that
 //! one agent has parked give way to the connections of another. Listeners never take more than half. While several Frontdoors
-//! have tunnels here, none has more than half of the connections or of the listeners, and the last quarter of the connections
-//! is for those with less than an equal share.
+//! have tunnels here, none has more than half of the connections or of the listeners, the last quarter of the connections
+//! is for those with less than an equal share, and new connections of each are accepted no faster than a rate: who opens
+//! more waits, and not the others.
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use wicketgate_model::{FailureReason, FrontdoorId};
-use wicketgate_system::Mutex;
+use wicketgate_system::{
+    Mutex,
+    bucket::{Bucket, Rate},
+};
 
 use crate::quota::{ConnectionPermit, ConnectionQuota};
 
 /// Descriptors that are not planned: for what is counted a moment later than it is opened.
 const MOST_SPARE: usize = 256;
+/// New connections a second of a Frontdoor beside others, where nothing else is set: with them, gateway and agent take less than
+/// a sixth of a processor (docs/PERFORMANCE.md).
+pub const CONNECTION_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// Of a second's new connections, so many are accepted at once after a pause: in the time that they take, others hardly wait.
+const BURSTS: u32 = 50;
 /// A connection has its own descriptor and a carrier's.
 const OF_CONNECTION: usize = 2;
 
@@ -27,6 +39,7 @@ const OF_CONNECTION: usize = 2;
 #[derive(Debug)]
 pub(crate) struct TrafficRoom {
     descriptors: usize,
+    new_connections: Rate,
     /// Listeners have so many places in any case, and so have parked carriers.
     spare: usize,
     listeners: Arc<ConnectionQuota>,
@@ -43,6 +56,7 @@ pub(crate) struct TrafficRoom {
 struct FrontdoorPlaces {
     listeners: Arc<ConnectionQuota>,
     connections: Arc<ConnectionQuota>,
+    new_connections: Mutex<Bucket>,
     present: Option<Arc<AtomicUsize>>,
 }
 
@@ -65,10 +79,13 @@ pub(crate) struct Limits {
 }
 
 impl TrafficRoom {
-    pub(crate) fn new(descriptors: usize) -> Arc<Self> {
+    /// `connection_rate`: new connections a second of each Frontdoor, while there are several.
+    pub(crate) fn new(descriptors: usize, connection_rate: NonZeroU32) -> Arc<Self> {
         let spare = (descriptors / 16).min(MOST_SPARE);
+        let burst = NonZeroU32::new(connection_rate.get() / BURSTS).unwrap_or(NonZeroU32::MIN);
         Arc::new(Self {
             descriptors: descriptors - spare,
+            new_connections: Rate::per_second(connection_rate, burst),
             spare,
             listeners: Arc::default(),
             connections: Arc::default(),
@@ -85,7 +102,8 @@ impl TrafficRoom {
         let frontdoor = all.get(&frontdoor).and_then(Weak::upgrade).unwrap_or_else(|| {
             let present = frontdoor.map(|_| Arc::clone(&self.present));
             let (listeners, connections) = (Arc::default(), Arc::default());
-            let new = Arc::new(FrontdoorPlaces { listeners, connections, present });
+            let new_connections = Mutex::default();
+            let new = Arc::new(FrontdoorPlaces { listeners, connections, new_connections, present });
             if let Some(present) = &new.present {
                 present.fetch_add(1, Relaxed);
             }
@@ -110,6 +128,14 @@ impl TrafficRoom {
 
     fn is_shared(&self) -> bool {
         self.present.load(Relaxed) > 1
+    }
+
+    /// How long a new connection of the tunnel waits until it is its Frontdoor's turn.
+    pub(crate) fn turn(&self, tunnel: &TunnelPlaces) -> Duration {
+        if !self.is_shared() {
+            return Duration::ZERO;
+        }
+        tunnel.frontdoor.new_connections.lock().reserve(self.new_connections, Instant::now())
     }
 
     /// Places for another connection of the tunnel, beside that of its share.
@@ -177,6 +203,10 @@ mod tests {
         Some(FrontdoorId::new(Uuid::from_u128(n)))
     }
 
+    fn room(descriptors: usize) -> Arc<TrafficRoom> {
+        TrafficRoom::new(descriptors, NonZeroU32::new(200).unwrap())
+    }
+
     /// Connections of the tunnel until one is refused, and why.
     fn fill(room: &TrafficRoom, tunnel: &TunnelPlaces) -> (Vec<[ConnectionPermit; 3]>, FailureReason) {
         let mut inside = Vec::new();
@@ -190,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_frontdoor_alone_has_all_and_beside_others_half() {
-        let room = TrafficRoom::new(1000);
+        let room = room(1000);
         let gateway = room.limits().gateway;
         assert_eq!(gateway, (1000 - 62 - 62) / 2);
         let (a, b) = (room.tunnel(frontdoor(1)), room.tunnel(frontdoor(1)));
@@ -214,9 +244,25 @@ mod tests {
         assert!(room.limits().frontdoor.is_none(), "it is alone again");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_opens_connections_faster_than_the_rate_waits_while_there_are_others() {
+        let room = room(1000);
+        let tunnels = [room.tunnel(frontdoor(1)), room.tunnel(frontdoor(1))];
+        let wait = |tunnel: &TunnelPlaces| room.turn(tunnel).as_millis();
+        assert!((0..100).all(|_| wait(&tunnels[0]) == 0), "it is alone");
+        let other = room.tunnel(frontdoor(2));
+        let waits = [wait(&tunnels[0]), wait(&tunnels[1]), wait(&tunnels[0]), wait(&tunnels[1])];
+        assert_eq!(waits, [0, 0, 0, 0], "a fiftieth of a second's at once");
+        let waits = [wait(&tunnels[0]), wait(&tunnels[1]), wait(&tunnels[0])];
+        assert_eq!(waits, [5, 10, 15], "its tunnels share the rate");
+        assert_eq!(wait(&other), 0);
+        drop(other);
+        assert_eq!(wait(&tunnels[0]), 0);
+    }
+
     #[test]
     fn listeners_take_places_of_connections_and_at_most_half() {
-        let room = TrafficRoom::new(1000);
+        let room = room(1000);
         let tunnel = room.tunnel(frontdoor(1));
         let listeners: Vec<_> = std::iter::from_fn(|| room.listen(&tunnel).ok()).collect();
         assert_eq!(listeners.len(), 938 / 2);

@@ -18,7 +18,7 @@ use tokio::{
 };
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_gateway::{Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_gateway::{Backend, CONNECTION_RATE, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
 use wicketgate_lab::named;
 use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{
@@ -60,6 +60,7 @@ impl LinkedGateway {
         let config = GatewayConfig {
             budget: DescriptorBudget::find(),
             max_tunnels,
+            connection_rate: CONNECTION_RATE,
             drain: Duration::from_secs(30),
             backend: Backend::start(ipsec).await.unwrap(),
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),

@@ -1,5 +1,5 @@
-//! How many requests a caller may send: each principal has a bucket for reads and one for writes, and each source of requests
-//! without a principal has one.
+//! How many requests a caller may send: each principal has a bucket for reads and one for writes, all of a customer have larger
+//! ones together, and each source of requests without a principal has one.
 //!
 //! Invariants: a valid token is never refused for what others send from its address. The admin token has no limit: it belongs
 //! to the operator, who sets the limits and can do all that they prevent.
@@ -8,12 +8,11 @@ pub(crate) mod buckets;
 
 use crate::{auth::Principal, error::ApiError, telemetry::ServerMetrics};
 use axum::http::Method;
-use buckets::{Buckets, Rate};
+use buckets::Buckets;
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use wicketgate_model::{Invalid, one_client};
-use wicketgate_store::Reach;
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, bucket::Rate};
 
 wicketgate_model::text_enum!(
     /// The requests that share a limit.
@@ -52,6 +51,11 @@ impl RateKind {
         ApiError::wait(format!("{what} {how}"), time)
     }
 }
+
+/// What all accounts of a customer have together, of one's: a customer makes accounts as it likes.
+const TOGETHER: u32 = 4;
+/// Rows of a list that cost as much as a read.
+const ROWS: usize = 100;
 
 /// Requests a second for long, and at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +103,19 @@ pub struct Rates(BTreeMap<RateKind, Option<RateLimit>>);
 impl Rates {
     /// `None`: without limit.
     fn of(&self, kind: RateKind) -> Option<Rate> {
-        let limit = self.0.get(&kind).copied().unwrap_or_else(|| Some(kind.default_limit()))?;
+        let limit = self.limit(kind)?;
         Some(Rate::per_second(limit.per_second, limit.burst))
+    }
+
+    /// Of all accounts of a customer.
+    fn together(&self, kind: RateKind) -> Option<Rate> {
+        let RateLimit { per_second, burst } = self.limit(kind)?;
+        let times = NonZeroU32::new(TOGETHER).unwrap_or(NonZeroU32::MIN);
+        Some(Rate::per_second(per_second.saturating_mul(times), burst.saturating_mul(times)))
+    }
+
+    fn limit(&self, kind: RateKind) -> Option<RateLimit> {
+        self.0.get(&kind).copied().unwrap_or_else(|| Some(kind.default_limit()))
     }
 }
 
@@ -128,14 +143,29 @@ impl RateLimits {
     /// Counts a request of an authenticated caller.
     pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<(), ApiError> {
         // No account and no organization of an identity provider reaches all.
-        if principal.reach == Reach::All {
-            return Ok(());
-        }
+        let Some(tenant) = principal.tenant() else { return Ok(()) };
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         let kind = if is_read { RateKind::Reads } else { RateKind::Writes };
-        let Some(rate) = self.rates.of(kind) else { return Ok(()) };
-        let taken = self.principals.lock().take((kind, principal.actor.clone()), rate, Instant::now());
+        let (Some(own), Some(together)) = (self.rates.of(kind), self.rates.together(kind)) else {
+            return Ok(());
+        };
+        let (now, mut principals) = (Instant::now(), self.principals.lock());
+        let taken = principals
+            .take((kind, principal.actor.clone()), own, now)
+            .and_then(|()| principals.take((kind, tenant), together, now));
         taken.map_err(|time| self.refused(kind, time))
+    }
+
+    /// Counts the rows of a list as further reads, which are owed if there are no more.
+    pub(crate) fn read(&self, (actor, tenant): (&str, &str), rows: usize) {
+        let kind = RateKind::Reads;
+        let further = u32::try_from(rows / ROWS).unwrap_or(u32::MAX);
+        let (now, mut principals) = (Instant::now(), self.principals.lock());
+        for (who, rate) in [(actor, self.rates.of(kind)), (tenant, self.rates.together(kind))] {
+            if let Some(rate) = rate.filter(|_| further > 0) {
+                principals.owe((kind, who.to_owned()), rate, (further, now));
+            }
+        }
     }
 
     /// Counts a request without a principal. `None`: its source is not known, and not limited.
@@ -157,10 +187,29 @@ mod tests {
     use super::*;
     use prometheus_client::{encoding::text::encode, registry::Registry};
     use tokio::time::advance;
+    use wicketgate_store::Reach;
 
     fn limits(settings: &[&str], registry: &mut Registry) -> RateLimits {
         let rates = settings.iter().map(|text| text.parse::<RateSetting>().unwrap()).collect();
         RateLimits::new(rates, ServerMetrics::new(registry))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_accounts_of_a_customer_have_limits_together_and_rows_of_lists_count() {
+        let limits = limits(&["reads=1:2"], &mut Registry::default());
+        let read = |who: &Principal| limits.admit(who, &Method::GET).is_ok();
+        let customer = Reach::Organization("a".to_owned());
+        let admitted = (0..10).filter(|n| read(&of(&format!("account-{n}"), customer.clone()))).count();
+        assert_eq!(admitted, 8);
+        let other = of("b", Reach::Organization("b".to_owned()));
+        assert!(read(&other), "another customer");
+        // A page of 250 rows is two reads more, of which one is owed.
+        limits.read((&other.actor, &other.tenant().unwrap()), 250);
+        assert!(!read(&other));
+        advance(Duration::from_millis(1900)).await;
+        assert!(!read(&other));
+        advance(Duration::from_millis(200)).await;
+        assert!(read(&other));
     }
 
     fn of(actor: &str, reach: Reach) -> Principal {

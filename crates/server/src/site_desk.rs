@@ -5,13 +5,13 @@
 
 use crate::{
     error::ApiError,
-    rate_limits::buckets::{Buckets, MOST, Rate},
+    rate_limits::buckets::{Buckets, MOST},
 };
 use jiff::Timestamp;
 use std::{collections::HashMap, hash::Hash, net::IpAddr, time::Duration};
 use tokio::time::Instant;
 use wicketgate_model::{HandoverLinkId, TunnelId, one_client};
-use wicketgate_system::Mutex;
+use wicketgate_system::{Mutex, bucket::Rate};
 
 /// In which all tries and calls of an empty bucket are there again.
 const WINDOW: Duration = Duration::from_secs(60);

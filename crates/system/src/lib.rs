@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod backoff;
+pub mod bucket;
 pub mod descriptor_budget;
 pub mod directory_lock;
 mod essential;

@@ -6,6 +6,7 @@ mod oidc;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_gateway::{
-    Backend, Gateway, GatewayConfig, IpsecConfig, IpsecMode,
+    Backend, CONNECTION_RATE, Gateway, GatewayConfig, IpsecConfig, IpsecMode,
     host_check::{HostVerdict, public_address},
 };
 use wicketgate_link as link;
@@ -123,6 +124,9 @@ pub(crate) struct Up {
     /// GatewayFull until there is room.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=16_000))]
     max_tunnels: Option<u32>,
+    /// New connections a second of each Frontdoor, while several have tunnels on the gateway. Clients that open more wait.
+    #[arg(long, value_name = "NUMBER", default_value_t = CONNECTION_RATE)]
+    connection_rate: NonZeroU32,
     /// The most that a Frontdoor may have of a kind, like shares=5000; repeatable. The operator can set others for one
     /// Frontdoor.
     #[arg(long, value_name = "KIND=NUMBER")]
@@ -211,6 +215,7 @@ impl Up {
             identity: renewal.identity.clone(),
             budget: DescriptorBudget::find(),
             max_tunnels: self.max_tunnels,
+            connection_rate: self.connection_rate,
             drain: Duration::from_secs(self.drain.into()),
         };
         let gateway = Gateway::start(config, gateway_end).await?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_gateway::{Gateway, GatewayConfig};
+use wicketgate_gateway::{CONNECTION_RATE, Gateway, GatewayConfig};
 use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
@@ -23,6 +23,7 @@ async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, L
     let config = GatewayConfig {
         budget: wicketgate_system::descriptor_budget::DescriptorBudget::find(),
         max_tunnels: Some(most),
+        connection_rate: CONNECTION_RATE,
         drain: Duration::ZERO,
         backend: world.backend().await,
         agent_listener: TcpListener::bind((PUBLIC, 0)).await.unwrap(),

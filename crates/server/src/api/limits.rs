@@ -4,36 +4,59 @@
 //! Invariant: each request is counted once, before it is carried out.
 
 use super::request_context::RequestContext;
-use crate::{auth::Principal, error::ApiError, serve::places::Connection, state::AppState, turns::Turn};
+use crate::{
+    auth::Principal, error::ApiError, rate_limits::RateLimits, serve::places::Connection, state::AppState,
+    turns::Turn,
+};
 use axum::{
     extract::{Request, State},
     http::{Extensions, Method},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::time::Duration;
-use wicketgate_store::Reach;
+use std::{sync::Arc, time::Duration};
 
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
 
-/// A caller that takes turns with its other lists, so that its costly queries do not take all connections to the database.
+/// A caller whose lists take turns with those of its customer, so that costly queries do not take all connections to the database.
 #[derive(Debug, Clone)]
-pub(super) struct ListReader(String);
+pub(super) struct ListReader {
+    actor: String,
+    tenant: String,
+}
+
+/// The turn of a list, until it is answered.
+#[derive(Debug)]
+pub(super) struct ListTurn {
+    reader: ListReader,
+    limits: Arc<RateLimits>,
+    _turn: Turn,
+}
 
 impl ListReader {
-    /// `None`: the admin token, which has no limit, as in `rate_limits`.
+    /// `None`: the operator, who has no limit, as in `rate_limits`.
     pub(super) fn of(principal: &Principal) -> Option<Self> {
-        (principal.reach != Reach::All).then(|| Self(principal.actor.clone()))
+        principal.tenant().map(|tenant| Self { actor: principal.actor.clone(), tenant })
     }
 
     /// The turn of the request's reader, if it has one.
-    pub(super) async fn turn(state: &AppState, extensions: &Extensions) -> Result<Option<Turn>, ApiError> {
-        let Some(Self(actor)) = extensions.get() else { return Ok(None) };
-        let turn = state.lists.take(actor, LIST_WITHIN).await;
-        let refused =
-            "Other lists of this account are being read: wait for their answers, and request fewer at a time";
-        turn.map(Some).ok_or_else(|| ApiError::too_many_requests(refused))
+    pub(super) async fn turn(
+        state: &AppState,
+        extensions: &Extensions,
+    ) -> Result<Option<ListTurn>, ApiError> {
+        let Some(reader) = extensions.get::<Self>().cloned() else { return Ok(None) };
+        let turn = state.lists.take(&reader.tenant, LIST_WITHIN).await;
+        let refused = "Other lists of this customer's accounts are being read: wait for their answers, and request fewer at a time";
+        let turn = turn.ok_or_else(|| ApiError::too_many_requests(refused))?;
+        Ok(Some(ListTurn { reader, limits: Arc::clone(&state.rate_limits), _turn: turn }))
+    }
+}
+
+impl ListTurn {
+    /// Counts the rows of the answer.
+    pub(super) fn read(&self, rows: usize) {
+        self.limits.read((&self.reader.actor, &self.reader.tenant), rows);
     }
 }
 

@@ -24,6 +24,16 @@ impl Principal {
         if self.scopes.contains(&scope) { Ok(()) } else { Err(ApiError::lacks_scope(scope)) }
     }
 
+    /// Whose processor time its requests take, whichever of the customer's accounts it is; `None`: the operator's.
+    pub(crate) fn tenant(&self) -> Option<String> {
+        match &self.reach {
+            Reach::All => None,
+            Reach::Organization(organization) => Some(format!("organization {organization}")),
+            // An account that another one has made reaches no more than that.
+            Reach::Named(named) => Some(named.iter().min().map(ToString::to_string).unwrap_or_default()),
+        }
+    }
+
     pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {
         self.reach.sees(frontdoor)
     }

@@ -1,91 +1,72 @@
 //! Token buckets, one for each key.
 //!
-//! A bucket is kept as the time at which it is full again (the virtual scheduling of GCRA, ITU-T I.371): one number, and
-//! nothing for a bucket that is full.
-//!
 //! Invariant: there are never more than [`MOST`] buckets. Too many give up those that are full, and then the fullest ones:
 //! they forget the least.
 
-use std::{collections::HashMap, hash::Hash, num::NonZeroU32, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 use tokio::time::Instant;
+use wicketgate_system::bucket::{Bucket, Rate};
 
 /// More callers and sources than are in use at a time, in a megabyte.
 pub(crate) const MOST: usize = 4096;
 
-/// How fast a bucket fills, and how much it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
-    /// In which one token arrives.
-    interval: Duration,
-    /// For a full bucket.
-    depth: Duration,
-}
-
-impl Rate {
-    /// A full bucket has `burst` tokens, and `number` arrive in a second.
-    pub(crate) fn per_second(number: NonZeroU32, burst: NonZeroU32) -> Self {
-        let interval = Duration::from_secs(1) / number.get();
-        Self { interval, depth: interval * burst.get() }
-    }
-
-    /// A full bucket has `number` tokens, and as many arrive within the window.
-    pub(crate) const fn within(window: Duration, number: u32) -> Self {
-        // A division by zero is an error of the constant that calls this.
-        Self { interval: Duration::from_nanos(window.as_nanos() as u64 / number as u64), depth: window }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Buckets<K> {
-    full_at: HashMap<K, Instant>,
-}
+pub(crate) struct Buckets<K>(HashMap<K, Bucket>);
 
 impl<K> Default for Buckets<K> {
     fn default() -> Self {
-        Self { full_at: HashMap::new() }
+        Self(HashMap::new())
     }
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
     /// Takes a token. Without one, nothing changes, and the error is the time until there is one.
     pub(crate) fn take(&mut self, key: K, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let full_at = self.after(&key, rate, now)?;
-        if self.full_at.len() >= MOST && !self.full_at.contains_key(&key) {
+        let mut bucket = self.bucket(&key);
+        bucket.take(rate, now)?;
+        if self.0.len() >= MOST && !self.0.contains_key(&key) {
             self.give_up(now);
         }
-        self.full_at.insert(key, full_at);
+        self.0.insert(key, bucket);
         Ok(())
     }
 
     /// Whether there is a token to take; the error is as that of [`Self::take`].
     pub(crate) fn has(&self, key: &K, rate: Rate, now: Instant) -> Result<(), Duration> {
-        self.after(key, rate, now).map(|_| ())
+        self.bucket(key).take(rate, now)
     }
 
-    /// When the bucket would be full after a token was taken.
-    fn after(&self, key: &K, rate: Rate, now: Instant) -> Result<Instant, Duration> {
-        let full_at = self.full_at.get(key).copied().unwrap_or(now).max(now) + rate.interval;
-        match full_at.duration_since(now).checked_sub(rate.depth) {
-            None | Some(Duration::ZERO) => Ok(full_at),
-            Some(missing) => Err(missing),
+    /// Takes tokens that need not be there yet.
+    pub(crate) fn owe(&mut self, key: K, rate: Rate, (tokens, now): (u32, Instant)) {
+        let mut bucket = self.bucket(&key);
+        for _ in 0..tokens {
+            bucket.reserve(rate, now);
         }
+        // Who was admitted has one.
+        if let Some(kept) = self.0.get_mut(&key) {
+            *kept = bucket;
+        }
+    }
+
+    fn bucket(&self, key: &K) -> Bucket {
+        self.0.get(key).copied().unwrap_or_default()
     }
 
     /// An eighth at a time, so that a flood of keys does not look at all of them for each.
     fn give_up(&mut self, now: Instant) {
-        self.full_at.retain(|_, full_at| *full_at > now);
-        if self.full_at.len() >= MOST {
-            let mut times: Vec<_> = self.full_at.values().copied().collect();
+        self.0.retain(|_, bucket| bucket.full_at().is_some_and(|at| at > now));
+        if self.0.len() >= MOST {
+            let mut times: Vec<_> = self.0.values().map(Bucket::full_at).collect();
             let (_, fullest, _) = times.select_nth_unstable(MOST / 8);
             let fullest = *fullest;
-            self.full_at.retain(|_, full_at| *full_at > fullest);
+            self.0.retain(|_, bucket| bucket.full_at() > fullest);
         }
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.full_at.len()
+        self.0.len()
     }
 }
 
@@ -93,23 +74,26 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::num::NonZeroU32;
 
     /// A bucket as it is usually written: tokens in it, in the time in which they arrive.
     struct Reference {
         tokens: Duration,
         at: Instant,
+        interval: Duration,
+        depth: Duration,
     }
 
     impl Reference {
-        fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
-            self.tokens = (self.tokens + now.duration_since(self.at)).min(rate.depth);
+        fn take(&mut self, now: Instant) -> Result<(), Duration> {
+            self.tokens = (self.tokens + now.duration_since(self.at)).min(self.depth);
             self.at = now;
-            match self.tokens.checked_sub(rate.interval) {
+            match self.tokens.checked_sub(self.interval) {
                 Some(left) => {
                     self.tokens = left;
                     Ok(())
                 }
-                None => Err(rate.interval - self.tokens),
+                None => Err(self.interval - self.tokens),
             }
         }
     }
@@ -122,12 +106,15 @@ mod tests {
             steps in proptest::collection::vec((0_usize..3, 0_u64..20, any::<bool>()), 1..200),
         ) {
             let rate = Rate::per_second(NonZeroU32::new(number).unwrap(), NonZeroU32::new(burst).unwrap());
+            let interval = Duration::from_secs(1) / number;
+            let depth = interval * burst;
             let mut now = Instant::now();
             let mut buckets = Buckets::default();
-            let mut reference: Vec<_> = (0..3).map(|_| Reference { tokens: rate.depth, at: now }).collect();
+            let full = |_| Reference { tokens: depth, at: now, interval, depth };
+            let mut reference: Vec<_> = (0..3).map(full).collect();
             for (key, quarters, waits) in steps {
-                now += rate.interval / 4 * u32::try_from(quarters).unwrap();
-                let expected = reference[key].take(rate, now);
+                now += interval / 4 * u32::try_from(quarters).unwrap();
+                let expected = reference[key].take(now);
                 prop_assert_eq!(buckets.has(&key, rate, now), expected);
                 prop_assert_eq!(buckets.take(key, rate, now), expected);
                 if let (Err(missing), true) = (expected, waits) {
@@ -135,7 +122,7 @@ mod tests {
                     prop_assert!(buckets.has(&key, rate, early).is_err());
                     now += missing;
                     prop_assert_eq!(buckets.take(key, rate, now), Ok(()));
-                    prop_assert_eq!(reference[key].take(rate, now), Ok(()));
+                    prop_assert_eq!(reference[key].take(now), Ok(()));
                 }
             }
         }

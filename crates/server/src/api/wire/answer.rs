@@ -108,9 +108,11 @@ impl Format {
     ) -> Response {
         let size = u64::from(query.request.page.size);
         let pages = total.div_ceil(size);
+        let rows: Vec<_> = rows.collect();
+        query.read(rows.len());
         match self {
             Self::Json => Json(Page {
-                content: rows.collect::<Vec<_>>(),
+                content: rows,
                 pageable: Pageable { page_number: query.request.page.number, page_size: size },
                 total_elements: total,
                 total_pages: pages,
@@ -118,7 +120,7 @@ impl Format {
             .into_response(),
             Self::Hal => {
                 let mut body = Map::new();
-                let rows: Vec<_> = rows.map(|it| with_links(&it, it.links())).collect();
+                let rows: Vec<_> = rows.into_iter().map(|it| with_links(&it, it.links())).collect();
                 if !rows.is_empty() {
                     body.insert("_embedded".to_owned(), json!({ T::LIST: rows }));
                 }

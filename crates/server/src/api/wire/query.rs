@@ -9,10 +9,9 @@ use super::{
     property::{Property, PropertyType, listed},
 };
 use crate::{
-    api::limits::ListReader,
+    api::limits::{ListReader, ListTurn},
     error::{ApiError, PropertyFault},
     state::{AppState, now},
-    turns::Turn,
 };
 use axum::{
     extract::{FromRequestParts, Query as Pairs},
@@ -40,7 +39,7 @@ const TAG: &str = "tag.";
 
 /// The parameters of a request, decoded. A caller takes turns with its other lists.
 #[derive(Debug)]
-pub(in crate::api) struct Query(Vec<(String, String)>, Option<Turn>);
+pub(in crate::api) struct Query(Vec<(String, String)>, Option<ListTurn>);
 
 impl FromRequestParts<AppState> for Query {
     type Rejection = ApiError;
@@ -98,7 +97,7 @@ impl Query {
         let kept_since = Some(now() - super::RETENTION);
         let request = ListRequest { page, sort, filters, kept_since, known: None };
         let rest = self.0.into_iter().filter(|(name, _)| name != "page" && name != "size").collect();
-        Ok(ListQuery { request, rest, _turn: self.1 })
+        Ok(ListQuery { request, rest, turn: self.1 })
     }
 }
 
@@ -108,10 +107,17 @@ pub(in crate::api) struct ListQuery {
     pub(in crate::api) request: ListRequest,
     /// The parameters that links to other pages repeat.
     rest: Vec<(String, String)>,
-    _turn: Option<Turn>,
+    turn: Option<ListTurn>,
 }
 
 impl ListQuery {
+    /// Counts the rows of the answer.
+    pub(super) fn read(&self, rows: usize) {
+        if let Some(turn) = &self.turn {
+            turn.read(rows);
+        }
+    }
+
     /// The same list at another page.
     pub(super) fn at_page(&self, number: u64) -> String {
         let mut text = Serializer::new(String::new());
