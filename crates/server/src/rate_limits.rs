@@ -1,5 +1,6 @@
 //! How many requests a caller may send: each principal has a bucket for reads and one for writes, all of a customer have larger
-//! ones together, and each source of requests without a principal has one.
+//! ones together, and each source of requests without a principal has one. What a customer has saved up for a burst is admitted
+//! at a pace, so that others hardly feel it.
 //!
 //! Invariants: a valid token is never refused for what others send from its address. The admin token has no limit: it belongs
 //! to the operator, who sets the limits and can do all that they prevent.
@@ -54,6 +55,11 @@ impl RateKind {
 
 /// What all accounts of a customer have together, of one's: a customer makes accounts as it likes.
 const TOGETHER: u32 = 4;
+/// The pace of a burst, of what is admitted for long, and the part of a second's that is admitted at once.
+const PACE: u32 = 10;
+const AT_ONCE: u32 = 5;
+/// No request waits longer for its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(4);
 /// Rows of a list that cost as much as a read.
 const ROWS: usize = 100;
 
@@ -114,6 +120,13 @@ impl Rates {
         Some(Rate::per_second(per_second.saturating_mul(times), burst.saturating_mul(times)))
     }
 
+    /// Of all accounts of a customer, during a burst.
+    fn pace(&self, kind: RateKind) -> Option<Rate> {
+        let pace = self.limit(kind)?.per_second.get().saturating_mul(PACE);
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Some(Rate::per_second(number(pace), number(pace / AT_ONCE)))
+    }
+
     fn limit(&self, kind: RateKind) -> Option<RateLimit> {
         self.0.get(&kind).copied().unwrap_or_else(|| Some(kind.default_limit()))
     }
@@ -132,28 +145,35 @@ pub(crate) struct RateLimits {
     rates: Rates,
     metrics: Arc<ServerMetrics>,
     principals: Mutex<Buckets<(RateKind, String)>>,
+    paces: Mutex<Buckets<(RateKind, String)>>,
     sources: Mutex<Buckets<IpAddr>>,
 }
 
 impl RateLimits {
     pub(crate) fn new(rates: Rates, metrics: Arc<ServerMetrics>) -> Self {
-        Self { rates, metrics, principals: Mutex::default(), sources: Mutex::default() }
+        let (principals, paces) = (Mutex::default(), Mutex::default());
+        Self { rates, metrics, principals, paces, sources: Mutex::default() }
     }
 
-    /// Counts a request of an authenticated caller.
-    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<(), ApiError> {
+    /// Counts a request of an authenticated caller, which is its customer's turn after this time.
+    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<Duration, ApiError> {
         // No account and no organization of an identity provider reaches all.
-        let Some(tenant) = principal.tenant() else { return Ok(()) };
+        let Some(tenant) = principal.tenant() else { return Ok(Duration::ZERO) };
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         let kind = if is_read { RateKind::Reads } else { RateKind::Writes };
         let (Some(own), Some(together)) = (self.rates.of(kind), self.rates.together(kind)) else {
-            return Ok(());
+            return Ok(Duration::ZERO);
         };
-        let (now, mut principals) = (Instant::now(), self.principals.lock());
-        let taken = principals
-            .take((kind, principal.actor.clone()), own, now)
-            .and_then(|()| principals.take((kind, tenant), together, now));
-        taken.map_err(|time| self.refused(kind, time))
+        let now = Instant::now();
+        let taken = {
+            let mut principals = self.principals.lock();
+            let own = principals.take((kind, principal.actor.clone()), own, now);
+            own.and_then(|()| principals.take((kind, tenant.clone()), together, now))
+        };
+        taken.map_err(|time| self.refused(kind, time))?;
+        let Some(pace) = self.rates.pace(kind) else { return Ok(Duration::ZERO) };
+        let turn = self.paces.lock().reserve((kind, tenant), pace, (LONGEST_TURN, now));
+        turn.map_err(|time| self.refused(kind, time))
     }
 
     /// Counts the rows of a list as further reads, which are owed if there are no more.
@@ -203,6 +223,8 @@ mod tests {
         assert_eq!(admitted, 8);
         let other = of("b", Reach::Organization("b".to_owned()));
         assert!(read(&other), "another customer");
+        assert_eq!(limits.admit(&other, &Method::GET).ok(), Some(Duration::ZERO));
+        advance(Duration::from_secs(1)).await;
         // A page of 250 rows is two reads more, of which one is owed.
         limits.read((&other.actor, &other.tenant().unwrap()), 250);
         assert!(!read(&other));
@@ -210,6 +232,17 @@ mod tests {
         assert!(!read(&other));
         advance(Duration::from_millis(200)).await;
         assert!(read(&other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_admitted_at_a_pace() {
+        let limits = limits(&["writes=1:1000"], &mut Registry::default());
+        let turn = |who: &Principal| limits.admit(who, &Method::POST).map(|turn| turn.as_millis());
+        let turns: Vec<_> = (0..4).map(|n| turn(&tenant(&format!("account-{n}"))).unwrap()).collect();
+        assert_eq!(turns, [0, 0, 100, 200]);
+        assert_eq!(turn(&of("b", Reach::Organization("b".to_owned()))).unwrap(), 0);
+        let admitted = (0..100).take_while(|_| turn(&tenant("a")).is_ok()).count();
+        assert_eq!(admitted, 38, "nobody waits longer than 4 s");
     }
 
     fn of(actor: &str, reach: Reach) -> Principal {

@@ -25,8 +25,8 @@ use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, RequestOrigin, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
-/// Lists that a principal reads at a time: half of the connections that read a SQLite database.
-const LISTS: usize = 2;
+/// Lists that a customer reads at a time.
+const LISTS: usize = 1;
 
 /// The arguments of [`AppState::new`].
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub struct AppState {
     pub(crate) failures: Arc<AuthenticationFailures>,
     pub(crate) revocations: Arc<Path>,
     pub(crate) rate_limits: Arc<RateLimits>,
-    /// Of principals that read lists.
+    /// Of customers that read lists.
     pub(crate) lists: Arc<Turns>,
 }
 

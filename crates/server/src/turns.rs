@@ -1,5 +1,6 @@
 //! Turns: of each of many callers, a few pieces of work run at a time, so that what is costly for one of them waits for its own
-//! and does not keep others waiting.
+//! and does not keep others waiting. After a turn, its place rests as long as it took: the work of one caller never takes more than
+//! half of the processors that its places would.
 //!
 //! Invariant: an entry is kept only while its caller works or waits.
 
@@ -10,7 +11,7 @@ use std::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use wicketgate_system::Mutex;
 
@@ -24,10 +25,27 @@ pub(crate) struct Turns {
     of: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
+/// The longest rest. What takes longer than this has waited for others.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
 /// A turn, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
+    begun: Instant,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (place, rest) = (self.place.take(), self.begun.elapsed().min(LONGEST_REST));
+        // Without a runtime, the process is ending.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                sleep(rest).await;
+                drop(place);
+            });
+        }
+    }
 }
 
 impl Turns {
@@ -40,7 +58,7 @@ impl Turns {
     pub(crate) async fn take(&self, caller: &str, within: Duration) -> Option<Turn> {
         let place = timeout(within, self.places(caller).acquire_owned()).await;
         // The semaphore is never closed.
-        place.ok()?.ok().map(|place| Turn { _place: place })
+        place.ok()?.ok().map(|place| Turn { place: Some(place), begun: Instant::now() })
     }
 
     fn places(&self, caller: &str) -> Arc<Semaphore> {
@@ -76,15 +94,17 @@ mod tests {
         tokio::pin!(waiting);
         assert!(timeout(WITHIN / 2, &mut waiting).await.is_err());
         own.pop();
-        assert!(timeout(WITHIN / 4, &mut waiting).await.unwrap().is_some());
+        assert!(timeout(LONGEST_REST / 2, &mut waiting).await.is_err(), "the place rests");
+        assert!(timeout(LONGEST_REST, &mut waiting).await.unwrap().is_some());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_does_nothing_is_forgotten() {
         let turns = Turns::new(2);
         let _kept = turns.take("kept", WITHIN).await.unwrap();
         for n in 0..2 * SWEPT {
-            turns.take(&n.to_string(), WITHIN).await.unwrap();
+            drop(turns.take(&n.to_string(), WITHIN).await.unwrap());
+            sleep(Duration::from_millis(1)).await;
         }
         let of = turns.of.lock();
         assert!(of.len() <= SWEPT + 1 && of.contains_key("kept"));

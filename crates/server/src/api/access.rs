@@ -113,7 +113,7 @@ async fn principal(parts: &mut Parts, state: &AppState) -> Result<Principal, Api
         Some(principal) => principal,
         None => {
             let authenticated = authenticate(&parts.method, &parts.headers, &state.auth, &state.store).await;
-            admitted(state, (&parts.method, &parts.extensions), authenticated)?
+            admitted(state, (&parts.method, &parts.extensions), authenticated).await?
         }
     };
     // For the query of a list, which is read next.

@@ -60,7 +60,7 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     // One that failed is counted where it fails again.
     let Ok(principal) = authenticated else { return Ok(next.run(request).await) };
     let asked = (request.method(), request.extensions());
-    let principal = admitted(&state, asked, Ok(principal))?;
+    let principal = admitted(&state, asked, Ok(principal)).await?;
     let (mut parts, body) = request.into_parts();
     let bytes = read(body).await?;
     let claim = Arc::new(Claim {

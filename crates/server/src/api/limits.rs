@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
 
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
@@ -61,7 +62,7 @@ impl ListTurn {
 }
 
 /// The caller that has authenticated, or the refusal, as far as the limits admit it. A connection keeps its place for a caller.
-pub(super) fn admitted(
+pub(super) async fn admitted(
     state: &AppState,
     (method, extensions): (&Method, &Extensions),
     authenticated: Result<Principal, ApiError>,
@@ -72,7 +73,10 @@ pub(super) fn admitted(
             if let Some(connection) = extensions.get::<Connection>() {
                 connection.is_known();
             }
-            state.rate_limits.admit(principal, method)?;
+            let turn = state.rate_limits.admit(principal, method)?;
+            if !turn.is_zero() {
+                sleep(turn).await;
+            }
         }
         // A database that does not answer is no fault of the caller.
         Err(error) if error.is_of_caller() => {

@@ -58,7 +58,7 @@ impl FromRequestParts<AppState> for InSession {
         let active = session::active(&parts.method, &parts.headers, &state.auth, &state.store).await;
         let active = active.and_then(|active| active.ok_or_else(ApiError::token_missing));
         let caller = active.as_ref().map(|active| active.principal.clone()).map_err(ApiError::clone);
-        admitted(state, (&parts.method, &parts.extensions), caller)?;
+        admitted(state, (&parts.method, &parts.extensions), caller).await?;
         Ok(Self(active?))
     }
 }

@@ -25,16 +25,30 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     pub(crate) fn take(&mut self, key: K, rate: Rate, now: Instant) -> Result<(), Duration> {
         let mut bucket = self.bucket(&key);
         bucket.take(rate, now)?;
-        if self.0.len() >= MOST && !self.0.contains_key(&key) {
-            self.give_up(now);
-        }
-        self.0.insert(key, bucket);
+        self.keep(key, bucket, now);
         Ok(())
     }
 
     /// Whether there is a token to take; the error is as that of [`Self::take`].
     pub(crate) fn has(&self, key: &K, rate: Rate, now: Instant) -> Result<(), Duration> {
         self.bucket(key).take(rate, now)
+    }
+
+    /// Takes a token that is there within this time, and returns when it is. Else nothing changes, and the error is the time until
+    /// it would be.
+    pub(crate) fn reserve(
+        &mut self,
+        key: K,
+        rate: Rate,
+        (within, now): (Duration, Instant),
+    ) -> Result<Duration, Duration> {
+        let mut bucket = self.bucket(&key);
+        let time = bucket.reserve(rate, now);
+        if time > within {
+            return Err(time);
+        }
+        self.keep(key, bucket, now);
+        Ok(time)
     }
 
     /// Takes tokens that need not be there yet.
@@ -47,6 +61,13 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         if let Some(kept) = self.0.get_mut(&key) {
             *kept = bucket;
         }
+    }
+
+    fn keep(&mut self, key: K, bucket: Bucket, now: Instant) {
+        if self.0.len() >= MOST && !self.0.contains_key(&key) {
+            self.give_up(now);
+        }
+        self.0.insert(key, bucket);
     }
 
     fn bucket(&self, key: &K) -> Bucket {
