@@ -13,6 +13,7 @@ const lists = {
   organizationExecutions: '/frontdoor/v2/executions',
   accounts: '/frontdoor/v2/api-accounts',
   frontdoors: '/frontdoor/v2',
+  unknownAgents: '/frontdoor/v2/unknown-agents',
 };
 
 /** `choice` with its values, `boolean`, `number`, `time` or `text`. */

@@ -110,7 +110,7 @@ test('below the path of a reverse proxy, everything works', async ({ browser, ba
     const page = await context.newPage();
     await signIn(page);
     for (const name of ['Tunnels', 'Shares', 'Environments', 'Agents', 'Executions', 'API accounts', 'Publish a service', 'Overview']) {
-      await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name }).click();
+      await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name, exact: true }).click();
       await expect(page.getByRole('heading', { level: 1 })).toBeVisible();
       await expect(page.getByRole('alert')).toHaveCount(0);
       await expect(page.getByText('Live', { exact: true })).toBeVisible();

@@ -91,6 +91,13 @@ fn change(world: &World, share: &Value, account: String) -> Result<Changed> {
         world.patch(share, &json!({"target": world.target(port).to_string()}))?;
     }
     world.gateway.api.delete(&account)?;
+    let (second, removed) = enrol_and_remove(world)?;
+    recorded(world, &[account.rsplit('-').next().context("no id")?, &removed])?;
+    Ok(Changed { account, second, removed })
+}
+
+/// The agent `second` enrols, and `third`, which is removed: its id.
+fn enrol_and_remove(world: &World) -> Result<(Agent, String)> {
     let second = world.replica("second")?;
     connected(world, 2)?;
     let mut third = world.replica("third")?;
@@ -98,12 +105,40 @@ fn change(world: &World, share: &Value, account: String) -> Result<Changed> {
     let removed = connected(world, 3)?.into_iter().max().context("no agent")?;
     world.gateway.api.delete(&world.gateway.at(&format!("agents/{removed}")))?;
     third.process.wait(PATIENCE)?;
-    let id = account.rsplit('-').next().context("no id")?;
+    Ok((second, removed))
+}
+
+/// Waits until the file of revocations has all of these.
+fn recorded(world: &World, ids: &[&str]) -> Result<()> {
     world.lab.until("the revocations are in the file", PATIENCE, || {
         let text = fs::read_to_string(world.gateway.data.join("revocations"))?;
-        Ok((text.contains(id) && text.contains(&removed)).then_some(()))
-    })?;
-    Ok(Changed { account, second, removed })
+        Ok(ids.iter().all(|id| text.contains(id)).then_some(()))
+    })
+}
+
+/// Agents that the restored database of a world with one agent does not know.
+pub(super) struct Strangers {
+    /// `second`, which can be adopted, and `third`.
+    pub(super) agents: [Agent; 2],
+    /// The id of `third`, which was removed after the backup.
+    pub(super) removed: String,
+}
+
+/// The server takes over from a backup that is older than two of its agents.
+pub(super) fn restored_with_strangers(world: &mut World) -> Result<Strangers> {
+    let (data, backup, lost) = (world.gateway.data.clone(), world.lab.path("backup"), world.lab.path("lost"));
+    done(&["backup", shown(&backup)?], &data)?;
+    let (second, removed) = enrol_and_remove(world)?;
+    recorded(world, &[&removed])?;
+    world.gateway.process.kill()?;
+    fs::rename(&data, &lost)?;
+    fs::create_dir(&data)?;
+    fs::copy(lost.join("secret-key"), data.join("secret-key"))?;
+    let revocations = lost.join("revocations");
+    done(&["restore", shown(&backup)?, "--revocations", shown(&revocations)?], &data)?;
+    world.restart()?;
+    let third = world.start_agent("third", None)?;
+    Ok(Strangers { agents: [second, third], removed })
 }
 
 /// Waits for this many agents that are connected, and returns their ids.

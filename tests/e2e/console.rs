@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use wicketgate_lab::{Namespace, npm};
 
-use crate::harness::{PATIENCE, World};
+use crate::{
+    e2e::backup::restored_with_strangers,
+    harness::{PATIENCE, World},
+};
 use bench::Bench;
 use provider::IdentityProvider;
 
@@ -189,5 +192,15 @@ fn secrets_stay_where_they_belong() -> Result<()> {
     world.tunnel(0)?;
     let (_agent, _) = world.agent("agent")?;
     browse(&world, "secrets.spec.ts", &[])?;
+    world.end()
+}
+
+#[test]
+fn an_operator_adopts_an_agent_that_a_restored_database_does_not_know() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let (_first, _) = world.agent("agent")?;
+    let strangers = restored_with_strangers(&mut world)?;
+    browse(&world, "unknown-agents.spec.ts", &[("REMOVED", strangers.removed)])?;
+    drop(strangers.agents);
     world.end()
 }

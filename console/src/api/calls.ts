@@ -38,6 +38,7 @@ export function curl(call: Call): string {
 /** The same with the command line; undefined if that has no such command. */
 export function command(call: Call): string | undefined {
   const parts = call.path.replace(/^\/frontdoor\/v2\/?/, '').split('/').filter(Boolean);
+  if (parts[0] === 'unknown-agents') return parts[1] ? `wicketgate agent adopt ${parts[1]}` : 'wicketgate agent unknown';
   const ofFrontdoor = parts[0] !== undefined && COLLECTIONS[parts[0]] === undefined;
   const [collection, id, ...action] = ofFrontdoor ? parts.slice(1) : parts;
   const words = collection === undefined ? frontdoor(call, parts[0]) : resource(call, collection, id, action.join('/'));

@@ -48,6 +48,11 @@ class SessionState {
     return this.can('admin') && !this.current?.frontdoorIds;
   }
 
+  /** Whether it is the operator of the installation, who alone sees what may be of any organization. */
+  get operates(): boolean {
+    return this.current?.kind === 'ADMIN';
+  }
+
   /** Asks the server who is signed in; resolves to whether that is the user of this page. */
   async read(): Promise<boolean> {
     const turn = this.#turn;

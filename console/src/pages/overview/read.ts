@@ -1,5 +1,5 @@
 // The calls that the overview needs: what is not well, and counts of the rest.
-import { base, list, type Environment, type Execution, type Location, type Page, type Schemas, type Share, type Tunnel } from '../../api/client';
+import { base, list, type Environment, type Execution, type Location, type Page, type Schemas, type Share, type Tunnel, type UnknownAgent, type UnknownPeer } from '../../api/client';
 import { here } from '../../api/frontdoors.svelte';
 import { learn } from '../../api/names.svelte';
 import { session } from '../../api/session.svelte';
@@ -25,7 +25,7 @@ export const SHARES_READ = ROWS;
 export async function readOverview(signal: AbortSignal): Promise<Overview> {
   const of = <T>(path: string, query: Record<string, string | number | string[]>) => list<T>(here(path), query, signal);
   const total = async (path: string, query: Record<string, string | string[]> = {}) => (await of<unknown>(path, { ...query, size: 1 })).totalElements;
-  const [failed, down, up, environments, shares, locations, executions, readiness, unknownPeers, tunnelsAll, tunnelsOff, sharesAll, sharesReady, sharesOff, agentsAll, agentsConnected] =
+  const [failed, down, up, environments, shares, locations, executions, readiness, unknownPeers, unknownAgents, tunnelsAll, tunnelsOff, sharesAll, sharesReady, sharesOff, agentsAll, agentsConnected] =
     await Promise.all([
       of<Tunnel>('/ipsec-tunnels', { status: 'ERROR', size: ROWS }),
       of<Tunnel>('/ipsec-tunnels', { status: ['DEPLOYED', 'NEW'], 'connection.state': ['DOWN', 'IDLE', 'CONNECTING'], size: ROWS }),
@@ -35,7 +35,8 @@ export async function readOverview(signal: AbortSignal): Promise<Overview> {
       of<Location>('/locations', { size: 100 }),
       of<Execution>('/executions', { sort: 'createdAt,desc', size: CHANGES }),
       readReadiness(signal),
-      readUnknownPeers(signal),
+      readUnknown<UnknownPeer>('peers', signal),
+      readUnknown<UnknownAgent>('agents', signal),
       total('/ipsec-tunnels'),
       total('/ipsec-tunnels', { enabled: 'false' }),
       total('/ipsec-shares'),
@@ -54,6 +55,7 @@ export async function readOverview(signal: AbortSignal): Promise<Overview> {
     environments: environments.content,
     shares: shares.content,
     unknownPeers,
+    unknownAgents,
     tunnels: { all: tunnelsAll, up: readiness?.esp === 'off' ? tunnelsAll - tunnelsOff - failed.totalElements : up.totalElements, disabled: tunnelsOff },
     sharesTotal: { all: sharesAll, ready: sharesReady, disabled: sharesOff },
     agents: { all: agentsAll, connected: agentsConnected },
@@ -70,7 +72,7 @@ async function readReadiness(signal: AbortSignal): Promise<Schemas['Readiness'] 
   return response.status === 200 || response.status === 503 ? ((await response.json().catch(() => undefined)) as Schemas['Readiness'] | undefined) : undefined;
 }
 
-/** Only the admin token may see them: they may belong to any organization. */
-async function readUnknownPeers(signal: AbortSignal): Promise<Schemas['UnknownPeer'][]> {
-  return session.current?.kind === 'ADMIN' ? (await list<Schemas['UnknownPeer']>('/frontdoor/v2/unknown-peers', { size: 20 }, signal)).content : [];
+/** What may belong to any organization, so that only the operator sees it. */
+async function readUnknown<T>(what: 'peers' | 'agents', signal: AbortSignal): Promise<T[]> {
+  return session.operates ? (await list<T>(`/frontdoor/v2/unknown-${what}`, { size: 20 }, signal)).content : [];
 }

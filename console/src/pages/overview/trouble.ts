@@ -1,5 +1,5 @@
 // A cause of what is wrong now, and what it is found from.
-import type { Environment, Schemas, Share, Tunnel } from '../../api/client';
+import type { Environment, Schemas, Share, Tunnel, UnknownAgent, UnknownPeer } from '../../api/client';
 import type { State } from '../../format';
 import type { Parameters } from '../../route.svelte';
 
@@ -8,10 +8,10 @@ export type Trouble = {
   /** Ids of the tunnels and environments that fail: their shares belong to it. */
   of: string[];
   /** The word for what it is about. */
-  subject: 'Server' | 'Tunnel' | 'Tunnels' | 'Environment' | 'Agent' | 'Share' | 'Target' | 'Shares' | 'Location' | 'Unknown peer';
+  subject: 'Server' | 'Tunnel' | 'Tunnels' | 'Environment' | 'Agent' | 'Share' | 'Target' | 'Shares' | 'Location' | 'Unknown peer' | 'Unknown agent' | 'Unknown agents';
   name: string;
-  /** The page of the resource. */
-  page?: 'tunnels' | 'environments' | 'agents' | 'shares';
+  /** The page of the resource; without an id, that of a list. */
+  page?: 'tunnels' | 'environments' | 'agents' | 'shares' | 'unknown-agents';
   id?: string;
   /** The environment of a target. */
   envZId?: string;
@@ -34,5 +34,6 @@ export type Readings = {
   upTunnels: Tunnel[];
   environments: Environment[];
   shares: Share[];
-  unknownPeers: Schemas['UnknownPeer'][];
+  unknownPeers: UnknownPeer[];
+  unknownAgents: UnknownAgent[];
 };

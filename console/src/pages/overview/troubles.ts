@@ -1,14 +1,13 @@
 // What is wrong now, as a list of causes: a share that fails because of its tunnel stands with the tunnel.
-import type { Agent, Environment, Schemas, Share } from '../../api/client';
-import { agentState, ago, counted, environmentState, shareState, type Tone } from '../../format';
+import type { Agent, Environment, Share } from '../../api/client';
+import { agentState, counted, environmentState, shareState, type Tone } from '../../format';
 import type { Readings, Trouble } from './trouble';
 import { ofTunnels } from './tunnels';
+import { ofUnknownAgents, ofUnknownPeers } from './unknown';
 
 const OF_TUNNEL = ['PeerDown', 'TunnelNotReady', 'TunnelFailed', 'GatewayFull', 'PeerAddressTaken'];
 const OF_TARGET = ['TargetUnreachable', 'TargetClosed'];
 const OF_AGENTS = ['AgentOffline', 'AgentSilent'];
-/** Unknown peers that are listed; a scan from the internet may cause many. */
-const PEERS = 3;
 
 /** The causes, the worst first. */
 export function troubles(readings: Readings): Trouble[] {
@@ -16,7 +15,8 @@ export function troubles(readings: Readings): Trouble[] {
     ...server(readings.readiness),
     ...ofTunnels(readings),
     ...readings.environments.flatMap(environment),
-    ...readings.unknownPeers.slice(0, PEERS).map(unknownPeer),
+    ...ofUnknownPeers(readings.unknownPeers),
+    ...ofUnknownAgents(readings.unknownAgents),
   ];
   const rest = assign(found, readings);
   return [...found, ...rest].sort(worstFirst);
@@ -183,19 +183,6 @@ function location(locations: Map<string, Trouble>, share: Share): Trouble {
   };
   locations.set(share.locationId, found);
   return found;
-}
-
-function unknownPeer(peer: Schemas['UnknownPeer']): Trouble {
-  return {
-    key: `peer ${peer.address} ${peer.port}`,
-    of: [],
-    subject: 'Unknown peer',
-    name: peer.address,
-    state: { tone: 'warn', word: 'Not answered' },
-    detail: { message: `${counted(peer.packets, 'packet')} arrived at UDP port ${peer.port} of ${peer.locationId}, the last one ${ago(peer.lastSeenAt)}. No tunnel has the address as its peerPublicIp.`, since: peer.firstSeenAt },
-    cure: "If it is a site's device, set peerPublicIp of its tunnel to this address. Addresses may be forged.",
-    shares: [],
-  };
 }
 
 const WEIGHT: Record<Tone, number> = { bad: 0, busy: 1, warn: 2, off: 3, ok: 4 };
