@@ -126,6 +126,7 @@ fn each_alert_is_true_while_its_condition_is_there_and_the_metrics_are_clean() -
     let tunnel = world.tunnel(0)?;
     let id = text(&tunnel, "id")?.to_owned();
     becomes(&world, "WicketgateTunnelDown")?;
+    becomes(&world, "WicketgateBackupOld")?;
     let body = json!({"name": "site-1", "locationId": "local", "peerPublicIp": World::peer(1).to_string(),
         "peerCidr": "10.1.0.0/16"});
     let full = world.gateway.api.post(&world.gateway.at("ipsec-tunnels"), &body)?;

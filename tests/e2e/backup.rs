@@ -14,8 +14,12 @@ use wicketgate_lab::Agent;
 use crate::harness::{
     PATIENCE, World,
     targets::{ask, here},
-    text, wicketgate_executable,
+    text,
+    user::User,
+    wicketgate_executable,
 };
+
+const INSTALLATION: &str = "/frontdoor/v2/installation";
 
 /// `wicketgate` with these arguments, about a data directory.
 fn wicketgate(arguments: &[&str], data: &Path) -> Result<Output> {
@@ -27,7 +31,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn done(arguments: &[&str], data: &Path) -> Result<String> {
+pub(super) fn done(arguments: &[&str], data: &Path) -> Result<String> {
     let output = wicketgate(arguments, data)?;
     ensure!(output.status.success(), "{arguments:?}: {}", said(&output));
     Ok(said(&output))
@@ -195,7 +199,7 @@ fn adopt(world: &World, zid: &str, removed: &str) -> Result<()> {
     Ok(())
 }
 
-fn shown(path: &Path) -> Result<&str> {
+pub(super) fn shown(path: &Path) -> Result<&str> {
     path.to_str().context("not UTF-8")
 }
 
@@ -236,6 +240,63 @@ fn a_start_with_a_database_of_another_authority_is_refused_with_the_cure() -> Re
     }
     world.restart()?;
     served(&world, published.door)?;
+    world.end()
+}
+
+/// What the doctor says of backups: the result, and why.
+fn judged(data: &Path) -> Result<(String, String)> {
+    let report = wicketgate(&["doctor", "--ipsec", "off", "-o", "json"], data)?;
+    let report: Value = serde_json::from_slice(&report.stdout).with_context(|| said(&report))?;
+    let check = report["checks"].as_array().and_then(|all| all.iter().find(|one| one["check"] == "backup"));
+    let check = check.context("the doctor does not look for a backup")?;
+    Ok((text(check, "result")?.to_owned(), text(check, "message")?.to_owned()))
+}
+
+#[test]
+fn each_complete_backup_is_seen_and_a_restored_server_has_none() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let (data, file) = (world.gateway.data.clone(), world.lab.path("backup"));
+    let user = User::new(&world, "operator")?;
+    user.sign_in()?;
+    let last =
+        |world: &World| Ok::<_, anyhow::Error>(world.gateway.api.get(INSTALLATION)?["lastBackup"].clone());
+    ensure!(last(&world)?.is_null() && user.says("status")?.contains("last backup: none"));
+    ensure!(judged(&data)?.0 == "WARN", "{:?}", judged(&data)?);
+
+    // One that cannot be written is none.
+    let missing = world.lab.path("missing/backup");
+    ensure!(!wicketgate(&["backup", shown(&missing)?], &data)?.status.success());
+    ensure!(last(&world)?.is_null());
+    done(&["backup", shown(&file)?], &data)?;
+    let first = last(&world)?;
+    ensure!(first["bytes"] == fs::metadata(&file)?.len() && first["version"].is_string(), "{first}");
+    let status = user.says("status")?;
+    ensure!(status.contains("last backup: 20") && status.contains(" KiB"), "{status}");
+    ensure!(user.json("status")?["lastBackup"] == first);
+    ensure!(judged(&data)?.0 == "PASS", "{:?}", judged(&data)?);
+    let printed = wicketgate(&["backup", "-"], &data)?;
+    let second = last(&world)?;
+    ensure!(second["bytes"] == printed.stdout.len() && second["createdAt"] != first["createdAt"], "{second}");
+
+    // While `up` does not run, the database is told all the same.
+    ensure!(world.gateway.process.stop(PATIENCE)?.success());
+    done(&["backup", shown(&file)?], &data)?;
+    world.restart()?;
+    let third = last(&world)?;
+    ensure!(third["createdAt"] != second["createdAt"] && third["bytes"].is_u64(), "{third}");
+
+    // The record of the second is in the third, and no backup of the restored database.
+    ensure!(world.gateway.process.stop(PATIENCE)?.success());
+    let lost = world.lab.path("lost");
+    fs::rename(&data, &lost)?;
+    fs::create_dir(&data)?;
+    fs::copy(lost.join("secret-key"), data.join("secret-key"))?;
+    ensure!(judged(&data)? == ("PASS".to_owned(), "there is nothing to back up yet".to_owned()));
+    done(&["restore", shown(&file)?], &data)?;
+    world.restart()?;
+    ensure!(last(&world)?.is_null());
+    let (result, why) = judged(&data)?;
+    ensure!(result == "WARN" && why.contains("restored"), "{result} {why}");
     world.end()
 }
 

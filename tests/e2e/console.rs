@@ -204,3 +204,11 @@ fn an_operator_adopts_an_agent_that_a_restored_database_does_not_know() -> Resul
     drop(strangers.agents);
     world.end()
 }
+
+#[test]
+fn an_operator_sees_when_the_last_backup_was_made() -> Result<()> {
+    let world = World::loopback().start()?;
+    let (_agent, _) = world.agent("agent")?;
+    browse(&world, "backup.spec.ts", &[])?;
+    world.end()
+}

@@ -17,6 +17,7 @@ export type Location = Schemas['Location'];
 export type StatusDetail = Schemas['StatusDetail'];
 export type Connection = Schemas['Connection'];
 export type Metrics = Schemas['Metrics'];
+export type Installation = Schemas['Installation'];
 export type UnknownAgent = Schemas['UnknownAgent'];
 export type UnknownPeer = Schemas['UnknownPeer'];
 export type Fault = { property: string; message: string };

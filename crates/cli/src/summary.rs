@@ -23,6 +23,7 @@ use crate::{
 const MOST_SHOWN: usize = 10;
 
 pub(crate) const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
+const INSTALLATION: &str = "frontdoor/v2/installation";
 
 /// The resources of one kind.
 #[derive(Debug)]
@@ -116,6 +117,21 @@ async fn unknown_peers(session: &Session) -> Result<Vec<Value>, Failed> {
     }
 }
 
+/// The last backup, `null` if there is none. Only the operator may see it, and a server of an older version does not know it.
+async fn last_backup(session: &Session) -> Result<Option<Value>, Failed> {
+    match session.client.get(INSTALLATION, &[]).await {
+        Err(failure) if failure.is_forbidden() || failure.is_not_found() => Ok(None),
+        facts => Ok(Some(facts?["lastBackup"].clone())),
+    }
+}
+
+fn backup_line(last: &Value) -> String {
+    match last["bytes"].as_u64() {
+        None => "none: `wicketgate backup` makes one".to_owned(),
+        Some(bytes) => format!("{}, {} KiB", cell(&last["createdAt"]), bytes.div_ceil(1024)),
+    }
+}
+
 pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let output = output(matches);
     let all = [
@@ -125,6 +141,7 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     ];
     let unknown =
         if all[0].failing.iter().any(is_silent) { unknown_peers(session).await? } else { Vec::new() };
+    let backup = last_backup(session).await?;
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         let mut summary =
             json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
@@ -134,6 +151,9 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         summary["wrong"] = all.iter().flat_map(|one| one.failing.clone()).collect();
         summary["inDoubt"] = all.iter().flat_map(|one| one.doubtful.clone()).collect();
         summary["unknownPeers"] = unknown.into();
+        if let Some(backup) = backup {
+            summary["lastBackup"] = backup;
+        }
         return output.one(&TUNNEL, &summary);
     }
     let mut out = io::stdout().lock();
@@ -150,6 +170,9 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     for Standing { kind, all, not_ready, .. } in &all {
         writeln!(out, "{:<10} {all:>6}, of which {not_ready} not ready", kind.plural)?;
     }
+    if let Some(backup) = backup {
+        writeln!(out, "last backup: {}", backup_line(&backup))?;
+    }
     Ok(())
 }
 
@@ -162,6 +185,13 @@ mod tests {
         let with = |error: Value| json!({"connection": {"state": "DOWN", "lastError": error}});
         assert!(is_silent(&with(Value::Null)) && is_silent(&with(json!({"reason": "PeerDoesNotAnswer"}))));
         assert!(!is_silent(&with(json!({"reason": "PreSharedKeysDiffer"}))));
+    }
+
+    #[test]
+    fn the_last_backup_is_a_line() {
+        assert_eq!(backup_line(&Value::Null), "none: `wicketgate backup` makes one");
+        let last = json!({"createdAt": "2026-11-30T12:00:00.123456Z", "bytes": 2049, "version": "1"});
+        assert_eq!(backup_line(&last), "2026-11-30T12:00:00Z, 3 KiB");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod health;
 pub(crate) mod idempotency;
 mod ike_log;
 mod index;
+mod installation;
 mod lasting;
 mod limits;
 mod links;

@@ -78,6 +78,7 @@ pub(crate) struct ServerMetrics {
     tunnels: Family<Labels<1>, Gauge>,
     shares: Family<Labels<1>, Gauge>,
     agents: Gauge,
+    last_backup: Gauge,
     traffic: ShareTraffic,
     series: TunnelSeries,
     parked: Gauge,
@@ -118,6 +119,11 @@ impl ServerMetrics {
             tunnels: registered(shown, "tunnels", "Tunnels in the database that are not deleted"),
             shares: registered(shown, "shares", "Shares in the database that are not deleted"),
             agents: registered(shown, "agents_connected", "Agents that are connected"),
+            last_backup: registered(
+                shown,
+                "last_backup_timestamp_seconds",
+                "When the last complete backup was made; 0: none since the database was set up or restored",
+            ),
             traffic: ShareTraffic::new(shown),
             parked: registered(
                 shown,
@@ -230,6 +236,12 @@ impl Scrape {
             // The other metrics are valid all the same.
             Err(error) => warn!(%error, "cannot count tunnels and shares"),
         }
+        match self.store.last_backup().await {
+            Ok(last) => {
+                metrics.last_backup.set(last.map_or(0, |last| last.created_at.as_second()));
+            }
+            Err(error) => warn!(%error, "cannot tell when the last backup was made"),
+        }
         metrics.gateways.clear();
         for gateway in self.gateways.all() {
             let (esp, is_connected) = {
@@ -335,6 +347,7 @@ mod tests {
             "wicketgate_tunnels{status=\"DEPLOYED\"} 0".to_owned(),
             "wicketgate_shares{status=\"ERROR\"} 0".to_owned(),
             "wicketgate_agents_connected 0".to_owned(),
+            "wicketgate_last_backup_timestamp_seconds 0".to_owned(),
             "wicketgate_carriers_parked 8".to_owned(),
             format!("wicketgate_share_received_bytes_total{{share=\"{share}\"}} 10"),
             format!("wicketgate_share_sent_bytes_total{{share=\"{share}\"}} 14"),
@@ -353,6 +366,14 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        let made = wicketgate_store::LastBackup {
+            created_at: Timestamp::from_second(1_800_000_000).unwrap(),
+            bytes: 1,
+            version: "1".to_owned(),
+        };
+        made.record(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+        let text = scraped().await;
+        assert!(text.contains("wicketgate_last_backup_timestamp_seconds 1800000000\n"), "{text}");
         metrics.forget(share);
         assert!(!scraped().await.contains(&share.to_string()));
     }

@@ -92,7 +92,7 @@ pub async fn back_up(
         .keys
         .read()?
         .ok_or_else(|| StoreError::Open("the secret key file does not exist".to_owned()))?;
-    let mut db = connect(source.place).await?;
+    let mut db = Database::connect_one(source.place).await?;
     db.execute(tables::snapshot(source.place)).await?;
     let (schema,): (i64,) =
         sqlx::query_as("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&mut db).await?;
@@ -122,14 +122,6 @@ pub async fn back_up(
     to.finish().and_then(|mut to| to.flush()).map_err(StoreError::Archive)?;
     db.close().await?;
     Ok(rows)
-}
-
-async fn connect(place: &str) -> Result<AnyConnection> {
-    sqlx::any::install_default_drivers();
-    let url = Database::url_of_existing(place)?;
-    AnyConnection::connect(&url)
-        .await
-        .map_err(|error| StoreError::Open(format!("cannot open the database: {error}")))
 }
 
 /// A backup that is being read.

@@ -1,6 +1,6 @@
 //! A cache of rows that every request reads and that hardly ever change: Frontdoors and API accounts.
 //!
-//! Invariants: it is used on SQLite only, where no other process writes. It is cleared after every commit that changed
+//! Invariants: it is used on SQLite only, where no other process writes such a row. It is cleared after every commit that changed
 //! such a row, before the write is answered. Missing rows are not cached.
 
 use crate::Result;

@@ -180,8 +180,16 @@ impl Database {
         self.begin
     }
 
-    /// The driver's URL of a database that is there.
-    pub(crate) fn url_of_existing(place: &str) -> Result<String> {
+    /// A connection of another process than the server's, to a database that is there.
+    pub(crate) async fn connect_one(place: &str) -> Result<AnyConnection> {
+        sqlx::any::install_default_drivers();
+        AnyConnection::connect(&Self::url_of_existing(place)?)
+            .await
+            .map_err(|error| StoreError::Open(format!("cannot open the database: {error}")))
+    }
+
+    /// The driver's URL.
+    fn url_of_existing(place: &str) -> Result<String> {
         if is_postgres(place) {
             return Ok(place.to_owned());
         }
@@ -191,7 +199,7 @@ impl Database {
         Ok(SqliteConnectOptions::new().filename(place).to_url_lossy().into())
     }
 
-    /// SQLite: one connection writes, and no other process does.
+    /// SQLite: one connection writes, and no other process does but `backup`, whose record no other row depends on.
     pub(crate) fn has_one_writer(&self) -> bool {
         !self.locks_rows
     }

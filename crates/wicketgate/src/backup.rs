@@ -1,4 +1,5 @@
-//! `wicketgate backup`: writes the database and the files that belong to it to one sealed file, while `up` runs.
+//! `wicketgate backup`: writes the database and the files that belong to it to one sealed file, while `up` runs. The database is
+//! told of each backup that is complete.
 
 use std::{
     fs,
@@ -9,10 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::Timestamp;
-use secrecy::ExposeSecret as _;
 use wicketgate_authority::Ca;
 use wicketgate_server::Server;
-use wicketgate_store::{BackupFile, BackupSource, back_up};
+use wicketgate_store::{BackupFile, BackupSource, LastBackup, back_up};
 use wicketgate_system::{if_exists, private_file, program::WrongUsage};
 use zeroize::Zeroizing;
 
@@ -48,29 +48,28 @@ impl Backup {
         }
         let url = self.up.database.url()?;
         database::check(data_dir, url.as_ref())?;
-        let sqlite = data_dir.join(Server::SQLITE).display().to_string();
-        let place = url.as_ref().map_or(sqlite.as_str(), |url| url.expose_secret());
+        let place = database::place(data_dir, url.as_ref());
+        let now = Timestamp::now();
         let source = BackupSource {
-            place,
+            place: &place,
             keys: &self.up.database.secret_keys(data_dir)?,
             files: read(data_dir)?,
             version: VERSION,
-            now: Timestamp::now(),
+            now,
         };
-        if self.file == Path::new("-") {
-            let out = io::stdout();
-            anyhow::ensure!(
-                !out.is_terminal(),
-                WrongUsage("a backup is not text: redirect the standard output, or name a file".to_owned())
-            );
-            // First to a file without a name: a reader that hangs would hold the database's log, which grows meanwhile.
-            let mut whole = tempfile::tempfile_in(data_dir)
-                .with_context(|| format!("cannot write to {}", data_dir.display()))?;
-            back_up(source, &mut whole, told).await?;
-            whole.seek(SeekFrom::Start(0))?;
-            io::copy(&mut whole, &mut out.lock())?;
-            return Ok(());
+        let bytes = match self.file == Path::new("-") {
+            true => print(source, data_dir).await?,
+            false => self.write(source).await?,
+        };
+        let made = LastBackup { created_at: now, bytes, version: VERSION.to_owned() };
+        if let Err(error) = made.record(&place).await {
+            say(&format!("the backup is complete, and that it was made could not be recorded: {error}"));
         }
+        Ok(())
+    }
+
+    /// Returns the size of the file.
+    async fn write(&self, source: BackupSource<'_>) -> anyhow::Result<u64> {
         let shown = self.file.display();
         let cannot = || format!("cannot write {shown}");
         let mut file = private_file::prepare(&self.file).with_context(cannot)?;
@@ -82,8 +81,26 @@ impl Backup {
              copy of that elsewhere",
             bytes.div_ceil(1024)
         ));
-        Ok(())
+        Ok(bytes)
     }
+}
+
+/// Writes to the standard output, and returns how much.
+async fn print(source: BackupSource<'_>, data_dir: &Path) -> anyhow::Result<u64> {
+    let out = io::stdout();
+    anyhow::ensure!(
+        !out.is_terminal(),
+        WrongUsage("a backup is not text: redirect the standard output, or name a file".to_owned())
+    );
+    // First to a file without a name: a reader that hangs would hold the database's log, which grows meanwhile.
+    let mut whole =
+        tempfile::tempfile_in(data_dir).with_context(|| format!("cannot write to {}", data_dir.display()))?;
+    back_up(source, &mut whole, told).await?;
+    whole.seek(SeekFrom::Start(0))?;
+    let mut out = out.lock();
+    let bytes = io::copy(&mut whole, &mut out)?;
+    out.flush()?;
+    Ok(bytes)
 }
 
 /// Not every first start has come as far as to make all of them.

@@ -98,6 +98,12 @@ fn parsed(from: &str, text: &str) -> anyhow::Result<Url> {
     url.ok_or_else(|| WrongUsage(format!("{from} must be a URL like postgres://USER@HOST/NAME")).into())
 }
 
+/// Where the store finds the database.
+pub(crate) fn place(data_dir: &Path, url: Option<&SecretString>) -> String {
+    let sqlite = || data_dir.join(Server::SQLITE).display().to_string();
+    url.map_or_else(sqlite, |url| url.expose_secret().to_owned())
+}
+
 /// Refuses another database than that of the data directory.
 pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Result<()> {
     let (file, name) = (data_dir.join(FILE), name(url));

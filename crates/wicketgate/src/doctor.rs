@@ -1,5 +1,6 @@
 //! `wicketgate doctor`: whether this host can run a gateway. It changes nothing, and may run beside `up`.
 
+mod backup;
 mod ports;
 
 use std::{
@@ -16,6 +17,7 @@ use tokio::{process::Command, time::timeout};
 use wicketgate_gateway::host_check::{HostFinding, HostVerdict, host_check};
 
 use crate::up::Up;
+use backup::last_backup;
 use ports::ServedPort;
 
 /// `timedatectl` asks a service over the bus, which may have to be started.
@@ -45,7 +47,7 @@ impl Doctor {
         let Up { ipsec, public_address, data_dir, .. } = &self.up;
         let mut findings = vec![settings(self.up.config.as_deref())];
         findings.extend(host_check(*ipsec, *public_address).await);
-        findings.extend([clock().await, data_directory(data_dir)]);
+        findings.extend([clock().await, data_directory(data_dir), last_backup(&self.up).await]);
         let api = ServedPort { check: "api-port", address: self.up.listen, flag: "--listen" };
         let agents =
             ServedPort { check: "agent-port", address: self.up.agent_listen, flag: "--agent-listen" };

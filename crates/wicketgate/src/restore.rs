@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use jiff::Timestamp;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_model::Era;
@@ -94,7 +94,7 @@ impl Restore {
             dir.display()
         );
         database::check(dir, url)?;
-        let (store, _lock) = Store::open_alone(&place(dir, url), keys).await?;
+        let (store, _lock) = Store::open_alone(&database::place(dir, url), keys).await?;
         if self.new_authority {
             let ca = Ca::load_or_create(&dir.join(CA), Timestamp::now())?;
             store.set_authority(&ca.fingerprint().to_string()).await?;
@@ -227,9 +227,10 @@ async fn restore(
     // Before the rows: a database with rows is not restored to again.
     let written = write(dir, &backup.files);
     let loaded = match written {
-        Ok(()) => {
-            backup.load(&place(dir, url), keys, (Timestamp::now(), told)).await.map_err(anyhow::Error::from)
-        }
+        Ok(()) => backup
+            .load(&database::place(dir, url), keys, (Timestamp::now(), told))
+            .await
+            .map_err(anyhow::Error::from),
         Err(error) => Err(error),
     };
     let (store, rows) = match loaded {
@@ -255,9 +256,4 @@ fn write(dir: &Path, content: &[BackupFile]) -> anyhow::Result<()> {
         private_file::create(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-fn place(dir: &Path, url: Option<&SecretString>) -> String {
-    let sqlite = || dir.join(Server::SQLITE).display().to_string();
-    url.map_or_else(sqlite, |url| url.expose_secret().to_owned())
 }

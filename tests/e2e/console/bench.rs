@@ -7,6 +7,7 @@
 //! | `{"do": "site", "config": "…"}` | the site's strongSwan starts with the configuration, or loads it and connects again |
 //! | `{"do": "end-site"}` | the site's strongSwan is killed |
 //! | `{"do": "target", "port": 7002}` | a service that sends "here" starts in the private network |
+//! | `{"do": "backup"}` | a backup is made |
 //! | `{"do": "ask", "to": "100.64.0.1:9000"}` | a client in the site connects; the answer has what it received as `said` |
 
 use std::{
@@ -23,10 +24,13 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, Site};
 
-use crate::harness::{
-    PATIENCE, World,
-    targets::{self, ask},
-    text,
+use crate::{
+    e2e::backup::{done, shown},
+    harness::{
+        PATIENCE, World,
+        targets::{self, ask},
+        text,
+    },
 };
 
 /// How often it looks for an order, and whether the browser's tests have ended.
@@ -92,6 +96,10 @@ impl<'a> Bench<'a> {
             "target" => {
                 let port = order["port"].as_u64().and_then(|port| port.try_into().ok()).context("no port")?;
                 targets::here(&self.world.private, self.world.target(port))?;
+            }
+            "backup" => {
+                let file = self.world.lab.path("backup");
+                done(&["backup", shown(&file)?], &self.world.gateway.data)?;
             }
             "ask" => {
                 let to: SocketAddr = text(order, "to")?.parse()?;

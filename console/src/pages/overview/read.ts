@@ -1,5 +1,5 @@
 // The calls that the overview needs: what is not well, and counts of the rest.
-import { base, list, type Environment, type Execution, type Location, type Page, type Schemas, type Share, type Tunnel, type UnknownAgent, type UnknownPeer } from '../../api/client';
+import { base, list, request, type Environment, type Execution, type Installation, type Location, type Page, type Schemas, type Share, type Tunnel, type UnknownAgent, type UnknownPeer } from '../../api/client';
 import { here } from '../../api/frontdoors.svelte';
 import { learn } from '../../api/names.svelte';
 import { session } from '../../api/session.svelte';
@@ -16,6 +16,8 @@ export type Overview = Readings & {
   environmentsTotal: number;
   locations: (Location & { tunnels: number })[];
   executions: Execution[];
+  /** The operator's. */
+  installation: Installation | undefined;
   /** Whether there are more faults than were read. */
   more: boolean;
 };
@@ -25,7 +27,7 @@ export const SHARES_READ = ROWS;
 export async function readOverview(signal: AbortSignal): Promise<Overview> {
   const of = <T>(path: string, query: Record<string, string | number | string[]>) => list<T>(here(path), query, signal);
   const total = async (path: string, query: Record<string, string | string[]> = {}) => (await of<unknown>(path, { ...query, size: 1 })).totalElements;
-  const [failed, down, up, environments, shares, locations, executions, readiness, unknownPeers, unknownAgents, tunnelsAll, tunnelsOff, sharesAll, sharesReady, sharesOff, agentsAll, agentsConnected] =
+  const [failed, down, up, environments, shares, locations, executions, readiness, unknownPeers, unknownAgents, installation, tunnelsAll, tunnelsOff, sharesAll, sharesReady, sharesOff, agentsAll, agentsConnected] =
     await Promise.all([
       of<Tunnel>('/ipsec-tunnels', { status: 'ERROR', size: ROWS }),
       of<Tunnel>('/ipsec-tunnels', { status: ['DEPLOYED', 'NEW'], 'connection.state': ['DOWN', 'IDLE', 'CONNECTING'], size: ROWS }),
@@ -37,6 +39,7 @@ export async function readOverview(signal: AbortSignal): Promise<Overview> {
       readReadiness(signal),
       readUnknown<UnknownPeer>('peers', signal),
       readUnknown<UnknownAgent>('agents', signal),
+      readInstallation(signal),
       total('/ipsec-tunnels'),
       total('/ipsec-tunnels', { enabled: 'false' }),
       total('/ipsec-shares'),
@@ -56,6 +59,7 @@ export async function readOverview(signal: AbortSignal): Promise<Overview> {
     shares: shares.content,
     unknownPeers,
     unknownAgents,
+    installation,
     tunnels: { all: tunnelsAll, up: readiness?.esp === 'off' ? tunnelsAll - tunnelsOff - failed.totalElements : up.totalElements, disabled: tunnelsOff },
     sharesTotal: { all: sharesAll, ready: sharesReady, disabled: sharesOff },
     agents: { all: agentsAll, connected: agentsConnected },
@@ -75,4 +79,8 @@ async function readReadiness(signal: AbortSignal): Promise<Schemas['Readiness'] 
 /** What may belong to any organization, so that only the operator sees it. */
 async function readUnknown<T>(what: 'peers' | 'agents', signal: AbortSignal): Promise<T[]> {
   return session.operates ? (await list<T>(`/frontdoor/v2/unknown-${what}`, { size: 20 }, signal)).content : [];
+}
+
+async function readInstallation(signal: AbortSignal): Promise<Installation | undefined> {
+  return session.operates ? request<Installation>('GET', '/frontdoor/v2/installation', { signal }) : undefined;
 }

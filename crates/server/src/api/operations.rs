@@ -6,7 +6,7 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, console, enrollments, environments,
-    events, executions, frontdoors, handover_links, health, ike_log,
+    events, executions, frontdoors, handover_links, health, ike_log, installation,
     links::Absolute,
     locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, site, tunnels,
     unknown_agents, unknown_peers, vpn_config,
@@ -136,6 +136,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(get below!("") => frontdoors::get, "getFrontdoor", READ).about("Frontdoors", "Read a Frontdoor").answers(&[(200, "Frontdoor")]),
     op!(patch below!("") => frontdoors::patch, "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
     op!(delete below!("") => frontdoors::delete, "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
+    op!(get "/frontdoor/v2/installation" => installation::show, "getInstallation", ADMIN).about("Operations", "Facts of the whole installation, such as its last backup; for the operator").answers(&[(200, "Installation")]),
     op!(get "/frontdoor/v2/unknown-peers" => unknown_peers::list, "listUnknownPeers", ADMIN).about("Operations", "List the addresses that send IKE to a gateway and are no tunnel's peerPublicIp, the latest first").with(List(unknown_peers::PROPERTIES)).answers(&[(200, "UnknownPeerPage")]),
     op!(get "/frontdoor/v2/unknown-agents" => unknown_agents::list, "listUnknownAgents", ADMIN).about("Operations", "List the agents that have a certificate of this installation and are not known to it, as after a restore, the latest first").with(List(unknown_agents::PROPERTIES)).answers(&[(200, "UnknownAgentPage")]),
     op!(post "/frontdoor/v2/unknown-agents/{id}/adopt" => unknown_agents::adopt, "adoptAgent", ADMIN).about("Operations", "Make an unknown agent one of the environment that it has enrolled for").maybe_body("Nothing").answers(&[(200, "Agent")]).fails(&[409]),

@@ -122,7 +122,8 @@ impl TestApp {
         self.tasks.record("reconciler", LastRun { at: Timestamp::now(), took, error });
     }
 
-    fn place(dir: &TempDir) -> String {
+    /// The address of a new database.
+    pub(crate) fn place(dir: &TempDir) -> String {
         let file = || dir.path().join("wicketgate.db").display().to_string();
         postgres::fresh().unwrap().unwrap_or_else(file)
     }

@@ -19,6 +19,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("DELETE", "/frontdoor/v2/api-accounts/{id}", ADMIN),
     ("GET", "/frontdoor/v2/executions", ADMIN),
+    ("GET", "/frontdoor/v2/installation", ADMIN),
     ("GET", "/frontdoor/v2/unknown-peers", ADMIN),
     ("GET", "/frontdoor/v2/unknown-agents", ADMIN),
     ("POST", "/frontdoor/v2/unknown-agents/{id}/adopt", ADMIN),
@@ -128,10 +129,11 @@ async fn every_route_needs_its_scope() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);
         assert_eq!(answer.body["error"], "not_authorized", "{method} {path}");
         assert_eq!(answer.body["message"], format!("The token lacks the scope {scope}"), "{method} {path}");
-        // Accounts belong to an organization, and unknown peers and agents to none.
+        // Accounts belong to an organization, and unknown peers, unknown agents and the installation to none.
         let is_answered = (*method, *path) != ("DELETE", "/frontdoor/v2/{frontdoorId}")
             && !path.ends_with("/events")
-            && !path.contains("/unknown-");
+            && !path.contains("/unknown-")
+            && !path.ends_with("/installation");
         if is_answered {
             let answer = call(having).await;
             assert_ne!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);

@@ -12,6 +12,7 @@ use std::io::Write;
 /// All tables but that of the migrations. A row refers to rows of tables before its own.
 pub(super) const TABLES: &[&str] = &[
     "installation",
+    "last_backup",
     "revision",
     "gateway",
     "frontdoor",

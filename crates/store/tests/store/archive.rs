@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use wicketgate_model::{Era, ShareId};
 use wicketgate_store::{
-    Action, Backup, BackupFile, BackupSource, ResourceType, Revision, SecretKeyFile, Store, WriteContext,
-    back_up,
+    Action, Backup, BackupFile, BackupSource, LastBackup, ResourceType, Revision, SecretKeyFile, Store,
+    WriteContext, back_up,
 };
 use zeroize::Zeroizing;
 
@@ -96,6 +96,45 @@ async fn a_backup_restores_everything_to_an_empty_database_and_begins_an_era() {
         .unwrap_err();
     assert!(refused.to_string().contains("not empty"), "{refused}");
     store.close().await;
+}
+
+#[tokio::test]
+async fn the_last_backup_is_recorded_beside_a_server_and_is_none_of_a_restored_database() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (from, to) = (place(&dir), place(&other));
+    let store = open(&from, &dir).await.unwrap();
+    Site::new(&store).await.create_share(&store, "one", 80).await;
+    let made = |created_at, bytes| LastBackup { created_at, bytes, version: "1.2.3".to_owned() };
+    assert_eq!(store.last_backup().await.unwrap(), None);
+    assert_eq!(LastBackup::read(&from).await.unwrap(), None);
+    let first = made(now(), 4096);
+    first.record(&from).await.unwrap();
+    assert_eq!(store.last_backup().await.unwrap(), Some(first.clone()));
+    // One that has begun before and ends later does not hide it; a later one does.
+    made(now() - 1.minute(), 1).record(&from).await.unwrap();
+    assert_eq!(LastBackup::read(&from).await.unwrap(), Some(first.clone()));
+    let second = made(now() + 1.minute(), 5000);
+    second.record(&from).await.unwrap();
+    assert_eq!(store.last_backup().await.unwrap(), Some(second));
+
+    // A backup has the record of the one before it, and the restored database does not take it for its own.
+    let keys = keys_in(&dir);
+    let backup = backup_of(&from, &keys).await;
+    let opened = Backup::open(std::io::Cursor::new(backup), &keys.read().unwrap().unwrap()).unwrap();
+    let (restored, _) = opened.load(&to, &keys, (now() + 1.hour(), |_: &str, _| {})).await.unwrap();
+    assert_eq!(restored.last_backup().await.unwrap(), None);
+    first.record(&to).await.unwrap();
+    assert_eq!(restored.last_backup().await.unwrap(), Some(first.clone()));
+    restored.was_restored(now() + 2.hour()).await.unwrap();
+    assert_eq!(restored.last_backup().await.unwrap(), None);
+    restored.close().await;
+
+    // The server need not run.
+    store.close().await;
+    first.record(&to).await.unwrap();
+    assert_eq!(LastBackup::read(&to).await.unwrap(), Some(first));
+    let missing = LastBackup::read(dir.path().join("missing.db").to_str().unwrap()).await.unwrap_err();
+    assert!(missing.to_string().contains("there is no SQLite database"), "{missing}");
 }
 
 #[tokio::test]

@@ -1,0 +1,47 @@
+//! `/frontdoor/v2/installation`: facts of the whole installation. They are of no organization, so only who administers all of them may
+//! see this.
+
+use super::{
+    access::{Administers, Answer},
+    wire::answer::Format,
+};
+use crate::error::ApiError;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use wicketgate_store::LastBackup;
+
+#[serde_with::skip_serializing_none]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Facts {
+    version: &'static str,
+    last_backup: Option<MadeBackup>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MadeBackup {
+    created_at: Timestamp,
+    bytes: u64,
+    version: String,
+}
+
+pub(super) async fn show(at: Administers, format: Format) -> Answer {
+    if at.organization.is_some() {
+        return Err(ApiError::not_authorized(
+            "The token is of one organization; the installation serves all",
+        ));
+    }
+    let last = at.caller.state.store.last_backup().await?;
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        last_backup: last.map(|LastBackup { created_at, bytes, version }| MadeBackup {
+            created_at,
+            bytes,
+            version,
+        }),
+    };
+    let links = vec![("self", "/frontdoor/v2/installation".to_owned())];
+    Ok(format.one(StatusCode::OK, &facts, links))
+}
