@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::named;
 
-use crate::harness::{PATIENCE, World, targets::here, text};
+use crate::harness::{PATIENCE, World, targets::here, text, user::User};
 
 #[test]
 fn a_tunnel_that_has_lost_its_address_says_so_until_it_has_another() -> Result<()> {
@@ -47,5 +47,41 @@ fn a_tunnel_that_has_lost_its_address_says_so_until_it_has_another() -> Result<(
         wait(path, "it is served again", &|one| one["status"] == "DEPLOYED")?;
     }
     api.delete(&format!("{theirs}/{}", text(&taken, "id")?))?;
+    world.end()
+}
+
+#[test]
+fn the_operator_takes_an_address_by_an_option_that_the_refusal_names() -> Result<()> {
+    let (world, published) = World::loopback().publish(here)?;
+    let user = User::new(&world, "operator")?;
+    user.sign_in()?;
+    let body =
+        json!({"organizationId": "other", "defaultNamespaceName": "other", "ipsecSharesEnabled": true});
+    let other = world.gateway.api.post("/frontdoor/v2", &body)?;
+    let own = world.gateway.frontdoor.rsplit('/').next().unwrap_or_default();
+    let (peer, location) = (text(&published.tunnel, "peerPublicIp")?, text(&published.tunnel, "locationId")?);
+    let create = format!(
+        "tunnel create theirs --frontdoor {} --location {location} --peer-public-ip {peer} --peer-cidr 172.31.0.0/16",
+        text(&other, "id")?
+    );
+    let (status, words) = user.fails(&create)?;
+    ensure!(status == 1 && words.contains("--take-peer-address"), "{status} {words}");
+    user.says(&format!("{create} --take-peer-address"))?;
+    let name = text(&published.tunnel, "name")?;
+    let is = |what: &str, wanted: &dyn Fn(&Value) -> bool| {
+        let path = format!("ipsec-tunnels/{}", text(&published.tunnel, "id")?);
+        world.gateway.wait(&world.lab, &path, what, PATIENCE, wanted)
+    };
+    is("the tunnel has lost its address", &|one| one["statusDetail"]["reason"] == "PeerAddressTaken")?;
+    // And back, with no other change.
+    let (status, words) = user.fails(&format!("tunnel update {name} --frontdoor {own}"))?;
+    ensure!(status == 2 && words.contains("nothing to change"), "{status} {words}");
+    user.says(&format!("tunnel update {name} --frontdoor {own} --take-peer-address"))?;
+    is("it is served again", &|one| one["status"] == "DEPLOYED")?;
+    // Of the same customer's tunnels, the refusal names the one that has it.
+    let (_, words) = user.fails(&format!(
+        "tunnel create second --frontdoor {own} --location {location} --peer-public-ip {peer} --peer-cidr 172.31.0.0/16"
+    ))?;
+    ensure!(words.contains(name) && !words.contains("--take-peer-address"), "{words}");
     world.end()
 }

@@ -11,7 +11,7 @@ use crate::{
     failed::{EXIT_STATUS, Failed},
     kind::{ACCOUNT, ENVIRONMENT, HANDOVER_LINK_REQUEST, KINDS, Kind},
     output::{Form, Output},
-    schema,
+    peer_address, schema,
     wait::Patience,
 };
 
@@ -252,11 +252,11 @@ fn of_kind(kind: &'static Kind) -> Command {
         let create =
             if has_name { create.arg(Arg::new("name").value_name("NAME").help("Its name")) } else { create };
         let create = if kind.name == ACCOUNT.name { create.arg(client_secret_file()) } else { create };
-        all.push(writing(kind, schema::with_flags(create, schema, false)));
+        all.push(writing(kind, peer_address::flagged(kind, schema::with_flags(create, schema, false))));
     }
     if let Some(schema) = kind.update {
         let update = Command::new("update").about(format!("Change one of the {plural}")).arg(which(kind));
-        all.push(writing(kind, schema::with_flags(update, schema, true)));
+        all.push(writing(kind, peer_address::flagged(kind, schema::with_flags(update, schema, true))));
     }
     if kind.deletes {
         let delete = Command::new("delete").about(format!("Delete one of the {plural}")).arg(which(kind));

@@ -15,6 +15,7 @@ mod next;
 mod output;
 mod own;
 mod path_view;
+mod peer_address;
 mod query;
 mod say;
 mod schema;

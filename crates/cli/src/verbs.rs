@@ -15,6 +15,7 @@ use crate::{
     kind::{ACCOUNT, Kind},
     next::{self, suggest},
     output::{Form, Output, name},
+    peer_address,
     say::say,
     schema,
     secret_out::SecretOut,
@@ -65,7 +66,7 @@ pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches)
     if kind.name == ACCOUNT.name {
         return create_account(session, (&list, &body), matches).await;
     }
-    let made = session.client.write(Method::POST, &list, Some(&body), None).await?;
+    let made = peer_address::write(session, (Method::POST, &list), &body, matches).await?;
     written(session, kind, &format!("{list}/{}", text(&made, kind.id)), made, matches).await
 }
 
@@ -94,7 +95,8 @@ async fn create_account(
 pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let Some(schema) = kind.update else { return Ok(()) };
     let mut body = schema::body(kind, schema, matches)?;
-    if body.as_object().is_none_or(serde_json::Map::is_empty) {
+    // A tunnel that has lost its address gets it back without another change.
+    if body.as_object().is_none_or(serde_json::Map::is_empty) && !peer_address::is_taken(matches) {
         return Err(Failed::usage(format!(
             "nothing to change: give a flag, such as those of `wicketgate {} update --help`",
             kind.name
@@ -102,7 +104,7 @@ pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches)
     }
     session.resolve_references(&mut body).await?;
     let (_, path) = session.resolve(kind, which_one(matches)).await?;
-    let changed = session.client.write(Method::PATCH, &path, Some(&body), None).await?;
+    let changed = peer_address::write(session, (Method::PATCH, &path), &body, matches).await?;
     written(session, kind, &path, changed, matches).await
 }
 

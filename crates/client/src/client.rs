@@ -147,6 +147,24 @@ impl ApiClient {
         json(self.answered(request).await?).await
     }
 
+    /// As [`ApiClient::write`], with parameters of the query: a path has none.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub async fn write_with(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(method, path).await?.query(query).timeout(ANSWER);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        json(self.answered(request).await?).await
+    }
+
     /// A resource and its `ETag`.
     ///
     /// # Errors
@@ -352,6 +370,27 @@ mod tests {
             tokio::time::timeout(CONNECT, client.get("b", &[])).await.unwrap().unwrap();
         };
         let (_kept, ()) = tokio::join!(serve, ask);
+    }
+
+    #[tokio::test]
+    async fn a_write_has_parameters_behind_its_path() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = ApiClient::new(base, None, None).unwrap();
+        let serve = async {
+            let (mut tcp, mut head) = (listener.accept().await.unwrap().0, Vec::new());
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tcp.read_u8().await.unwrap());
+            }
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            String::from_utf8(head).unwrap()
+        };
+        let query = [("takePeerAddress", "true"), ("b", "a&b")];
+        let (head, written) = tokio::join!(serve, client.write_with(Method::POST, "a/b", &query, None));
+        written.unwrap();
+        assert!(head.starts_with("POST /a/b?takePeerAddress=true&b=a%26b HTTP/1.1\r\n"), "{head}");
+        let refused = client.write_with(Method::POST, "a?b", &query, None).await.unwrap_err();
+        assert!(matches!(refused, Failure::Path(_)), "{refused}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     context::Session,
     failed::Failed,
     kind::Kind,
+    peer_address::explained,
     say::say,
     secret_out::SecretOut,
     session::{escaped, text},
@@ -119,7 +120,9 @@ impl Work<'_> {
         }
         let made = match secret {
             Some(secret) => secret.create(self.session, (list, &body), self.whole, "apply again").await?,
-            None => self.session.client.write(Method::POST, list, Some(&body), None).await?,
+            None => {
+                self.session.client.write(Method::POST, list, Some(&body), None).await.map_err(explained)?
+            }
         };
         self.references.learn(document.kind, &made);
         self.note(document.kind, format!("{list}/{}", text(&made, document.kind.id)));
@@ -133,7 +136,8 @@ impl Work<'_> {
         }
         let mut body = patch(&step.changes);
         self.refer(&mut body)?;
-        self.session.client.write(Method::PATCH, &path, Some(&body), etag.as_deref()).await?;
+        let changed = self.session.client.write(Method::PATCH, &path, Some(&body), etag.as_deref()).await;
+        changed.map_err(explained)?;
         self.note(step.kind, path);
         Ok(())
     }
