@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Result;
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use wicketgate_lab::Namespace;
 
 use crate::{AGENTS, API, Tenant};
@@ -181,10 +182,20 @@ impl Hostile<'_> {
         Ok(stream)
     }
 
+    /// From an address of its own, as its hosts have.
+    fn connect_elsewhere(&self, to: SocketAddr) -> Result<TcpStream> {
+        self.place.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+            socket.connect_timeout(&to.into(), BOUND)?;
+            Ok(socket.into())
+        })?
+    }
+
     fn says_nothing(&self, port: SocketAddr, harm: &Harm) {
         let mut held = std::collections::VecDeque::new();
         while self.goes_on() {
-            match self.place.connect(port, BOUND) {
+            match self.connect_elsewhere(port) {
                 Ok(stream) => held.push_back(stream),
                 Err(_) => thread::sleep(AGAIN),
             }
