@@ -89,14 +89,18 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     world.end()
 }
 
-/// A share is changed twice, an account is revoked, an agent enrols, and another one enrols and is removed.
+/// A share is changed twice, its tunnel gets another key, an account is revoked, an agent enrols, and another one enrols and is
+/// removed.
 fn change(world: &World, share: &Value, account: String) -> Result<Changed> {
+    let tunnel = text(share, "ipsecTunnelId")?;
+    let key = json!({"preSharedKey": "a key of more than twenty characters"});
+    world.gateway.api.patch(&world.gateway.at(&format!("ipsec-tunnels/{tunnel}")), &key)?;
     for port in [7002, 7001] {
         world.patch(share, &json!({"target": world.target(port).to_string()}))?;
     }
     world.gateway.api.delete(&account)?;
     let (second, removed) = enrol_and_remove(world)?;
-    recorded(world, &[account.rsplit('-').next().context("no id")?, &removed])?;
+    recorded(world, &[account.rsplit('-').next().context("no id")?, &removed, tunnel])?;
     Ok(Changed { account, second, removed })
 }
 
@@ -174,6 +178,7 @@ fn restore(
     let told = done(&["restore", shown(backup)?, "--revocations", shown(revocations)?], data)?;
     ensure!(told.contains("is there again: api-account acc-"), "{told}");
     ensure!(told.contains(&format!("do not adopt it: agent {removed}")), "{told}");
+    ensure!(told.contains("has the key of before: ipsec-tunnel tnl-"), "{told}");
     refused(backup, "in use")
 }
 

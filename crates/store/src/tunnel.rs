@@ -330,6 +330,8 @@ impl Write {
             before.load_balancer_ip
         };
         let (old_key, key) = (&before.spec.pre_shared_key, &spec.pre_shared_key);
+        // Whatever replaced a key: a restored database has the old one again, and is told so by the record of revocations.
+        let action = if old_key == key { action } else { Action::RotateKey };
         let previous = if cuts {
             // A cut leaves no older key valid, also if the current one stays.
             PreviousKeys::default()

@@ -4,6 +4,9 @@ use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 use wicketgate_model::Status;
 
+const KEY: &str = "a key of more than twenty characters";
+const OTHER_KEY: &str = "another key of more than twenty characters";
+
 #[tokio::test]
 async fn executions_are_listed_and_filtered_by_process() {
     let (app, tunnel, site) = TestApp::with_site().await;
@@ -46,10 +49,15 @@ async fn every_kind_of_write_is_recorded() {
     let account = app.account(json!({})).await;
     let account = format!("/frontdoor/v2/api-accounts/{}", account["clientId"].as_str().unwrap());
     let whole = app.get(&site_tunnel).await.body;
+    let other = whole.clone();
     for (method, path, body, action, kind) in [
         ("PATCH", &*share, json!({"ingressPort": 1}), "UPDATE", "ipsec-share"),
         ("PUT", &*site_tunnel, with(whole, json!({"initiate": true})), "UPDATE", "ipsec-tunnel"),
         ("PATCH", &*site_tunnel, json!({"name": "b"}), "UPDATE", "ipsec-tunnel"),
+        // However a key is replaced, the record of revocations has it.
+        ("PATCH", &*site_tunnel, json!({"name": "c", "preSharedKey": KEY}), "ROTATE_KEY", "ipsec-tunnel"),
+        ("PATCH", &*site_tunnel, json!({"name": "b", "preSharedKey": KEY}), "UPDATE", "ipsec-tunnel"),
+        ("PUT", &*site_tunnel, with(other, json!({"preSharedKey": OTHER_KEY})), "ROTATE_KEY", "ipsec-tunnel"),
         ("POST", &format!("{site_tunnel}/psk"), json!({}), "ROTATE_KEY", "ipsec-tunnel"),
         ("DELETE", &*share, json!({}), "DELETE", "ipsec-share"),
         ("POST", "ipsec-tunnels", tunnel("c", 3), "CREATE", "ipsec-tunnel"),

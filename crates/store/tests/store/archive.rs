@@ -8,10 +8,10 @@ use jiff::ToSpan as _;
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 use uuid::Uuid;
-use wicketgate_model::{Era, ShareId};
+use wicketgate_model::{Era, LoadBalancerPools, PreSharedKey, ShareId};
 use wicketgate_store::{
     Action, Backup, BackupFile, BackupSource, LastBackup, ResourceType, Revision, SecretKeyFile, Store,
-    WriteContext, back_up,
+    TunnelChange, TunnelSpec, WriteContext, back_up,
 };
 use zeroize::Zeroizing;
 
@@ -173,6 +173,27 @@ async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
     let row = restored.share(site.frontdoor, after).await.unwrap().unwrap();
     assert_eq!(row.standing.status.as_str(), "DELETING");
     restored.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_with_an_update_is_recorded_as_one_that_was_rotated() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&place(&dir), &dir).await.unwrap();
+    let site = Site::new(&store).await;
+    for key in [None, Some([9; 32]), Some([9; 32])] {
+        let row = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
+        let key = key.map_or(row.spec.pre_shared_key.clone(), |key| Some(PreSharedKey::from_random(key)));
+        let spec = TunnelSpec { pre_shared_key: key, ..row.spec };
+        let (expected, action) = (row.generation, Action::Update);
+        let change = TunnelChange { expected, spec, previous_until: now(), cuts: false, action };
+        let pools = LoadBalancerPools::ipsec();
+        store.replace_tunnel(site.frontdoor, site.tunnel, &change, &pools, &context()).await.unwrap();
+    }
+    let recorded = store.revocations(wicketgate_model::ExecutionId::new(Uuid::nil())).await.unwrap();
+    let [one] = &recorded[..] else { panic!("{recorded:?}") };
+    let of = (one.action, one.resource_type, one.resource.clone());
+    assert_eq!(of, (Action::RotateKey, ResourceType::Tunnel, site.tunnel.to_string()));
     store.close().await;
 }
 
