@@ -61,6 +61,7 @@ mod peer_addresses;
 mod probes;
 mod problems;
 mod proxies;
+mod read_only_disk;
 mod resets;
 mod restart;
 mod rotation;

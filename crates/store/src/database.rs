@@ -260,6 +260,17 @@ impl Database {
         }
     }
 
+    /// The error of a write by its cause: SQLite calls it a failure of the disk, too, that the disk has become read-only.
+    pub(crate) async fn explained(&self, error: StoreError) -> StoreError {
+        match &self.disk {
+            Some(disk) if error.fault() == DatabaseFault::DiskFailed => {
+                let cause = disk.check().await.err();
+                cause.filter(|cause| cause.fault() == DatabaseFault::ReadOnly).unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+
     /// Waits for running statements, and closes all connections.
     pub(crate) async fn close(&self) {
         self.readers.close().await;

@@ -119,7 +119,7 @@ impl fmt::Display for DatabaseFault {
                 "the database's disk does not answer: see the kernel's log of its host, and check the disk or its network"
             }
             Self::ReadOnly => {
-                "the database cannot be written: its disk is mounted read-only, or it is a standby server"
+                "the database cannot be written: its disk is read-only, or it is a standby server: see the kernel's log of its host, and repair the disk"
             }
             Self::Busy => "the database is overloaded: repeat the request later",
             Self::Late => {

@@ -162,10 +162,14 @@ impl Writer {
             }
             answer.await.map_err(|_| gone())?
         };
-        timeout(ANSWER, answered).await.unwrap_or_else(|_| {
+        let answer = timeout(ANSWER, answered).await.unwrap_or_else(|_| {
             let has_begun = is_decided.swap(true, Ordering::Relaxed);
             Err(if has_begun { StoreError::Late } else { StoreError::RolledBack })
-        })
+        });
+        match answer {
+            Ok(made) => Ok(made),
+            Err(error) => Err(self.database.explained(error).await),
+        }
     }
 }
 
