@@ -52,6 +52,7 @@ mod mtu;
 mod names;
 mod narrowed;
 mod nat;
+mod off_for_long;
 mod origin;
 mod outage;
 mod overlapping;

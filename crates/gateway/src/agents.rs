@@ -95,6 +95,8 @@ struct Inner {
     named: Notify,
     /// When the log was last told of an agent that it does not name.
     warned: Mutex<Option<std::time::Instant>>,
+    /// Agents with an expired certificate that the log was told of.
+    told_expired: Mutex<BTreeSet<AgentId>>,
     identity: GatewayIdentity,
     link: mpsc::Sender<FromGateway>,
     requests: certificate_requests::CertificateRequests,
@@ -124,6 +126,7 @@ impl Agents {
             moved: Notify::new(),
             named: Notify::new(),
             warned: Mutex::default(),
+            told_expired: Mutex::default(),
             identity,
             link,
             requests: certificate_requests::CertificateRequests::default(),
@@ -277,7 +280,10 @@ impl Agents {
         let Some(accepted) = self.0.drain.run_until_cancelled(handshake).await else { return };
         let accepted = match accepted {
             Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return debug!(%address, error = ?error, "an agent's handshake failed"),
+            Ok(Err(error)) => {
+                self.tell_expired(address.ip());
+                return debug!(%address, error = ?error, "an agent's handshake failed");
+            }
             Err(_) => return debug!(%address, "an agent's handshake took too long"),
         };
         self.0.handshakes.fetch_add(1, Ordering::Relaxed);

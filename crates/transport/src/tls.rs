@@ -6,6 +6,7 @@
 //! encrypts and decrypts in place.
 
 mod agent;
+mod agent_verifier;
 mod certificate;
 pub(crate) mod diagnosis;
 mod error;
@@ -21,6 +22,7 @@ pub(crate) mod tests;
 mod verifier;
 
 pub use agent::{AgentTls, connect_enrol};
+pub use agent_verifier::ExpiredAgent;
 pub use certificate::LiveCertificate;
 pub use diagnosis::Diagnosis;
 pub use error::TlsError;

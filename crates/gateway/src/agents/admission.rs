@@ -17,6 +17,7 @@ use wicketgate_model::{AgentDesired, AgentId, UnknownAgent};
 use wicketgate_transport::{
     control::{Control, FromAgent, ToAgent},
     identity::{AgentIdentity, PresentedAgent},
+    tls::ExpiredAgent,
 };
 
 /// For the hello of an agent that is refused: it sends one at once. Shorter than for others, since nothing follows.
@@ -25,6 +26,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(1);
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two warnings of agents that the server does not name: each tries again every few seconds.
 const WARNED_EVERY: Duration = Duration::from_secs(60);
+/// Agents with an expired certificate that the log names. As many are not expired unless this host's clock is wrong.
+const MOST_EXPIRED: usize = 1000;
 
 impl Agents {
     /// Takes in the agents that the server has named, and those that it does not name any longer. Ends all connections and
@@ -106,6 +109,20 @@ impl Agents {
             return Vec::new();
         }
         self.with(|roster| roster.strangers(Timestamp::now()))
+    }
+
+    /// Tells the log of an agent whose certificate has expired, once.
+    pub(super) fn tell_expired(&self, address: IpAddr) {
+        let Some(ExpiredAgent { identity, expired_at }) = self.0.identity.take_expired() else { return };
+        let mut told = self.0.told_expired.lock();
+        if told.len() < MOST_EXPIRED && told.insert(identity.agent) {
+            let AgentIdentity { agent, environment, .. } = identity;
+            warn!(
+                agent.id = %agent, environment.id = %environment, %address, %expired_at,
+                "refused an agent whose certificate has expired by the clock of this host: if the clock is right, the agent was \
+                 offline for too long, and is enrolled again with a code of `wicketgate agent enroll --env {environment}`"
+            );
+        }
     }
 
     fn is_warning_due(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The gateway's end of the agent port.
 
 use super::{
+    agent_verifier::{AgentVerifier, ExpiredAgent},
     certificate::LiveCertificate,
     error::{TlsError, broken},
     handshake::handshake,
@@ -14,7 +15,10 @@ use bytes::BufMut as _;
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::CertificateDer,
-    server::{Acceptor, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier},
+    server::{
+        Acceptor, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
 };
 use std::{
     io::{self, Cursor, ErrorKind},
@@ -36,6 +40,7 @@ const READ: usize = 4 * 1024;
 pub struct GatewayIdentity {
     config: Arc<ServerConfig>,
     certificate: Arc<LiveCertificate>,
+    agents: Arc<AgentVerifier>,
 }
 
 /// A connection whose client has presented the certificate that its purpose requires.
@@ -57,22 +62,28 @@ impl GatewayIdentity {
             .allow_unauthenticated()
             .build()
             .map_err(|_| TlsError::Ca)?;
+        let agents = Arc::new(AgentVerifier::new(clients));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::OwnCertificate)?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(Arc::clone(&agents) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
         // Of carriers.
         config.enable_secret_extraction = true;
         // Carriers are reused; a ticket would cost memory and would have to be revoked, too.
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), certificate })
+        Ok(Self { config: Arc::new(config), certificate, agents })
     }
 
     /// The gateway's certificate, to be replaced when it is renewed.
     pub fn certificate(&self) -> &LiveCertificate {
         &self.certificate
+    }
+
+    /// An agent that was refused since the last call, because its certificate has expired.
+    pub fn take_expired(&self) -> Option<ExpiredAgent> {
+        self.agents.take_expired()
     }
 
     /// The handshake. The caller bounds it.

@@ -392,8 +392,8 @@ fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
 fn start_agent(walked: &Walked<'_>) -> String {
     let z_id = &walked.share.z_id;
     format!(
-        "Start a hosting agent of the environment {}, and see to it that it reaches the gateway. A new or removed agent needs \
-         a code of `wicketgate agent enroll --env {z_id}`",
+        "Start a hosting agent of the environment {}, and see to it that it reaches the gateway. A new or removed agent, \
+         and one that was offline for a month, needs a code of `wicketgate agent enroll --env {z_id}`",
         walked.environment.as_ref().map_or_else(|| z_id.to_string(), ToString::to_string)
     )
 }
