@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wicketgate_lab::Agent;
 
 use crate::harness::{
-    PATIENCE, World,
+    PATIENCE, SITE_CIDR, World,
     targets::{ask, here},
     text,
     user::User,
@@ -309,4 +309,64 @@ fn served(world: &World, door: SocketAddr) -> Result<()> {
     world.lab.until("the share is served", PATIENCE, || {
         Ok(ask(&world.outside, door, PATIENCE).is_ok_and(|said| said == "here").then_some(()))
     })
+}
+
+/// The host is lost, and its data directory with it. Returns where that is now.
+fn lose(world: &mut World) -> Result<PathBuf> {
+    world.gateway.process.kill()?;
+    let lost = world.lab.path("lost");
+    fs::rename(&world.gateway.data, &lost)?;
+    fs::create_dir(&world.gateway.data)?;
+    fs::copy(lost.join("secret-key"), world.gateway.data.join("secret-key"))?;
+    Ok(lost)
+}
+
+#[test]
+fn a_backup_to_the_standard_output_restores() -> Result<()> {
+    let (mut world, published) = World::loopback().publish(here)?;
+    let data = world.gateway.data.clone();
+    let written = wicketgate(&["backup", "-"], &data)?;
+    ensure!(written.status.success(), "{}", said(&written));
+    let backup = world.lab.path("backup");
+    fs::write(&backup, &written.stdout)?;
+    lose(&mut world)?;
+    done(&["restore", shown(&backup)?], &data)?;
+    world.restart()?;
+    served(&world, published.door)?;
+    world.end()
+}
+
+#[test]
+fn what_is_in_use_keeps_nothing_else_from_being_revoked_again() -> Result<()> {
+    let (mut world, published) = World::loopback().publish(here)?;
+    let data = world.gateway.data.clone();
+    let unused = world.gateway.tunnel(&world.lab, "unused", World::peer(1), SITE_CIDR)?;
+    let backup = world.lab.path("backup");
+    done(&["backup", shown(&backup)?], &data)?;
+    let [used, unused] = [text(&published.tunnel, "id")?, text(&unused, "id")?];
+    let share = text(&published.share, "id")?;
+    world.gateway.clear(&world.lab, PATIENCE)?;
+    world.lab.until("the revocations are in the file", PATIENCE, || {
+        let text = fs::read_to_string(data.join("revocations"))?;
+        Ok([share, used, unused].iter().all(|id| text.contains(id)).then_some(()))
+    })?;
+    let lost = lose(&mut world)?;
+    // The line of the share is lost, which uses its tunnel, and that tunnel is the first of the others.
+    let text = fs::read_to_string(lost.join("revocations"))?;
+    let line_of = |id: &str| text.lines().find(|line| line.contains(id)).context("no line");
+    let revocations = world.lab.path("revocations");
+    fs::write(&revocations, format!("{}\n{}\n", line_of(used)?, line_of(unused)?))?;
+    let arguments = ["restore", shown(&backup)?, "--revoke", "--revocations", shown(&revocations)?];
+    let output = wicketgate(&arguments, &data)?;
+    let told = said(&output);
+    ensure!(!output.status.success(), "{told}");
+    ensure!(
+        told.contains(&format!("cannot be deleted again (in use by 1 shares): ipsec-tunnel {used}")),
+        "{told}"
+    );
+    ensure!(told.contains(&format!("deleted again: ipsec-tunnel {unused}")), "{told}");
+    ensure!(told.contains("1 of what was revoked after the backup could not be deleted again"), "{told}");
+    world.restart()?;
+    served(&world, published.door)?;
+    world.end()
 }

@@ -223,4 +223,17 @@ mod tests {
         assert_eq!(rows.len(), MOST + 1);
         assert_eq!(rows.values().map(|row| row.count).sum::<u64>(), 10_000);
     }
+
+    #[test]
+    fn strangers_take_no_place_of_a_known_account() {
+        let (failures, now) = (AuthenticationFailures::default(), Instant::now());
+        for n in 0..10_000_u32 {
+            failures.count(FailureCause::ClientUnknown.into(), &origin(n.to_be_bytes()), now);
+        }
+        failures.due(now);
+        assert!(failures.count(of_account(1), &origin([192, 0, 2, 1]), now));
+        // The execution is the account's, though its source is not told apart any more.
+        let due = failures.due(now);
+        assert_eq!(due.iter().map(|due| (due.failure, due.count)).collect::<Vec<_>>(), [(of_account(1), 1)]);
+    }
 }

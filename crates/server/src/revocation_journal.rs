@@ -140,6 +140,40 @@ impl BackgroundTask for RevocationJournal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+    use wicketgate_store::{FrontdoorSpec, SecretKeyFile, WriteContext};
+
+    #[tokio::test]
+    async fn a_revocation_is_recorded_also_after_one_of_a_clock_that_was_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("db").display().to_string();
+        let store = Store::open(&place, &SecretKeyFile::created_at(dir.path().join("key"))).await.unwrap();
+        let file = dir.path().join(FILE);
+        let ahead = Timestamp::now() + SignedDuration::from_hours(24);
+        let (id, resource) = (Uuid::now_v7(), format!("agt-{}", Uuid::nil().simple()));
+        let line = format!("{ahead} {} DELETE agent {resource} - admin\n", Revocation::first_at(ahead));
+        fs::write(&file, &line).unwrap();
+        // Of before the correction of the clock: the file is read by a new process, and then kept in memory.
+        let mut journal = RevocationJournal::new(store.clone(), dir.path());
+        let context = || WriteContext::new("admin", Timestamp::now(), Uuid::now_v7);
+        for _ in 0..2 {
+            let spec = FrontdoorSpec {
+                organization: id.to_string(),
+                default_namespace: "default".parse().unwrap(),
+                ipsec_shares_enabled: true,
+                quotas: Default::default(),
+            };
+            let frontdoor = store.create_frontdoor(&spec, &context()).await.unwrap().id;
+            store.delete_frontdoor(frontdoor, &context()).await.unwrap();
+            journal.activate(Timestamp::now()).await.unwrap();
+            journal.activate(Timestamp::now()).await.unwrap();
+            let text = fs::read_to_string(&file).unwrap();
+            let lines = text.lines().filter(|line| line.contains(&frontdoor.to_string()));
+            assert_eq!(lines.count(), 1, "{text}");
+        }
+        assert!(fs::read_to_string(&file).unwrap().starts_with(&line));
+        store.close().await;
+    }
 
     #[test]
     fn a_large_file_keeps_what_few_can_make() {

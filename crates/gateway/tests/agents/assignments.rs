@@ -218,13 +218,20 @@ async fn a_new_era_begins_with_lower_generations_and_ends_the_older_one() {
         lab.signed(&Assignment { era: Era::new(era), ..lab.assignment(n, generation, target) })
     };
     lab.agents.assign(&of_era(1, 0, 5));
+    lab.agents.assign(&of_era(4, 0, 5));
     lab.ready(1, 5).await;
+    lab.ready(4, 5).await;
+    lab.connect(4).await.unwrap();
     // The restored database has an older generation of the share. In the same era, its agents refuse it.
     lab.agents.assign(&of_era(1, 0, 3));
     let standing = lab.standing(1, "refused", |s| refused(s).is_some()).await;
     assert!(refused(&standing).unwrap().contains("wicketgate restore --in-place"), "{standing:?}");
     lab.agents.assign(&of_era(1, 9, 3));
     lab.ready(1, 3).await;
+    // The gateway still has the other share as it was before the restore, and the agent does not serve it.
+    lab.connect(1).await.unwrap();
+    let failure = lab.connect(4).await.map(drop).unwrap_err();
+    assert!(matches!(failure, DialFailure::Refused(_)), "{failure:?}");
     agent.stop().await;
 
     // Also after a restart, nothing of before the restore is served, not even a share that the agent has not seen.
