@@ -48,6 +48,7 @@ mod load_balancer;
 mod local_token;
 mod lost_hosts;
 mod lost_log;
+mod memory;
 mod mtu;
 mod names;
 mod narrowed;
