@@ -53,7 +53,7 @@ mod wire;
 pub use operations::document;
 pub use reasons::explained;
 #[cfg(any(test, fuzzing))]
-pub use wire::{device_config, entity_tags, list_query};
+pub use wire::{device_config, entity_tags, list_query, request_body};
 
 use crate::{error::ApiError, state::AppState};
 use axum::{

@@ -32,7 +32,7 @@ pub use principal::{Principal, Refused};
 pub use scope::Scope;
 pub use trusted::{AdminToken, Auth};
 #[cfg(any(test, fuzzing))]
-pub use {credentials::fuzz::authorization, token_key::fuzz::jwt};
+pub use {credentials::fuzz::authorization, oidc::fuzz::provider_token, token_key::fuzz::jwt};
 
 /// By the token of the request's header or, without one, by the cookie of the web console. A malformed header is a 400, a
 /// missing or wrong token a 401.

@@ -1,8 +1,8 @@
 //! What the fuzz targets and a test run: what callers of the API send. Only they see this module.
 
 pub use crate::{
-    api::{device_config, entity_tags, list_query},
-    auth::{authorization, jwt},
+    api::{device_config, entity_tags, list_query, request_body},
+    auth::{authorization, jwt, provider_token},
 };
 
 #[test]
@@ -11,6 +11,8 @@ fn mutations_of_the_seeds_keep_the_properties() {
     wicketgate_seeds::replay("entity_tags", 3000, entity_tags);
     wicketgate_seeds::replay("jwt", 1000, jwt);
     wicketgate_seeds::replay("list_query", 3000, list_query);
+    wicketgate_seeds::replay("provider_token", 1000, provider_token);
+    wicketgate_seeds::replay("request_body", 3000, request_body);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(super) mod event;
 pub(super) mod execution;
 pub(super) mod fields;
 pub(super) mod frontdoor;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 pub(super) mod handover_link;
 pub(super) mod ike_log;
 pub(super) mod metrics;
@@ -42,4 +44,6 @@ pub(super) mod tunnel;
 pub(super) mod vpn_config;
 
 #[cfg(any(test, fuzzing))]
-pub use {etag::fuzz::entity_tags, query::fuzz::list_query, vpn_config::fuzz::device_config};
+pub use {
+    etag::fuzz::entity_tags, fuzz::request_body, query::fuzz::list_query, vpn_config::fuzz::device_config,
+};

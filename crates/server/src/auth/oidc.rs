@@ -6,6 +6,8 @@
 
 pub(crate) mod code;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod keys;
 
 use super::{Principal, Refused, Scope, token_key::refused};
@@ -14,7 +16,7 @@ use anyhow::{Context, anyhow, bail};
 pub use code::CodeClient;
 use fetch::{Endpoints, Fetch, FetchError};
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
 use keys::Keys;
 use serde_json::{Map, Value};
 use std::{
@@ -133,6 +135,49 @@ impl ProviderConfig {
         }
         Ok(fetch)
     }
+
+    /// The caller that the key's provider issued the token to, if the token is for this server.
+    fn verify(&self, token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Principal, Refused> {
+        let mut rules = Validation::new(algorithm);
+        rules.leeway = LEEWAY;
+        rules.validate_nbf = true;
+        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        rules.set_issuer(&[&self.issuer]);
+        rules.set_audience(&self.audiences);
+        let claims: Map<String, Value> = decode(token, key, &rules).map_err(|e| refused(&e))?.claims;
+        self.principal(&claims)
+    }
+
+    fn principal(&self, claims: &Map<String, Value>) -> Result<Principal, Refused> {
+        let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+        let printable =
+            |s: &&str, longest| (1..=longest).contains(&s.len()) && !s.chars().any(char::is_control);
+        let subject = text("sub").filter(|s| printable(s, LONGEST_SUBJECT)).ok_or(Refused::Invalid)?;
+        let organization = text(&self.organization_claim)
+            .filter(|o| printable(o, LONGEST_ORGANIZATION))
+            .ok_or(Refused::NoOrganization)?;
+        let scopes = match claims.get(&self.scope_claim) {
+            Some(Value::String(text)) => Scope::among(text.split(' ')),
+            Some(Value::Array(names)) => Scope::among(names.iter().filter_map(Value::as_str)),
+            _ => Vec::new(),
+        };
+        Ok(Principal {
+            // The prefix keeps a provider's subjects apart from `admin` and API accounts.
+            actor: format!("oidc:{subject}"),
+            reach: Reach::Organization(organization.to_owned()),
+            scopes,
+            claim: None,
+        })
+    }
+}
+
+/// The head of a token with a supported algorithm and nothing unknown.
+fn header(token: &str) -> Result<Header, Refused> {
+    // A header without a signature algorithm, such as `none`, does not parse.
+    let header = decode_header(token).map_err(|_| Refused::Invalid)?;
+    // No extension is supported (RFC 7515 §4.1.11).
+    let is_understood = keys::ALGORITHMS.contains(&header.alg) && header.crit.is_none();
+    if is_understood { Ok(header) } else { Err(Refused::Invalid) }
 }
 
 impl Provider {
@@ -171,43 +216,9 @@ impl Provider {
 
     /// The caller that the provider issued the token to, if the token is for this server.
     pub(super) async fn verify(&self, token: &str) -> Result<Principal, Refused> {
-        // A header without a signature algorithm, such as `none`, does not parse.
-        let header = decode_header(token).map_err(|_| Refused::Invalid)?;
-        // No extension is supported (RFC 7515 §4.1.11).
-        if !keys::ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
-            return Err(Refused::Invalid);
-        }
+        let header = header(token)?;
         let key = self.key(header.kid.as_deref(), header.alg).await?;
-        let mut rules = Validation::new(header.alg);
-        rules.leeway = LEEWAY;
-        rules.validate_nbf = true;
-        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        rules.set_issuer(&[self.issuer()]);
-        rules.set_audience(&self.config.audiences);
-        let claims: Map<String, Value> = decode(token, &key, &rules).map_err(|e| refused(&e))?.claims;
-        self.principal(&claims)
-    }
-
-    fn principal(&self, claims: &Map<String, Value>) -> Result<Principal, Refused> {
-        let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
-        let printable =
-            |s: &&str, longest| (1..=longest).contains(&s.len()) && !s.chars().any(char::is_control);
-        let subject = text("sub").filter(|s| printable(s, LONGEST_SUBJECT)).ok_or(Refused::Invalid)?;
-        let organization = text(&self.config.organization_claim)
-            .filter(|o| printable(o, LONGEST_ORGANIZATION))
-            .ok_or(Refused::NoOrganization)?;
-        let scopes = match claims.get(&self.config.scope_claim) {
-            Some(Value::String(text)) => Scope::among(text.split(' ')),
-            Some(Value::Array(names)) => Scope::among(names.iter().filter_map(Value::as_str)),
-            _ => Vec::new(),
-        };
-        Ok(Principal {
-            // The prefix keeps a provider's subjects apart from `admin` and API accounts.
-            actor: format!("oidc:{subject}"),
-            reach: Reach::Organization(organization.to_owned()),
-            scopes,
-            claim: None,
-        })
+        self.config.verify(token, header.alg, &key)
     }
 
     async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, Refused> {

@@ -71,6 +71,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 impl Body {
+    /// Of a request that says that it is JSON.
+    #[cfg(any(test, fuzzing))]
+    pub(in crate::api) fn json(bytes: &[u8]) -> Self {
+        Self { is_json: true, bytes: Bytes::copy_from_slice(bytes) }
+    }
+
     pub(in crate::api) fn object(self) -> Result<Map<String, Value>, ApiError> {
         if !self.is_json {
             return Err(ApiError::not_json());
