@@ -1,11 +1,12 @@
 //! What a hostile customer does with a valid account, and without one: all of it at once, until it is told to end.
 //!
-//! Its programs have the lowest priority: they take what processor time the product leaves, as if they ran on other hosts.
+//! Its programs run when nothing else does (`SCHED_IDLE`), as if they were on other hosts.
 
 use std::{
     fmt,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -64,11 +65,18 @@ impl fmt::Display for Harm {
     }
 }
 
+/// Has a thread, or with `-ai` a process, run only when nothing else does.
+pub(crate) fn idle(option: &str, id: i32) -> Result<()> {
+    let status = Command::new("chrt").args([option, "--pid", "0", &id.to_string()]).status()?;
+    anyhow::ensure!(status.success(), "chrt of {id} failed");
+    Ok(())
+}
+
 impl Hostile<'_> {
     pub(crate) fn run(&self) -> Result<Harm> {
         let harm = Harm::default();
-        // Of this thread, and of those that it starts.
-        rustix::process::setpriority_process(None, 19)?;
+        // This thread, and those that it starts.
+        idle("--idle", rustix::thread::gettid().as_raw_nonzero().get())?;
         thread::scope(|scope| {
             for n in 0..WRITERS {
                 let harm = &harm;

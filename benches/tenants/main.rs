@@ -1,7 +1,7 @@
 //! Two customers on one gateway: one uses every quota to its limit at once, and the other's requests and connections are measured
 //! before and meanwhile. `make tenants` runs it as root, a minute each. Without IPsec: both share the gateway's process, the
-//! database and the two agents' host, which is what they can take from each other. The hostile one's programs and agent have the
-//! lowest priority, as if they were on other hosts.
+//! database and the two agents' host, which is what they can take from each other. The hostile one's programs and agent run
+//! when nothing else does, as if they were on other hosts.
 
 mod hostile;
 mod measured;
@@ -52,11 +52,7 @@ fn main() -> Result<()> {
     std::thread::spawn(move || measured::echo(&listener));
     let [quiet, other] = ["quiet", "hostile"].map(|name| tenant(&lab, &gateway, &place, name));
     let (quiet, other) = (quiet?, other?);
-    let tasks = fs::read_dir(format!("/proc/{}/task", other.agent.process.pid()))?;
-    for task in tasks {
-        let id = task?.file_name().to_string_lossy().parse()?;
-        rustix::process::setpriority_process(rustix::process::Pid::from_raw(id), 19)?;
-    }
+    hostile::idle("-ai", other.agent.process.pid().try_into()?)?;
 
     measure(&place, &quiet, each / 6)?;
     let alone = measure(&place, &quiet, each)?;

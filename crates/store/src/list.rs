@@ -15,9 +15,13 @@ use listing::{Offset, Restriction};
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
 use tokio::time::{Instant, timeout_at};
+use wicketgate_system::apart;
 
 pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};
 pub use listing::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
+
+/// Rows that take a millisecond, opened or written.
+const LONG: usize = 100;
 
 impl Store {
     pub(crate) async fn list<T: FromRow>(
@@ -40,7 +44,7 @@ impl Store {
             })
         });
         if let Some((rows, total)) = near_start.await? {
-            return page(&rows, total, &self.database.keys);
+            return page(rows, total, &self.database.keys);
         }
         timeout_at(until, self.near_end(listing, scope, request)).await.map_err(|_| StoreError::RolledBack)?
     }
@@ -63,7 +67,7 @@ impl Store {
         };
         tx.commit().await?;
         rows.reverse();
-        page(&rows, total, &self.database.keys)
+        page(rows, total, &self.database.keys)
     }
 }
 
@@ -71,8 +75,10 @@ async fn total<'a>(count: Sql, db: impl sqlx::Executor<'a, Database = Any>) -> R
     Ok(count.fetch_one(db).await?.try_get(0)?)
 }
 
-fn page<T: FromRow>(rows: &[AnyRow], total: i64, keys: &SecretKeys) -> Result<Page<T>> {
-    let rows = rows.iter().map(|row| opened(row, keys)).collect::<Result<_>>()?;
+fn page<T: FromRow>(rows: Vec<AnyRow>, total: i64, keys: &SecretKeys) -> Result<Page<T>> {
+    let is_long = rows.len() > LONG;
+    let open = || rows.into_iter().map(|row| opened(&row, keys)).collect::<Result<_>>();
+    let rows = if is_long { apart(open)? } else { open()? };
     Ok(Page { rows, total: u64::try_from(total).unwrap_or(0) })
 }
 

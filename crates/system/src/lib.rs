@@ -1,6 +1,7 @@
 //! What every process needs from its operating system and runtime, once for all crates.
 
 pub mod accept;
+mod apart;
 pub mod backoff;
 pub mod bucket;
 pub mod descriptor_budget;
@@ -21,6 +22,7 @@ pub mod socket_buffers;
 pub mod sockets;
 mod tcp_info;
 
+pub use apart::apart;
 pub use essential::essential;
 pub use if_exists::if_exists;
 pub use latest::Latest;

@@ -17,6 +17,10 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use wicketgate_system::apart;
+
+/// Rows that take a millisecond to write.
+const LONG: usize = 100;
 
 const HAL: HeaderValue = HeaderValue::from_static("application/hal+json");
 
@@ -108,28 +112,32 @@ impl Format {
     ) -> Response {
         let size = u64::from(query.request.page.size);
         let pages = total.div_ceil(size);
-        let rows: Vec<_> = rows.collect();
-        query.read(rows.len());
-        match self {
-            Self::Json => Json(Page {
-                content: rows,
-                pageable: Pageable { page_number: query.request.page.number, page_size: size },
-                total_elements: total,
-                total_pages: pages,
-            })
-            .into_response(),
-            Self::Hal => {
-                let mut body = Map::new();
-                let rows: Vec<_> = rows.into_iter().map(|it| with_links(&it, it.links())).collect();
-                if !rows.is_empty() {
-                    body.insert("_embedded".to_owned(), json!({ T::LIST: rows }));
+        let is_long = rows.size_hint().0 > LONG;
+        let write = || {
+            let rows: Vec<_> = rows.collect();
+            query.read(rows.len());
+            match self {
+                Self::Json => Json(Page {
+                    content: rows,
+                    pageable: Pageable { page_number: query.request.page.number, page_size: size },
+                    total_elements: total,
+                    total_pages: pages,
+                })
+                .into_response(),
+                Self::Hal => {
+                    let mut body = Map::new();
+                    let rows: Vec<_> = rows.into_iter().map(|it| with_links(&it, it.links())).collect();
+                    if !rows.is_empty() {
+                        body.insert("_embedded".to_owned(), json!({ T::LIST: rows }));
+                    }
+                    body.insert("_links".to_owned(), page_links(path, query, pages));
+                    let page = json!({"size": size, "totalElements": total, "totalPages": pages, "number": query.request.page.number});
+                    body.insert("page".to_owned(), page);
+                    ([(CONTENT_TYPE, HAL)], Json(body)).into_response()
                 }
-                body.insert("_links".to_owned(), page_links(path, query, pages));
-                let page = json!({"size": size, "totalElements": total, "totalPages": pages, "number": query.request.page.number});
-                body.insert("page".to_owned(), page);
-                ([(CONTENT_TYPE, HAL)], Json(body)).into_response()
             }
-        }
+        };
+        if is_long { apart(write) } else { write() }
     }
 }
 
