@@ -183,7 +183,7 @@ impl RateLimits {
         let (now, mut principals) = (Instant::now(), self.principals.lock());
         for (who, rate) in [(actor, self.rates.of(kind)), (tenant, self.rates.together(kind))] {
             if let Some(rate) = rate.filter(|_| further > 0) {
-                principals.owe((kind, who.to_owned()), rate, (further, now));
+                principals.owe(&(kind, who.to_owned()), rate, (further, now));
             }
         }
     }

@@ -51,15 +51,12 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         Ok(time)
     }
 
-    /// Takes tokens that need not be there yet.
-    pub(crate) fn owe(&mut self, key: K, rate: Rate, (tokens, now): (u32, Instant)) {
-        let mut bucket = self.bucket(&key);
-        for _ in 0..tokens {
-            bucket.reserve(rate, now);
-        }
-        // Who was admitted has one.
-        if let Some(kept) = self.0.get_mut(&key) {
-            *kept = bucket;
+    /// Takes tokens that need not be there yet, from the bucket that an earlier token was taken from.
+    pub(crate) fn owe(&mut self, key: &K, rate: Rate, (tokens, now): (u32, Instant)) {
+        if let Some(bucket) = self.0.get_mut(key) {
+            for _ in 0..tokens {
+                bucket.reserve(rate, now);
+            }
         }
     }
 
