@@ -1,23 +1,28 @@
 //! What a hostile customer does with a valid account, and without one: all of it at once, until it is told to end.
 //!
-//! Its programs run when nothing else does (`SCHED_IDLE`), as if they were on other hosts.
+//! It is a process of its own, which runs when nothing else does (`SCHED_IDLE`), as if it were on another host: a thread of the
+//! measuring process could hold what the measuring ones wait for.
 
 use std::{
-    fmt,
-    io::{Read as _, Write as _},
+    env, fmt,
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::Command,
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-use wicketgate_lab::Namespace;
+use wicketgate_lab::{Api, Namespace};
 
 use crate::{AGENTS, API, Tenant};
+
+/// In the environment of the process: its orders.
+const ORDERS: &str = "TENANTS_HOSTILE";
 
 /// Programs of each kind that run at the same time.
 const WRITERS: usize = 4;
@@ -32,10 +37,50 @@ const BOUND: Duration = Duration::from_secs(10);
 /// Between the attempts of one that was refused: it does not wait for `Retry-After`.
 const AGAIN: Duration = Duration::from_millis(5);
 
-pub(crate) struct Hostile<'a> {
-    pub(crate) place: &'a Namespace,
-    pub(crate) tenant: &'a Tenant,
-    pub(crate) ends: &'a AtomicBool,
+/// Within the process.
+struct Hostile {
+    /// Texts, by their names.
+    orders: Value,
+    place: Namespace,
+    api: Api,
+    door: SocketAddr,
+    ends: AtomicBool,
+}
+
+/// The process, seen from outside.
+pub(crate) struct Attack(Child);
+
+impl Attack {
+    pub(crate) fn begin(place: &Namespace, tenant: &Tenant) -> Result<Self> {
+        let orders = json!({"namespace": place.name(), "token": tenant.token, "frontdoor": tenant.frontdoor, "zid": tenant.zid,
+            "tunnel": tenant.tunnel["id"], "share": tenant.share["id"], "door": tenant.door});
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(env::current_exe()?).env(ORDERS, orders.to_string());
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        child.map(Self).context("cannot start the hostile customer's program with chrt")
+    }
+
+    /// Ends it. Returns what it did.
+    pub(crate) fn end(mut self) -> Result<String> {
+        drop(self.0.stdin.take());
+        let out = self.0.wait_with_output()?;
+        ensure!(out.status.success(), "the hostile customer's program failed");
+        Ok(String::from_utf8(out.stdout)?.trim().to_owned())
+    }
+}
+
+/// What this process does if it has orders; `None`: it has none.
+pub(crate) fn obey() -> Option<Result<()>> {
+    env::var(ORDERS).ok().map(|orders| {
+        let orders: Value = serde_json::from_str(&orders)?;
+        let text = |name: &str| orders[name].as_str().context("an order is missing");
+        let place = Namespace::open(text("namespace")?)?;
+        let api = Api::new(&place, API, Path::new(text("token")?))?;
+        let door = text("door")?.parse()?;
+        let harm = Hostile { orders, place, api, door, ends: AtomicBool::new(false) }.run();
+        writeln!(io::stdout(), "{harm}")?;
+        Ok(())
+    })
 }
 
 /// How much of it was done.
@@ -65,19 +110,22 @@ impl fmt::Display for Harm {
     }
 }
 
-/// Has a thread, or with `-ai` a process, run only when nothing else does.
-pub(crate) fn idle(option: &str, id: i32) -> Result<()> {
-    let status = Command::new("chrt").args([option, "--pid", "0", &id.to_string()]).status()?;
-    anyhow::ensure!(status.success(), "chrt of {id} failed");
+/// Has the threads of a process run only when nothing else does.
+pub(crate) fn idle(process: u32) -> Result<()> {
+    let status = Command::new("chrt").args(["-ai", "--pid", "0", &process.to_string()]).status()?;
+    ensure!(status.success(), "chrt of {process} failed");
     Ok(())
 }
 
-impl Hostile<'_> {
-    pub(crate) fn run(&self) -> Result<Harm> {
+impl Hostile {
+    /// Until the process that has started this one says no more.
+    fn run(&self) -> Harm {
         let harm = Harm::default();
-        // This thread, and those that it starts.
-        idle("--idle", rustix::thread::gettid().as_raw_nonzero().get())?;
         thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                self.ends.store(true, Ordering::Relaxed);
+            });
             for n in 0..WRITERS {
                 let harm = &harm;
                 scope.spawn(move || self.writes(n, harm));
@@ -97,16 +145,20 @@ impl Hostile<'_> {
                 scope.spawn(move || self.says_nothing(port, harm));
             }
         });
-        Ok(harm)
+        harm
+    }
+
+    fn order(&self, name: &str) -> &str {
+        self.orders[name].as_str().unwrap_or_default()
     }
 
     fn goes_on(&self) -> bool {
         !self.ends.load(Ordering::Relaxed)
     }
 
-    fn call(&self, method: &str, path: &str, body: Option<&serde_json::Value>, harm: &Harm) -> bool {
-        let path = format!("{}/{path}", self.tenant.frontdoor);
-        let is_done = self.tenant.api.call(method, &path, body).is_ok_and(|reply| reply.is_success());
+    fn call(&self, method: &str, path: &str, body: Option<&Value>, harm: &Harm) -> bool {
+        let path = format!("{}/{path}", self.order("frontdoor"));
+        let is_done = self.api.call(method, &path, body).is_ok_and(|reply| reply.is_success());
         if !is_done {
             harm.refused.fetch_add(1, Ordering::Relaxed);
             thread::sleep(AGAIN);
@@ -120,8 +172,8 @@ impl Hostile<'_> {
             if !self.goes_on() {
                 return;
             }
-            let body = json!({"name": format!("share-{n}"), "ipsecTunnelId": self.tenant.tunnel["id"],
-                "envZId": self.tenant.zid, "target": "192.0.2.1:9", "ingressPort": 10_000 + n,
+            let body = json!({"name": format!("share-{n}"), "ipsecTunnelId": self.order("tunnel"),
+                "envZId": self.order("zid"), "target": "192.0.2.1:9", "ingressPort": 10_000 + n,
                 "tags": {"a": format!("{n}"), "b": "x"}});
             if self.call("POST", "ipsec-shares", Some(&body), harm) {
                 harm.shares.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +197,7 @@ impl Hostile<'_> {
     }
 
     fn checks(&self, harm: &Harm) {
-        let path = format!("ipsec-shares/{}/check", self.tenant.share["id"].as_str().unwrap_or_default());
+        let path = format!("ipsec-shares/{}/check", self.order("share"));
         while self.goes_on() {
             if self.call("POST", &path, None, harm) {
                 harm.checks.fetch_add(1, Ordering::Relaxed);
@@ -157,7 +209,7 @@ impl Hostile<'_> {
     fn connects(&self, harm: &Harm) {
         let mut held = Vec::new();
         while self.goes_on() {
-            match self.place.connect(self.tenant.door, BOUND) {
+            match self.place.connect(self.door, BOUND) {
                 Ok(stream) if held.len() < HELD / CONNECTORS => held.push(stream),
                 Ok(_) => {}
                 Err(_) => thread::sleep(AGAIN),
@@ -182,11 +234,11 @@ impl Hostile<'_> {
     fn begin_stream(&self) -> Result<TcpStream> {
         let mut stream = self.place.connect(API, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
-        let head = self.tenant.api.head("GET", &format!("{}/events", self.tenant.frontdoor));
+        let head = self.api.head("GET", &format!("{}/events", self.order("frontdoor")));
         stream.write_all(head.as_bytes())?;
         let mut first = [0; 12];
         stream.read_exact(&mut first)?;
-        anyhow::ensure!(first.ends_with(b"200"), "the stream was refused");
+        ensure!(first.ends_with(b"200"), "the stream was refused");
         Ok(stream)
     }
 

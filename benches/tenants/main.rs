@@ -10,13 +10,13 @@ use std::{
     env, fs,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use hostile::Hostile;
+use hostile::Attack;
 use measured::{Measured, measure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, Api, GatewayOptions, GatewayProcess, Lab, Namespace};
@@ -31,6 +31,8 @@ const MOST: f64 = 2.0;
 /// A customer with an account of its own, an agent, a tunnel and a share.
 pub(crate) struct Tenant {
     pub(crate) api: Api,
+    /// The file of its token.
+    pub(crate) token: PathBuf,
     /// `/frontdoor/v2/{id}`.
     pub(crate) frontdoor: String,
     pub(crate) zid: String,
@@ -41,6 +43,9 @@ pub(crate) struct Tenant {
 }
 
 fn main() -> Result<()> {
+    if let Some(done) = hostile::obey() {
+        return done;
+    }
     let each = Duration::from_secs(env::var("TENANTS_SECONDS").map_or(Ok(60), |text| text.parse())?);
     let home = Path::new("/var/lib/wicketgate-bench");
     fs::create_dir_all(home).context("run as root: the benchmark makes network namespaces")?;
@@ -52,21 +57,14 @@ fn main() -> Result<()> {
     std::thread::spawn(move || measured::echo(&listener));
     let [quiet, other] = ["quiet", "hostile"].map(|name| tenant(&lab, &gateway, &place, name));
     let (quiet, other) = (quiet?, other?);
-    hostile::idle("-ai", other.agent.process.pid().try_into()?)?;
+    hostile::idle(other.agent.process.pid())?;
 
     measure(&place, &quiet, each / 6)?;
     let alone = measure(&place, &quiet, each)?;
-    let ends = AtomicBool::new(false);
-    let hostile = Hostile { place: &place, tenant: &other, ends: &ends };
-    let (beside, harm) = std::thread::scope(|scope| {
-        let harm = scope.spawn(|| hostile.run());
-        // From the first moment on: also while it takes what it can.
-        let beside = measure(&place, &quiet, each);
-        ends.store(true, std::sync::atomic::Ordering::Relaxed);
-        let harm = harm.join().map_err(|_| anyhow::anyhow!("the hostile customer's program panicked"));
-        (beside, harm)
-    });
-    let (beside, harm) = (beside.with_context(|| gateway.process.tail())?, harm??);
+    // From the first moment on: also while it takes what it can.
+    let attack = Attack::begin(&place, &other)?;
+    let beside = measure(&place, &quiet, each).with_context(|| gateway.process.tail());
+    let (harm, beside) = (attack.end()?, beside?);
     let is_met = report(each, (&alone, &beside), &harm)?;
     drop((quiet, other));
     lab.remove()?;
@@ -119,10 +117,10 @@ fn tenant(lab: &Lab, gateway: &GatewayProcess, place: &Namespace, name: &str) ->
         &json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": TARGET.to_string(), "ingressPort": PORT}),
     )?;
     let address: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no address")?.parse()?;
-    Ok(Tenant { api, frontdoor, zid, tunnel, share, door: (address, PORT).into(), agent })
+    Ok(Tenant { api, token, frontdoor, zid, tunnel, share, door: (address, PORT).into(), agent })
 }
 
-fn report(each: Duration, (alone, beside): (&Measured, &Measured), harm: &hostile::Harm) -> Result<bool> {
+fn report(each: Duration, (alone, beside): (&Measured, &Measured), harm: &str) -> Result<bool> {
     let mut out = io::stdout();
     writeln!(out, "{} s alone and {} s beside a customer that took: {harm}", each.as_secs(), each.as_secs())?;
     let mut is_met = true;

@@ -1,6 +1,6 @@
 //! Turns: of each of many callers, a few pieces of work run at a time, so that what is costly for one of them waits for its own
-//! and does not keep others waiting. After a turn, its place rests as long as it took: the work of one caller never takes more than
-//! half of the processors that its places would.
+//! and does not keep others waiting. After a turn, its place rests three times as long as it took: the work of one caller never takes
+//! more than a quarter of the processors that its places would.
 //!
 //! Invariant: an entry is kept only while its caller works or waits.
 
@@ -25,6 +25,8 @@ pub(crate) struct Turns {
     of: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
+/// How often a turn's time its place rests.
+const RESTS: u32 = 3;
 /// The longest rest. What takes longer than this has waited for others.
 const LONGEST_REST: Duration = Duration::from_millis(500);
 
@@ -37,7 +39,7 @@ pub(crate) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let (place, rest) = (self.place.take(), self.begun.elapsed().min(LONGEST_REST));
+        let (place, rest) = (self.place.take(), (self.begun.elapsed() * RESTS).min(LONGEST_REST));
         // Without a runtime, the process is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {

@@ -8,10 +8,15 @@ use crate::{
     field::{Argument, Query},
     statement::query,
 };
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Executor, any::AnyRow};
 use std::collections::BTreeMap;
+use tokio::task::yield_now;
 use wicketgate_model::Status;
+
+/// Rows that are fetched before other tasks have their turn.
+const AT_A_TIME: usize = 32;
 
 /// A statement under construction. Its text contains literals of this program only.
 #[derive(Default)]
@@ -203,7 +208,17 @@ impl Sql {
     }
 
     pub(super) async fn fetch_all<'a>(self, db: impl Executor<'a, Database = Any>) -> Result<Vec<AnyRow>> {
-        Ok(self.query()?.fetch_all(db).await?)
+        let query = self.query()?;
+        let (mut fetched, mut rows) = (query.fetch(db), Vec::new());
+        while let Some(row) = fetched.try_next().await? {
+            rows.push(row);
+            // The driver's thread may be ahead all the time: without a pause, a long list would keep other tasks waiting.
+            if rows.len() % AT_A_TIME == 0 {
+                yield_now().await;
+            }
+        }
+        drop(fetched);
+        Ok(rows)
     }
 }
 
