@@ -114,6 +114,8 @@ fn a_failure_has_its_exit_status_and_says_what_to_do() -> Result<()> {
     is("share get nothing", 1, &["there is no share nothing", "wicketgate share list"])?;
     is("share create web", 2, &["--tunnel", "--ingress-port", "--help"])?;
     is("share list colour=red", 1, &["colour"])?;
+    // It would reach all of its organization.
+    is("account create ci --frontdoor default --scope frontdoor.read", 2, &["--frontdoor-id"])?;
     is("share list --jq .[", 2, &["--jq .["])?;
     is(
         "tunnel create a_b --location local --peer-public-ip 203.0.113.2 --peer-cidr 10.0.0.1/16",

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use clap::ArgMatches;
+use clap::{ArgMatches, parser::ValueSource};
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -45,6 +45,13 @@ pub(crate) async fn get(session: &Session, kind: &Kind, matches: &ArgMatches) ->
 
 pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let Some(schema) = kind.create else { return Ok(()) };
+    let is_said = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    if kind.name == ACCOUNT.name && is_said("frontdoor-choice") {
+        return Err(Failed::usage(
+            "--frontdoor does not limit an account, which is of an organization: give --frontdoor-id ID for each Frontdoor that it \
+             may reach; `wicketgate frontdoor list -o wide` has their ids",
+        ));
+    }
     let mut body = schema::body(kind, schema, matches)?;
     if let Some(name) = matches.try_get_one::<String>("name").ok().flatten() {
         body["name"] = name.as_str().into();
