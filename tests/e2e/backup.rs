@@ -89,6 +89,21 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     world.end()
 }
 
+#[test]
+fn what_was_revoked_just_before_a_stop_is_in_the_file() -> Result<()> {
+    let mut world = World::loopback().start()?;
+    let frontdoor = world.gateway.frontdoor.rsplit('/').next();
+    let body = json!({"frontdoorIds": [frontdoor], "name": "ci", "scopes": ["frontdoor.read"]});
+    let account = world.gateway.api.post("/frontdoor/v2/api-accounts", &body)?;
+    let account = text(&account, "clientId")?;
+    world.gateway.api.delete(&format!("/frontdoor/v2/api-accounts/{account}"))?;
+    ensure!(world.gateway.process.stop(PATIENCE)?.success());
+    let told = fs::read_to_string(world.gateway.data.join("revocations"))?;
+    ensure!(told.contains(account.rsplit('-').next().context("no id")?), "{told}");
+    world.restart()?;
+    world.end()
+}
+
 /// A share is changed twice, its tunnel gets another key, an account is revoked, an agent enrols, and another one enrols and is
 /// removed.
 fn change(world: &World, share: &Value, account: String) -> Result<Changed> {

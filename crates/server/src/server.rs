@@ -48,6 +48,8 @@ use crate::{
 
 /// For requests that are being answered when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// For the last revocations: a read and a sync of the disk, if the database answers.
+const RECORD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Connections to `/metrics` at one time: few programs read it.
 const SCRAPERS: usize = 16;
@@ -110,6 +112,7 @@ pub struct Server {
     lock: Option<Arc<Mutex<DatabaseLock>>>,
     activator: Activator,
     superseded: CancellationToken,
+    data_dir: PathBuf,
 }
 
 impl Server {
@@ -242,8 +245,10 @@ impl Prepared {
         let superseded = CancellationToken::new();
         let activator = state.activator();
         let lock = lock.map(|lock| Arc::new(Mutex::new(lock)));
+        let (own_stop, data_dir) = (stop.clone(), config.data_dir.clone());
+        let superseded_too = superseded.clone();
         let server =
-            Server { tasks, stop: stop.clone(), store, lock, activator, superseded: superseded.clone() };
+            Server { tasks, stop: own_stop, store, lock, activator, superseded: superseded_too, data_dir };
         if let Some(lock) = server.lock.clone() {
             let (store, stop) = (server.store.clone(), stop.clone());
             server.run_in_background(DatabaseOwnership { lock, store, superseded, stop });
@@ -313,6 +318,14 @@ impl Server {
         self.tasks.close();
         if tokio::time::timeout(STOP_WITHIN, self.tasks.wait()).await.is_err() {
             warn!("some requests were not answered in time");
+        }
+        // The file is copied after a stop, and then has to tell of all that was revoked before.
+        let mut journal = RevocationJournal::new(self.store.clone(), &self.data_dir);
+        let recorded = tokio::time::timeout(RECORD_WITHIN, journal.activate(Timestamp::now())).await;
+        if !matches!(recorded, Ok(Ok(_))) {
+            warn!(
+                "what was revoked in the last seconds is not in the file of revocations: the next start writes it"
+            );
         }
         self.store.close().await;
         // After the last write.
