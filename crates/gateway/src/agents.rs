@@ -281,7 +281,7 @@ impl Agents {
         let accepted = match accepted {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
-                self.tell_expired(address.ip());
+                self.tell_expired();
                 return debug!(%address, error = ?error, "an agent's handshake failed");
             }
             Err(_) => return debug!(%address, "an agent's handshake took too long"),

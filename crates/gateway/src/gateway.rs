@@ -121,7 +121,7 @@ impl Gateway {
             ..AgentPort::new(config.agent_listener, config.identity)
         };
         let agents = Agents::start(port, send.clone(), stop.clone(), tasks.clone());
-        log_limits(&room, capacity.tunnels);
+        log_limits(&room, capacity.tunnels, config.connection_rate);
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let parts = GatewayParts {
             backend: Arc::clone(&backend),
@@ -197,7 +197,7 @@ impl Gateway {
     }
 }
 
-fn log_limits(room: &TrafficRoom, tunnels: Option<u32>) {
+fn log_limits(room: &TrafficRoom, tunnels: Option<u32>, connection_rate: NonZeroU32) {
     let limits = room.limits();
     info!(
         connections = limits.gateway,
@@ -206,6 +206,7 @@ fn log_limits(room: &TrafficRoom, tunnels: Option<u32>) {
         ports = room.most_listeners(),
         "limits of connections and of ports of shares, from the limit of open files"
     );
+    info!(connection_rate, "new connections a second of each Frontdoor, while several have tunnels here");
     if let Some(tunnels) = tunnels {
         info!(tunnels, "maximum of tunnels");
     }

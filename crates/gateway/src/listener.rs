@@ -2,7 +2,8 @@
 //! an agent, relay.
 //!
 //! Invariants: the accept loop accepts and refuses, and waits only for its Frontdoor's turn, with the next ones in the kernel's
-//! queue; anything else that may wait runs in the connection's own task. Each connection that is not served is counted and reset.
+//! queue; anything else that may wait runs in the connection's own task. Each connection that is not served is counted and reset, but for one
+//! whose port is closed while it waits.
 
 use std::{
     future, io,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::sleep};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 use wicketgate_model::{FailureReason, Generation, IngressPort, ProxyProtocol, ShareId, ShareOptions};
@@ -170,10 +171,6 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
     loop {
         let (client, address) = socket.next().await;
         let (client, accepted) = (ResetOnDrop::accepted(client), Instant::now());
-        let turn = context.parts.room.turn(&context.tunnel);
-        if !turn.is_zero() {
-            sleep(turn).await;
-        }
         if let IpAddr::V4(address) = address.ip() {
             context.latest_client.set(address);
         }
@@ -182,9 +179,13 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
             Err(reason) => {
                 context.counters.refuse(address.ip(), reason);
                 debug!(reason = reason.as_str(), "connection refused");
+                drop(client);
+                context.parts.room.refused(&context.tunnel).await;
                 continue;
             }
         };
+        // With its places, so that those that wait are counted.
+        context.parts.room.turn(&context.tunnel).await;
         let open = context.state.open.enter(address.ip(), &context.state.abort);
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
         let connection = Box::pin(connection(client, (address, accepted), admitted, Arc::clone(context)));

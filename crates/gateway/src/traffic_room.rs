@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use wicketgate_model::{FailureReason, FrontdoorId};
 use wicketgate_system::{
     Mutex,
@@ -32,6 +32,8 @@ const MOST_SPARE: usize = 256;
 pub const CONNECTION_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// Of a second's new connections, so many are accepted at once after a pause: in the time that they take, others hardly wait.
 const BURSTS: u32 = 50;
+/// A refusal costs a tenth of a connection or less.
+const REFUSALS: u32 = 10;
 /// A connection has its own descriptor and a carrier's.
 const OF_CONNECTION: usize = 2;
 
@@ -40,6 +42,7 @@ const OF_CONNECTION: usize = 2;
 pub(crate) struct TrafficRoom {
     descriptors: usize,
     new_connections: Rate,
+    refusals: Rate,
     /// Listeners have so many places in any case, and so have parked carriers.
     spare: usize,
     listeners: Arc<ConnectionQuota>,
@@ -57,6 +60,7 @@ struct FrontdoorPlaces {
     listeners: Arc<ConnectionQuota>,
     connections: Arc<ConnectionQuota>,
     new_connections: Mutex<Bucket>,
+    refusals: Mutex<Bucket>,
     present: Option<Arc<AtomicUsize>>,
 }
 
@@ -64,6 +68,8 @@ struct FrontdoorPlaces {
 #[derive(Debug)]
 pub(crate) struct TunnelPlaces {
     pub(crate) connections: Arc<ConnectionQuota>,
+    /// Held by the listener that waits for the Frontdoor's turn: the tunnels of one take turns.
+    turn: tokio::sync::Mutex<()>,
     frontdoor: Arc<FrontdoorPlaces>,
 }
 
@@ -82,10 +88,12 @@ impl TrafficRoom {
     /// `connection_rate`: new connections a second of each Frontdoor, while there are several.
     pub(crate) fn new(descriptors: usize, connection_rate: NonZeroU32) -> Arc<Self> {
         let spare = (descriptors / 16).min(MOST_SPARE);
+        let times = |n: NonZeroU32| n.saturating_mul(NonZeroU32::new(REFUSALS).unwrap_or(NonZeroU32::MIN));
         let burst = NonZeroU32::new(connection_rate.get() / BURSTS).unwrap_or(NonZeroU32::MIN);
         Arc::new(Self {
             descriptors: descriptors - spare,
             new_connections: Rate::per_second(connection_rate, burst),
+            refusals: Rate::per_second(times(connection_rate), times(burst)),
             spare,
             listeners: Arc::default(),
             connections: Arc::default(),
@@ -102,15 +110,16 @@ impl TrafficRoom {
         let frontdoor = all.get(&frontdoor).and_then(Weak::upgrade).unwrap_or_else(|| {
             let present = frontdoor.map(|_| Arc::clone(&self.present));
             let (listeners, connections) = (Arc::default(), Arc::default());
-            let new_connections = Mutex::default();
-            let new = Arc::new(FrontdoorPlaces { listeners, connections, new_connections, present });
+            let (new_connections, refusals) = (Mutex::default(), Mutex::default());
+            let new =
+                Arc::new(FrontdoorPlaces { listeners, connections, new_connections, refusals, present });
             if let Some(present) = &new.present {
                 present.fetch_add(1, Relaxed);
             }
             all.insert(frontdoor, Arc::downgrade(&new));
             new
         });
-        Arc::new(TunnelPlaces { connections: Arc::default(), frontdoor })
+        Arc::new(TunnelPlaces { connections: Arc::default(), turn: tokio::sync::Mutex::default(), frontdoor })
     }
 
     /// As of now: each listener takes a place of a connection's.
@@ -130,12 +139,21 @@ impl TrafficRoom {
         self.present.load(Relaxed) > 1
     }
 
-    /// How long a new connection of the tunnel waits until it is its Frontdoor's turn.
-    pub(crate) fn turn(&self, tunnel: &TunnelPlaces) -> Duration {
-        if !self.is_shared() {
-            return Duration::ZERO;
+    /// Waits until it is the turn of a new connection of the tunnel's Frontdoor.
+    pub(crate) async fn turn(&self, tunnel: &TunnelPlaces) {
+        if self.is_shared() {
+            let _next = tunnel.turn.lock().await;
+            let time = tunnel.frontdoor.new_connections.lock().reserve(self.new_connections, Instant::now());
+            wait(time).await;
         }
-        tunnel.frontdoor.new_connections.lock().reserve(self.new_connections, Instant::now())
+    }
+
+    /// Waits until the tunnel's Frontdoor may have another connection refused.
+    pub(crate) async fn refused(&self, tunnel: &TunnelPlaces) {
+        if self.is_shared() {
+            let time = tunnel.frontdoor.refusals.lock().reserve(self.refusals, Instant::now());
+            wait(time).await;
+        }
     }
 
     /// Places for another connection of the tunnel, beside that of its share.
@@ -183,6 +201,12 @@ impl TrafficRoom {
     fn most_parked(&self) -> usize {
         let taken = self.listeners.used() + OF_CONNECTION * self.connections.used();
         self.descriptors.saturating_sub(taken).max(self.spare)
+    }
+}
+
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
     }
 }
 
@@ -247,17 +271,44 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_opens_connections_faster_than_the_rate_waits_while_there_are_others() {
         let room = room(1000);
-        let tunnels = [room.tunnel(frontdoor(1)), room.tunnel(frontdoor(1))];
-        let wait = |tunnel: &TunnelPlaces| room.turn(tunnel).as_millis();
-        assert!((0..100).all(|_| wait(&tunnels[0]) == 0), "it is alone");
+        let (busy, own) = (room.tunnel(frontdoor(1)), room.tunnel(frontdoor(1)));
+        let begin = Instant::now();
+        let passed = || begin.elapsed().as_millis();
+        for _ in 0..100 {
+            room.turn(&busy).await;
+        }
+        assert_eq!(passed(), 0, "it is alone");
         let other = room.tunnel(frontdoor(2));
-        let waits = [wait(&tunnels[0]), wait(&tunnels[1]), wait(&tunnels[0]), wait(&tunnels[1])];
-        assert_eq!(waits, [0, 0, 0, 0], "a fiftieth of a second's at once");
-        let waits = [wait(&tunnels[0]), wait(&tunnels[1]), wait(&tunnels[0])];
-        assert_eq!(waits, [5, 10, 15], "its tunnels share the rate");
-        assert_eq!(wait(&other), 0);
+        for _ in 0..4 {
+            room.turn(&busy).await;
+        }
+        assert_eq!(passed(), 0, "a fiftieth of a second's at once");
+        for _ in 0..3 {
+            room.turn(&busy).await;
+        }
+        assert_eq!(passed(), 15);
+        // Another customer does not wait, and another tunnel of this one has every second turn, however many ports wait.
+        room.turn(&other).await;
+        assert_eq!(passed(), 15);
+        let many = futures_util::future::join_all((0..100).map(|_| room.turn(&busy)));
+        tokio::select! {
+            biased;
+            _ = many => panic!("a hundred turns take half a second"),
+            () = async {
+                room.turn(&own).await;
+                room.turn(&own).await;
+            } => assert!(passed() <= 40, "{}", passed()),
+        }
+        // Refusals have a rate of their own, ten times as high.
+        let before = passed();
+        for _ in 0..42 {
+            room.refused(&busy).await;
+        }
+        assert_eq!(passed() - before, 1);
         drop(other);
-        assert_eq!(wait(&tunnels[0]), 0);
+        let before = passed();
+        room.turn(&busy).await;
+        assert_eq!(passed(), before);
     }
 
     #[test]

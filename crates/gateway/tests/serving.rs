@@ -6,12 +6,14 @@ use std::{
     collections::BTreeMap,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::{
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
     sync::mpsc,
     time::timeout,
@@ -22,8 +24,8 @@ use wicketgate_gateway::{Backend, CONNECTION_RATE, Gateway, GatewayConfig, Ipsec
 use wicketgate_lab::named;
 use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
 use wicketgate_model::{
-    DesiredDelta, EnvironmentId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired, ShareId,
-    ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
+    DesiredDelta, EnvironmentId, FrontdoorId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired,
+    ShareId, ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
 };
 use wicketgate_system::descriptor_budget::DescriptorBudget;
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
@@ -45,10 +47,14 @@ struct LinkedGateway {
 
 impl LinkedGateway {
     async fn start(load_balancer: Ipv4Addr) -> Self {
-        Self::start_with(load_balancer, None).await
+        Self::start_with(load_balancer, None, CONNECTION_RATE).await
     }
 
-    async fn start_with(load_balancer: Ipv4Addr, max_tunnels: Option<u32>) -> Self {
+    async fn start_with(
+        load_balancer: Ipv4Addr,
+        max_tunnels: Option<u32>,
+        connection_rate: NonZeroU32,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ca = Ca::load_or_create(dir.path(), now).unwrap();
@@ -60,7 +66,7 @@ impl LinkedGateway {
         let config = GatewayConfig {
             budget: DescriptorBudget::find(),
             max_tunnels,
-            connection_rate: CONNECTION_RATE,
+            connection_rate,
             drain: Duration::from_secs(30),
             backend: Backend::start(ipsec).await.unwrap(),
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -193,6 +199,35 @@ async fn shares_can_exchange_their_ports() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_rate_wait_while_another_frontdoor_is_there() {
+    let rate = NonZeroU32::new(10).unwrap();
+    let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 9), None, rate).await;
+    let of = |n: u128, frontdoor: u128| {
+        let frontdoor = Some(FrontdoorId::new(Uuid::from_u128(frontdoor)));
+        Arc::new(TunnelDesired { frontdoor, ..TunnelDesired::clone(&linked.tunnel(n)) })
+    };
+    let first = DesiredDelta {
+        reset: true,
+        tunnels: vec![of(1, 1), of(2, 2)],
+        shares: vec![share(1, 1, 1, 18_031), share(2, 2, 1, 18_032)],
+        ..DesiredDelta::default()
+    };
+    linked.send(first).await;
+    linked.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
+    // Without an agent, a client is reset when it is its turn.
+    let served = async |port: u16| {
+        let mut client = TcpStream::connect((linked.load_balancer, port)).await?;
+        client.read(&mut [0]).await
+    };
+    let begin = Instant::now();
+    for _ in 0..5 {
+        assert!(timeout(WITHIN, served(18_031)).await.is_ok());
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(350), "{:?}", begin.elapsed());
+    linked.gateway.stop(std::future::pending()).await;
+}
+
+#[tokio::test]
 async fn a_taken_port_is_named_and_served_once_it_is_free() {
     let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 2)).await;
     let other = std::net::TcpListener::bind((linked.load_balancer, 18_003)).unwrap();
@@ -286,7 +321,7 @@ async fn a_share_whose_expiry_is_moved_is_served_again() {
 
 #[tokio::test]
 async fn a_tunnel_above_the_limit_is_refused_and_served_once_another_is_removed() {
-    let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2)).await;
+    let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 5), Some(2), CONNECTION_RATE).await;
     let id = |n| TunnelId::new(Uuid::from_u128(n));
     let first = DesiredDelta {
         reset: true,

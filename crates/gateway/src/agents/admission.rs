@@ -112,13 +112,13 @@ impl Agents {
     }
 
     /// Tells the log of an agent whose certificate has expired, once.
-    pub(super) fn tell_expired(&self, address: IpAddr) {
+    pub(super) fn tell_expired(&self) {
         let Some(ExpiredAgent { identity, expired_at }) = self.0.identity.take_expired() else { return };
         let mut told = self.0.told_expired.lock();
         if told.len() < MOST_EXPIRED && told.insert(identity.agent) {
             let AgentIdentity { agent, environment, .. } = identity;
             warn!(
-                agent.id = %agent, environment.id = %environment, %address, %expired_at,
+                agent.id = %agent, environment.id = %environment, %expired_at,
                 "refused an agent whose certificate has expired by the clock of this host: if the clock is right, the agent was \
                  offline for too long, and is enrolled again with a code of `wicketgate agent enroll --env {environment}`"
             );
