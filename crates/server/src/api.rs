@@ -78,6 +78,7 @@ pub fn router(state: AppState) -> Router {
     });
     router
         .method_not_allowed_fallback(async |uri: Uri| ApiError::no_such_method(uri.path()))
+        .layer(from_fn(limits::to_the_end))
         .layer(from_fn_with_state(state.clone(), idempotency::once))
         .layer(from_fn(conditional::reads))
         .layer(from_fn_with_state(Observer::of(&state), observe::observe))

@@ -73,6 +73,7 @@ pub(crate) async fn authenticate_token(
         return Ok(Principal {
             actor: "admin".to_owned(),
             reach: Reach::All,
+            organization: None,
             scopes: Scope::ALL.to_vec(),
             claim: None,
         });

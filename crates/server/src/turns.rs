@@ -15,6 +15,8 @@ use tokio::{
 };
 use wicketgate_system::Mutex;
 
+/// Pieces of work of a caller that wait: each holds a connection to the API.
+const MOST_WAITING: usize = 32;
 /// Entries beyond which those without work are dropped.
 const SWEPT: usize = 256;
 
@@ -22,7 +24,14 @@ const SWEPT: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Turns {
     at_a_time: usize,
-    of: Mutex<HashMap<String, Weak<Semaphore>>>,
+    of: Mutex<HashMap<String, Weak<Places>>>,
+}
+
+/// Of one caller.
+#[derive(Debug)]
+struct Places {
+    work: Arc<Semaphore>,
+    queue: Semaphore,
 }
 
 /// How often a turn's time its place rests.
@@ -33,7 +42,7 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 /// A turn, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<(OwnedSemaphorePermit, Arc<Places>)>,
     begun: Instant,
 }
 
@@ -56,14 +65,17 @@ impl Turns {
         Self { at_a_time, of: Mutex::default() }
     }
 
-    /// Waits for a turn; `None` if there is none in time.
+    /// Waits for a turn; `None` if there is none in time, or too many wait.
     pub(crate) async fn take(&self, caller: &str, within: Duration) -> Option<Turn> {
-        let place = timeout(within, self.places(caller).acquire_owned()).await;
+        let places = self.places(caller);
+        let waits = places.queue.try_acquire().ok()?;
+        let place = timeout(within, Arc::clone(&places.work).acquire_owned()).await;
+        drop(waits);
         // The semaphore is never closed.
-        place.ok()?.ok().map(|place| Turn { place: Some(place), begun: Instant::now() })
+        place.ok()?.ok().map(|place| Turn { place: Some((place, places)), begun: Instant::now() })
     }
 
-    fn places(&self, caller: &str) -> Arc<Semaphore> {
+    fn places(&self, caller: &str) -> Arc<Places> {
         let mut of = self.of.lock();
         if let Some(places) = of.get(caller).and_then(Weak::upgrade) {
             return places;
@@ -71,7 +83,8 @@ impl Turns {
         if of.len() >= SWEPT {
             of.retain(|_, places| places.strong_count() > 0);
         }
-        let places = Arc::new(Semaphore::new(self.at_a_time));
+        let work = Arc::new(Semaphore::new(self.at_a_time));
+        let places = Arc::new(Places { work, queue: Semaphore::new(MOST_WAITING) });
         of.insert(caller.to_owned(), Arc::downgrade(&places));
         places
     }

@@ -10,12 +10,13 @@ use crate::{
 };
 use axum::{
     extract::{Request, State},
-    http::{Extensions, Method},
+    http::{Extensions, Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
 
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
@@ -32,7 +33,7 @@ pub(super) struct ListReader {
 pub(super) struct ListTurn {
     reader: ListReader,
     limits: Arc<RateLimits>,
-    _turn: Turn,
+    _turns: (Turn, Turn),
 }
 
 impl ListReader {
@@ -41,16 +42,22 @@ impl ListReader {
         principal.tenant().map(|tenant| Self { actor: principal.actor.clone(), tenant })
     }
 
-    /// The turn of the request's reader, if it has one.
-    pub(super) async fn turn(
-        state: &AppState,
-        extensions: &Extensions,
-    ) -> Result<Option<ListTurn>, ApiError> {
-        let Some(reader) = extensions.get::<Self>().cloned() else { return Ok(None) };
-        let turn = state.lists.take(&reader.tenant, LIST_WITHIN).await;
+    /// The turn of a request that reads, if its reader needs one: first among those of its account, so that no account takes all
+    /// turns of its customer.
+    pub(super) async fn turn(state: &AppState, parts: &Parts) -> Result<Option<ListTurn>, ApiError> {
+        // Another request may have its body yet to come.
+        let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+        let Some(reader) = parts.extensions.get::<Self>().filter(|_| is_read).cloned() else {
+            return Ok(None);
+        };
+        let turns = async {
+            let own = state.lists.take(&reader.actor, LIST_WITHIN).await?;
+            Some((own, state.lists.take(&reader.tenant, LIST_WITHIN).await?))
+        };
+        let turn = timeout(LIST_WITHIN, turns).await.ok().flatten();
         let refused = "Other lists of this customer's accounts are being read: wait for their answers, and request fewer at a time";
         let turn = turn.ok_or_else(|| ApiError::too_many_requests(refused))?;
-        Ok(Some(ListTurn { reader, limits: Arc::clone(&state.rate_limits), _turn: turn }))
+        Ok(Some(ListTurn { reader, limits: Arc::clone(&state.rate_limits), _turns: turn }))
     }
 }
 
@@ -87,11 +94,43 @@ pub(super) async fn admitted(
     authenticated
 }
 
+/// Wraps every request. One that reads goes on when its client has hung up: its query does, too, and its turn lasts as long.
+pub(super) async fn to_the_end(request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let read = tokio::spawn(next.run(request).in_current_span()).await;
+    read.unwrap_or_else(|_| ApiError::unavailable("The request could not be carried out").into_response())
+}
+
 /// Wraps what needs no principal.
 pub(super) async fn strangers(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let source = RequestContext::of(request.extensions()).address();
     match state.rate_limits.admit_stranger(source) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use tokio::sync::Notify;
+    use tower::ServiceExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_goes_on_when_its_client_has_hung_up() {
+        let second = Duration::from_secs(1);
+        let ended = Arc::new(Notify::new());
+        let end = Arc::clone(&ended);
+        let reads = async move || {
+            sleep(10 * second).await;
+            end.notify_one();
+        };
+        let router: Router = Router::new().route("/", get(reads)).layer(from_fn(to_the_end));
+        let request = router.oneshot(Request::get("/").body(Body::empty()).unwrap());
+        assert!(timeout(second, request).await.is_err());
+        assert!(timeout(20 * second, ended.notified()).await.is_ok());
     }
 }

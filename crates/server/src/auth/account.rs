@@ -20,7 +20,8 @@ pub(super) fn principal(account: &ApiAccountRow, granted: Option<&[Scope]>) -> R
     }
     let mut scopes = scopes(account);
     scopes.retain(|scope| granted.is_none_or(|granted| granted.contains(scope)));
-    Ok(Principal { actor: account.id.to_string(), reach: account.reach(), scopes, claim: None })
+    let organization = Some(account.spec.organization.clone());
+    Ok(Principal { actor: account.id.to_string(), reach: account.reach(), organization, scopes, claim: None })
 }
 
 pub(crate) fn scopes(account: &ApiAccountRow) -> Vec<Scope> {

@@ -165,6 +165,7 @@ impl ProviderConfig {
             // The prefix keeps a provider's subjects apart from `admin` and API accounts.
             actor: format!("oidc:{subject}"),
             reach: Reach::Organization(organization.to_owned()),
+            organization: Some(organization.to_owned()),
             scopes,
             claim: None,
         })

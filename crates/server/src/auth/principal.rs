@@ -14,6 +14,8 @@ pub struct Principal {
     pub actor: String,
     /// The Frontdoors it sees.
     pub reach: Reach,
+    /// The customer that it is of; `None`: the operator.
+    pub organization: Option<String>,
     pub scopes: Vec<Scope>,
     /// The claim on its idempotency key that this request holds: its write marks it.
     pub(crate) claim: Option<Arc<Claim>>,
@@ -26,12 +28,7 @@ impl Principal {
 
     /// Whose processor time its requests take, whichever of the customer's accounts it is; `None`: the operator's.
     pub(crate) fn tenant(&self) -> Option<String> {
-        match &self.reach {
-            Reach::All => None,
-            Reach::Organization(organization) => Some(format!("organization {organization}")),
-            // An account that another one has made reaches no more than that.
-            Reach::Named(named) => Some(named.iter().min().map(ToString::to_string).unwrap_or_default()),
-        }
+        self.organization.as_ref().map(|organization| format!("organization {organization}"))
     }
 
     pub(crate) fn sees(&self, frontdoor: &FrontdoorRow) -> bool {

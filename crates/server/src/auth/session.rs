@@ -159,13 +159,13 @@ fn has_csrf_token(headers: &HeaderMap, token: &SessionToken) -> bool {
 /// What the session permits now: what it was begun with may have been revoked or reduced since.
 async fn present(spec: &NewSession, auth: &Auth, store: &Store) -> Result<Principal, ApiError> {
     let scopes = Scope::among(spec.scopes.iter().map(String::as_str));
-    let reach = match spec.kind {
+    let (reach, organization) = match spec.kind {
         SessionKind::Account => {
             let id = spec.credential.parse().map_err(|_| Refused::Invalid)?;
             let account = store.api_account(id).await?.ok_or_else(ApiError::session_expired)?;
             return account::principal(&account, Some(&scopes)).map_err(|_| ApiError::session_expired());
         }
-        SessionKind::Admin if spec.credential == auth.admin.fingerprint() => Reach::All,
+        SessionKind::Admin if spec.credential == auth.admin.fingerprint() => (Reach::All, None),
         // The admin token was replaced.
         SessionKind::Admin => return Err(ApiError::session_expired()),
         SessionKind::IdentityProvider => {
@@ -175,10 +175,10 @@ async fn present(spec: &NewSession, auth: &Auth, store: &Store) -> Result<Princi
             if auth.provider.as_ref().is_none_or(|provider| provider.issuer() != issuer) {
                 return Err(ApiError::session_expired());
             }
-            Reach::Organization(organization.to_owned())
+            (Reach::Organization(organization.to_owned()), Some(organization.to_owned()))
         }
     };
-    Ok(Principal { actor: spec.actor.clone(), reach, scopes, claim: None })
+    Ok(Principal { actor: spec.actor.clone(), reach, organization, scopes, claim: None })
 }
 
 #[cfg(test)]

@@ -76,6 +76,21 @@ async fn a_request_with_an_idempotency_key_is_counted_once() {
 }
 
 #[tokio::test]
+async fn a_long_list_counts_as_many_reads() {
+    let app = TestApp::with_rates(&["reads=1:4"]).await;
+    let a = tenant(&app).await;
+    for n in 0..500 {
+        let change = json!({"defaultNamespaceName": format!("name-{n}")});
+        let path = format!("/frontdoor/v2/{}", app.frontdoor);
+        let changed = app.call_as(TOKEN, Method::PATCH, &path, Some(change)).await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", changed.text);
+    }
+    // One read, and one for each hundred rows.
+    assert_eq!(app.get_as(&a, "executions?size=1000").await.status, StatusCode::OK);
+    assert!(is_refused(&app.get_as(&a, "executions?size=1000").await));
+}
+
+#[tokio::test]
 async fn a_session_counts_as_its_account() {
     let app = TestApp::with_rates(&["reads=1:2"]).await;
     let a = tenant(&app).await;

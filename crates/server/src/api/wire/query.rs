@@ -56,7 +56,7 @@ impl FromRequestParts<AppState> for Query {
                 "The query must not have more than {MOST_PARAMETERS} parameters"
             )));
         }
-        Ok(Self(pairs, ListReader::turn(state, &parts.extensions).await?))
+        Ok(Self(pairs, ListReader::turn(state, parts).await?))
     }
 }
 
