@@ -23,11 +23,11 @@ const WITHIN: Duration = Duration::from_secs(10);
 const SELECT: &str =
     "SELECT b.created_at, b.bytes, b.version FROM last_backup b JOIN installation i ON i.era = b.era";
 
-/// Backups may end in another order than they have begun.
+/// The last one that ends counts, whatever the clocks say.
 const RECORD: &str = "INSERT INTO last_backup (id, era, created_at, bytes, version) \
     SELECT 1, era, $1, $2, $3 FROM installation WHERE era >= 0 \
     ON CONFLICT (id) DO UPDATE SET era = excluded.era, created_at = excluded.created_at, bytes = excluded.bytes, \
-    version = excluded.version WHERE last_backup.era <> excluded.era OR last_backup.created_at <= excluded.created_at";
+    version = excluded.version";
 
 rows! {
     /// A backup that is complete.
@@ -57,7 +57,7 @@ impl LastBackup {
         timeout(WITHIN, read).await.map_err(|_| StoreError::RolledBack)?
     }
 
-    /// Writes it to the database at `place`, unless that has a later one.
+    /// Writes it to the database at `place`.
     ///
     /// # Errors
     /// As [`LastBackup::read`].

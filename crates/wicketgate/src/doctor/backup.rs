@@ -16,7 +16,7 @@ const OLD: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Of the database that `up` uses.
 pub(super) async fn last_backup(up: &Up) -> HostFinding {
-    if !up.data_dir.join(GATEWAY_ID).exists() {
+    if up.data_dir.join(GATEWAY_ID).try_exists().is_ok_and(|exists| !exists) {
         return HostFinding::pass(CHECK, "there is nothing to back up yet");
     }
     match read(up).await {
