@@ -2,8 +2,8 @@
 //! an agent, relay.
 //!
 //! Invariants: the accept loop accepts and refuses, and waits only for its Frontdoor's turn, with the next ones in the kernel's
-//! queue; anything else that may wait runs in the connection's own task. Each connection that is not served is counted and reset, but for one
-//! whose port is closed while it waits.
+//! queue; anything else that may wait runs in the connection's own task. Each connection that is not served is counted and reset,
+//! but for one whose port is closed while it waits.
 
 use std::{
     future, io,
@@ -184,9 +184,9 @@ async fn accept(socket: &mut Acceptor, context: &Arc<ConnectionContext>) {
                 continue;
             }
         };
-        // With its places, so that those that wait are counted.
-        context.parts.room.turn(&context.tunnel).await;
         let open = context.state.open.enter(address.ip(), &context.state.abort);
+        // With its places, so that one that waits is counted, and is closed with the others of its source.
+        context.parts.room.turn(&context.tunnel).await;
         // Boxed, because each future around it holds it twice, as argument and as running: 10 KiB for each connection.
         let connection = Box::pin(connection(client, (address, accepted), admitted, Arc::clone(context)));
         let connection = async move {

@@ -32,7 +32,7 @@ const MOST_SPARE: usize = 256;
 pub const CONNECTION_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// Of a second's new connections, so many are accepted at once after a pause: in the time that they take, others hardly wait.
 const BURSTS: u32 = 50;
-/// A refusal costs a tenth of a connection or less.
+/// So many times as many connections are refused in a second: a refusal opens no stream, and copies nothing.
 const REFUSALS: u32 = 10;
 /// A connection has its own descriptor and a carrier's.
 const OF_CONNECTION: usize = 2;

@@ -1,6 +1,5 @@
 //! Turns: of each of many callers, a few pieces of work run at a time, so that what is costly for one of them waits for its own
-//! and does not keep others waiting. After a turn, its place rests three times as long as it took: the work of one caller never takes
-//! more than a quarter of the processors that its places would.
+//! and does not keep others waiting. After a turn, its place rests three times as long as it took, half a second at most.
 //!
 //! Invariant: an entry is kept only while its caller works or waits.
 

@@ -1,7 +1,7 @@
 //! How a gateway verifies an agent: by the chain to its server's CA, and by the date.
 //!
-//! Invariant: what is told of an agent whose certificate has expired was in a certificate of the CA. Whoever has a copy of that can
-//! show it: it proves nothing of who is there.
+//! Invariant: an expired agent is named only from a certificate that the CA has signed. Anyone with a copy of that certificate can
+//! present it, so the name does not prove who connects.
 
 use crate::identity::{AgentIdentity, Identity};
 use jiff::Timestamp;

@@ -66,7 +66,7 @@ pub fn provider_token(bytes: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     let keys = Keys::new(&value);
     for algorithm in keys::ALGORITHMS {
-        // With a key that others chose, the issued token is of nobody.
+        // With a key of anyone else, the issued token is refused.
         if let Some(key) = keys.find(None, algorithm) {
             assert!(issuer.config.verify(&issuer.token, algorithm, key).is_err());
         }
