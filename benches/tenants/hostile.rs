@@ -19,10 +19,13 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use wicketgate_lab::{Api, Namespace};
 
-use crate::{AGENTS, API, Tenant};
+use crate::{AGENTS, API, Tenant, measured};
 
 /// In the environment of the process: its orders.
 const ORDERS: &str = "TENANTS_HOSTILE";
+/// In the environment, if not all is to be done: which kinds of it, like `lists,silent`.
+const ONLY: &str = "TENANTS_ONLY";
+const KINDS: [&str; 6] = ["shares", "lists", "checks", "connections", "events", "silent"];
 
 /// Programs of each kind that run at the same time.
 const WRITERS: usize = 4;
@@ -31,6 +34,8 @@ const CHECKERS: usize = 8;
 const CONNECTORS: usize = 2;
 /// Connections without a token to each port, at one time.
 const SILENT: usize = 300;
+/// Between two new ones: more would measure how fast the kernel of this host opens connections for itself.
+const SILENT_EVERY: Duration = Duration::from_millis(1);
 /// Connections of the share that are held.
 const HELD: usize = 4000;
 const BOUND: Duration = Duration::from_secs(10);
@@ -47,13 +52,23 @@ struct Hostile {
     ends: AtomicBool,
 }
 
-/// The process, seen from outside.
-pub(crate) struct Attack(Child);
+/// A process of it, seen from outside: it ends with its standard input.
+pub(crate) struct Program(Child);
 
-impl Attack {
-    pub(crate) fn begin(place: &Namespace, tenant: &Tenant) -> Result<Self> {
-        let orders = json!({"namespace": place.name(), "token": tenant.token, "frontdoor": tenant.frontdoor, "zid": tenant.zid,
-            "tunnel": tenant.tunnel["id"], "share": tenant.share["id"], "door": tenant.door});
+impl Program {
+    pub(crate) fn attack(place: &Namespace, tenant: &Tenant) -> Result<Self> {
+        Self::start(
+            &json!({"namespace": place.name(), "token": tenant.token, "frontdoor": tenant.frontdoor, "zid": tenant.zid,
+            "tunnel": tenant.tunnel["id"], "share": tenant.share["id"], "door": tenant.door}),
+        )
+    }
+
+    /// What its share's connections lead to.
+    pub(crate) fn target(place: &Namespace, at: SocketAddr) -> Result<Self> {
+        Self::start(&json!({"namespace": place.name(), "target": at}))
+    }
+
+    fn start(orders: &Value) -> Result<Self> {
         let mut command = Command::new("chrt");
         command.args(["--idle", "0"]).arg(env::current_exe()?).env(ORDERS, orders.to_string());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -69,12 +84,27 @@ impl Attack {
     }
 }
 
+/// The part of it that is to be done, if not all.
+pub(crate) fn part() -> Result<Option<String>> {
+    let Ok(part) = env::var(ONLY) else { return Ok(None) };
+    for kind in part.split(',') {
+        ensure!(KINDS.contains(&kind), "{ONLY} has {kind}; it may have {}", KINDS.join(", "));
+    }
+    Ok(Some(part))
+}
+
 /// What this process does if it has orders; `None`: it has none.
 pub(crate) fn obey() -> Option<Result<()>> {
     env::var(ORDERS).ok().map(|orders| {
         let orders: Value = serde_json::from_str(&orders)?;
         let text = |name: &str| orders[name].as_str().context("an order is missing");
         let place = Namespace::open(text("namespace")?)?;
+        if let Ok(target) = text("target") {
+            let listener = place.listen(target.parse()?)?;
+            thread::spawn(move || measured::echo(&listener));
+            io::copy(&mut io::stdin(), &mut io::sink())?;
+            return Ok(());
+        }
         let api = Api::new(&place, API, Path::new(text("token")?))?;
         let door = text("door")?.parse()?;
         let harm = Hostile { orders, place, api, door, ends: AtomicBool::new(false) }.run();
@@ -126,23 +156,30 @@ impl Hostile {
                 let _ = io::copy(&mut io::stdin(), &mut io::sink());
                 self.ends.store(true, Ordering::Relaxed);
             });
-            for n in 0..WRITERS {
-                let harm = &harm;
+            let of = |kind: &str, programs: usize| {
+                let is_wanted = env::var(ONLY).map_or(true, |wanted| wanted.split(',').any(|it| it == kind));
+                0..if is_wanted { programs } else { 0 }
+            };
+            let harm = &harm;
+            for n in of("shares", WRITERS) {
                 scope.spawn(move || self.writes(n, harm));
             }
-            for _ in 0..READERS {
-                scope.spawn(|| self.lists(&harm));
+            for _ in of("lists", READERS) {
+                scope.spawn(|| self.lists(harm));
             }
-            for _ in 0..CHECKERS {
-                scope.spawn(|| self.checks(&harm));
+            for _ in of("checks", CHECKERS) {
+                scope.spawn(|| self.checks(harm));
             }
-            for _ in 0..CONNECTORS {
-                scope.spawn(|| self.connects(&harm));
+            for _ in of("connections", CONNECTORS) {
+                scope.spawn(|| self.connects(harm));
             }
-            scope.spawn(|| self.follows_events(&harm));
-            for port in [API, AGENTS] {
-                let harm = &harm;
-                scope.spawn(move || self.says_nothing(port, harm));
+            for _ in of("events", 1) {
+                scope.spawn(|| self.follows_events(harm));
+            }
+            for _ in of("silent", 1) {
+                for port in [API, AGENTS] {
+                    scope.spawn(move || self.says_nothing(port, harm));
+                }
             }
         });
         harm
@@ -260,6 +297,7 @@ impl Hostile {
                 Err(_) => thread::sleep(AGAIN),
             }
             harm.silent.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(SILENT_EVERY);
             if held.len() > SILENT {
                 held.pop_front();
             }

@@ -1,7 +1,7 @@
 //! Two customers on one gateway: one uses every quota to its limit at once, and the other's requests and connections are measured
 //! before and meanwhile. `make tenants` runs it as root, a minute each. Without IPsec: both share the gateway's process, the
-//! database and the two agents' host, which is what they can take from each other. The hostile one's programs and agent run
-//! when nothing else does, as if they were on other hosts.
+//! database and the two agents' host, which is what they can take from each other. The hostile one's programs, its agent and its
+//! target run when nothing else does, as if they were on other hosts.
 
 mod hostile;
 mod measured;
@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hostile::Attack;
+use hostile::Program;
 use measured::{Measured, measure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, Api, GatewayOptions, GatewayProcess, Lab, Namespace};
@@ -24,6 +24,7 @@ use wicketgate_lab::{Agent, AgentOptions, Api, GatewayOptions, GatewayProcess, L
 const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const AGENTS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
 const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7001);
+const OTHER_TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7002);
 const PORT: u16 = 9000;
 /// The target of the issue: the 99th percentile stays below twice what it was.
 const MOST: f64 = 2.0;
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
         return done;
     }
     let each = Duration::from_secs(env::var("TENANTS_SECONDS").map_or(Ok(60), |text| text.parse())?);
+    let part = hostile::part()?;
     let home = Path::new("/var/lib/wicketgate-bench");
     fs::create_dir_all(home).context("run as root: the benchmark makes network namespaces")?;
     let lab = Lab::new("wgtwo-", &home.join("tenants"), Arc::default())?;
@@ -55,16 +57,22 @@ fn main() -> Result<()> {
     let gateway = GatewayProcess::start(&lab, &GatewayOptions::measured(executable, &place, AGENTS, None))?;
     let listener = place.listen(TARGET)?;
     std::thread::spawn(move || measured::echo(&listener));
-    let [quiet, other] = ["quiet", "hostile"].map(|name| tenant(&lab, &gateway, &place, name));
+    let other_target = Program::target(&place, OTHER_TARGET)?;
+    let [quiet, other] = [("quiet", TARGET), ("hostile", OTHER_TARGET)]
+        .map(|(name, target)| tenant((&lab, &gateway), &place, name, target));
     let (quiet, other) = (quiet?, other?);
     hostile::idle(other.agent.process.pid())?;
 
     measure(&place, &quiet, each / 6)?;
     let alone = measure(&place, &quiet, each)?;
     // From the first moment on: also while it takes what it can.
-    let attack = Attack::begin(&place, &other)?;
+    let attack = Program::attack(&place, &other)?;
     let beside = measure(&place, &quiet, each).with_context(|| gateway.process.tail());
     let (harm, beside) = (attack.end()?, beside?);
+    other_target.end()?;
+    if let Some(part) = part {
+        writeln!(io::stdout(), "only a part of what it could do: {part}")?;
+    }
     let is_met = report(each, (&alone, &beside), &harm)?;
     drop((quiet, other));
     lab.remove()?;
@@ -72,7 +80,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn tenant(lab: &Lab, gateway: &GatewayProcess, place: &Namespace, name: &str) -> Result<Tenant> {
+fn tenant(
+    (lab, gateway): (&Lab, &GatewayProcess),
+    place: &Namespace,
+    name: &str,
+    target: SocketAddr,
+) -> Result<Tenant> {
     let body = json!({"organizationId": name, "defaultNamespaceName": name, "ipsecSharesEnabled": true});
     let made = gateway.api.post("/frontdoor/v2", &body)?;
     let id = made["id"].as_str().context("no id")?;
@@ -114,7 +127,7 @@ fn tenant(lab: &Lab, gateway: &GatewayProcess, place: &Namespace, name: &str) ->
     )?;
     let share = deployed(
         "ipsec-shares",
-        &json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": TARGET.to_string(), "ingressPort": PORT}),
+        &json!({"name": name, "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": target.to_string(), "ingressPort": PORT}),
     )?;
     let address: Ipv4Addr = tunnel["loadBalancerIp"].as_str().context("no address")?.parse()?;
     Ok(Tenant { api, token, frontdoor, zid, tunnel, share, door: (address, PORT).into(), agent })

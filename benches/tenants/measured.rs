@@ -98,7 +98,7 @@ fn exchange(place: &Namespace, door: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// The target of both customers.
+/// A target of a customer.
 pub(crate) fn echo(listener: &TcpListener) {
     for stream in listener.incoming().flatten() {
         thread::spawn(move || copy(stream));

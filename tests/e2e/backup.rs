@@ -204,6 +204,10 @@ fn adopt(world: &World, zid: &str, removed: &str) -> Result<()> {
         Ok(list["content"].as_array().and_then(|all| all.first()).cloned())
     })?;
     ensure!(unknown["name"].is_string() && unknown["keySha256"].is_string(), "{unknown}");
+    let operator = User::new(world, "operator")?;
+    operator.sign_in()?;
+    let told = operator.says("status")?;
+    ensure!(told.contains(&format!("! agent {}", text(&unknown, "id")?)), "{told}");
     let adopt = format!("/frontdoor/v2/unknown-agents/{}/adopt", text(&unknown, "id")?);
     let adopted = world.gateway.api.post(&adopt, &json!({}))?;
     ensure!(adopted["envZId"] == zid, "{adopted}");

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::named;
 
@@ -33,6 +33,14 @@ fn a_tunnel_that_has_lost_its_address_says_so_until_it_has_another() -> Result<(
     let lost = wait(&tunnel, "the tunnel has lost its address", &is_lost)?;
     named("PeerAddressTaken", begin.elapsed());
     wait(&share, "its share says so", &is_lost)?;
+    let check = api.post(&world.gateway.at(&format!("{share}/check")), &json!({}))?;
+    let hops = check["hops"].as_array().context("no hops")?;
+    let failed: Vec<_> = hops.iter().filter(|hop| hop["state"] == "FAILED").collect();
+    ensure!(
+        failed.iter().any(|hop| hop["hop"] == "tunnel" && hop["reason"] == "PeerAddressTaken"),
+        "{check}"
+    );
+    ensure!(failed.iter().all(|hop| !hop["advice"].to_string().contains("Set enabled")), "{check}");
     for word in [text(&taken, "id")?, "theirs", text(&taken, "loadBalancerIp")?] {
         ensure!(!lost.to_string().contains(word), "{lost}");
     }

@@ -16,7 +16,7 @@ use crate::{
     path_view,
     say::say,
     session::text,
-    summary::UNKNOWN_PEERS,
+    summary::{UNKNOWN_AGENTS, UNKNOWN_PEERS},
     table::cell,
 };
 
@@ -123,8 +123,6 @@ pub(crate) async fn unknown_peers(session: &Session, matches: &ArgMatches) -> Re
     }
     Ok(())
 }
-
-const UNKNOWN_AGENTS: &str = "frontdoor/v2/unknown-agents";
 
 pub(crate) async fn unknown_agents(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
     let output = output(matches);

@@ -23,6 +23,7 @@ use crate::{
 const MOST_SHOWN: usize = 10;
 
 pub(crate) const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
+pub(crate) const UNKNOWN_AGENTS: &str = "frontdoor/v2/unknown-agents";
 const INSTALLATION: &str = "frontdoor/v2/installation";
 
 /// The resources of one kind.
@@ -108,11 +109,11 @@ fn is_silent(tunnel: &Value) -> bool {
     error.is_null() || error["reason"] == "PeerDoesNotAnswer"
 }
 
-/// Addresses of IKE that are no tunnel's. Only the operator may see them.
-async fn unknown_peers(session: &Session) -> Result<Vec<Value>, Failed> {
-    let peers = session.client.list(UNKNOWN_PEERS, &[], Some(MOST_SHOWN));
-    match peers.try_collect().await {
-        Err(failure) if failure.is_forbidden() => Ok(Vec::new()),
+/// What the server does not know: only the operator may see it, and a server of an older version does not have it.
+async fn unknown(session: &Session, path: &str) -> Result<Vec<Value>, Failed> {
+    let all = session.client.list(path, &[], Some(MOST_SHOWN));
+    match all.try_collect().await {
+        Err(failure) if failure.is_forbidden() || failure.is_not_found() => Ok(Vec::new()),
         all => Ok(all?),
     }
 }
@@ -139,8 +140,12 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         Standing::of(session, &SHARE, ("ready", "false")).await?,
         Standing::of(session, &AGENT, ("status", "OFFLINE")).await?,
     ];
-    let unknown =
-        if all[0].failing.iter().any(is_silent) { unknown_peers(session).await? } else { Vec::new() };
+    let peers = if all[0].failing.iter().any(is_silent) {
+        unknown(session, UNKNOWN_PEERS).await?
+    } else {
+        Vec::new()
+    };
+    let agents = unknown(session, UNKNOWN_AGENTS).await?;
     let backup = last_backup(session).await?;
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         let mut summary =
@@ -150,7 +155,8 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         }
         summary["wrong"] = all.iter().flat_map(|one| one.failing.clone()).collect();
         summary["inDoubt"] = all.iter().flat_map(|one| one.doubtful.clone()).collect();
-        summary["unknownPeers"] = unknown.into();
+        summary["unknownPeers"] = peers.into();
+        summary["unknownAgents"] = agents.into();
         if let Some(backup) = backup {
             summary["lastBackup"] = backup;
         }
@@ -160,11 +166,18 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     for standing in &all {
         standing.write(&mut out)?;
     }
-    for peer in &unknown {
+    for agent in &agents {
+        let (id, address) = (cell(&agent["id"]), cell(&agent["address"]));
+        writeln!(
+            out,
+            "! agent {id} at {address} is refused, because the database does not know it: see `wicketgate agent unknown`"
+        )?;
+    }
+    for peer in &peers {
         let (address, port) = (cell(&peer["address"]), cell(&peer["port"]));
         writeln!(out, "! IKE from {address} (port {port}), which is no tunnel's peerPublicIp")?;
     }
-    if all.iter().all(|one| one.failing.is_empty()) {
+    if agents.is_empty() && all.iter().all(|one| one.failing.is_empty()) {
         writeln!(out, "✓ everything is ready")?;
     }
     for Standing { kind, all, not_ready, .. } in &all {

@@ -44,7 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 use wicketgate_link::{AgentShares, FromGateway};
 use wicketgate_model::{AgentId, ShareDesired, ShareId};
-use wicketgate_system::{Mutex, accept::Acceptor, essential};
+use wicketgate_system::{Mutex, TurnsToCompute, accept::Acceptor, essential};
 use wicketgate_transport::{
     abort::Abort,
     keepalive::keepalive,
@@ -101,6 +101,8 @@ struct Inner {
     link: mpsc::Sender<FromGateway>,
     requests: certificate_requests::CertificateRequests,
     handshake_limits: HandshakeLimits,
+    /// Handshakes of one agent's carriers do not delay the streams of others.
+    handshake_turns: TurnsToCompute,
     drain: CancellationToken,
     tasks: TaskTracker,
     /// Cuts all streams once what they have read is delivered.
@@ -131,6 +133,7 @@ impl Agents {
             link,
             requests: certificate_requests::CertificateRequests::default(),
             handshake_limits: HandshakeLimits::new(handshakes),
+            handshake_turns: TurnsToCompute::for_half(),
             drain,
             tasks,
             finish: Abort::default(),
@@ -276,7 +279,8 @@ impl Agents {
     async fn connection(self, tcp: TcpStream, address: SocketAddr, mut permit: Permit) {
         let _ = tcp.set_nodelay(true);
         let _ = keepalive(&tcp, KEEPALIVE);
-        let handshake = timeout(HANDSHAKE_WITHIN, self.0.identity.accept(tcp));
+        let handshake = self.0.handshake_turns.of(self.0.identity.accept(tcp));
+        let handshake = timeout(HANDSHAKE_WITHIN, handshake);
         let Some(accepted) = self.0.drain.run_until_cancelled(handshake).await else { return };
         let accepted = match accepted {
             Ok(Ok(accepted)) => accepted,

@@ -56,10 +56,12 @@ impl RateKind {
 /// What all accounts of a customer have together, of one's: a customer makes accounts as it likes.
 const TOGETHER: u32 = 4;
 /// The pace of a burst, of what is admitted for long, and the part of a second's that is admitted at once.
-const PACE: u32 = 10;
+const PACE: u32 = 5;
 const AT_ONCE: u32 = 5;
 /// Requests of a customer that wait for their turn: each holds a connection to the API.
 const MOST_WAITING: u32 = 64;
+/// How long each of them waits at most, where the operator has set a low limit: as long as a list for its turn.
+const WAITS: Duration = Duration::from_secs(4);
 /// Rows of a list that cost as much as a read.
 const ROWS: usize = 100;
 
@@ -125,7 +127,7 @@ impl Rates {
         let pace = self.limit(kind)?.per_second.get().saturating_mul(PACE);
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let longest = Duration::from_secs(1) * MOST_WAITING / number(pace).get();
-        Some((Rate::per_second(number(pace), number(pace / AT_ONCE)), longest))
+        Some((Rate::per_second(number(pace), number(pace / AT_ONCE)), longest.min(WAITS)))
     }
 
     fn limit(&self, kind: RateKind) -> Option<RateLimit> {
@@ -243,13 +245,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_admitted_at_a_pace() {
-        let limits = limits(&["writes=1:1000"], &mut Registry::default());
+        let limits = limits(&["writes=2:1000"], &mut Registry::default());
         let turn = |who: &Principal| limits.admit(who, &Method::POST).map(|turn| turn.as_millis());
         let turns: Vec<_> = (0..4).map(|n| turn(&tenant(&format!("account-{n}"))).unwrap()).collect();
         assert_eq!(turns, [0, 0, 100, 200]);
         assert_eq!(turn(&of("b", Reach::Organization("b".to_owned()))).unwrap(), 0);
         let admitted = (0..100).take_while(|_| turn(&tenant("a")).is_ok()).count();
-        assert_eq!(admitted, 62, "as many as may wait");
+        assert_eq!(admitted, 38, "those whose turn comes within four seconds");
     }
 
     fn of(actor: &str, reach: Reach) -> Principal {

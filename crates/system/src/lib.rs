@@ -8,6 +8,7 @@ pub mod descriptor_budget;
 pub mod directory_lock;
 mod essential;
 mod if_exists;
+mod in_turn;
 mod latest;
 pub mod log;
 pub mod metrics_text;
@@ -16,6 +17,7 @@ mod outage;
 pub mod own_directory;
 pub mod private_file;
 pub mod program;
+mod second_runtime;
 pub mod send_queue;
 pub mod service_manager;
 pub mod socket_buffers;
@@ -25,8 +27,10 @@ mod tcp_info;
 pub use apart::apart;
 pub use essential::essential;
 pub use if_exists::if_exists;
+pub use in_turn::TurnsToCompute;
 pub use latest::Latest;
 pub use outage::Outage;
+pub use second_runtime::SecondRuntime;
 
 /// A mutex without poisoning: it stays usable after a panic of its holder, so one failed task does not stop the others.
 /// Holders keep the value consistent at every point where they may panic.

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::second_runtime::all_execute;
+
 /// The program serves. `status` is one line for `systemctl status`.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -33,10 +35,11 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Keeps a watchdog satisfied for as long as the runtime executes tasks. Without a watchdog, it returns at once.
+/// Keeps a watchdog satisfied for as long as all runtimes execute tasks. Without a watchdog, it returns at once.
 pub(crate) async fn satisfy_watchdog() {
     let Some(within) = sd_notify::watchdog_enabled() else { return };
     loop {
+        all_execute().await;
         notify(&[NotifyState::Watchdog]);
         // A third: one may be late.
         tokio::time::sleep(within.max(Duration::from_millis(3)) / 3).await;

@@ -33,6 +33,7 @@ use wicketgate_server::{
 };
 use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
+    SecondRuntime,
     descriptor_budget::DescriptorBudget,
     log::LogFilter,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -169,9 +170,10 @@ impl Up {
         Backend::preflight(self.ipsec)?;
         // Before the listeners: a second start names the directory, and not a port that the first one has.
         let data_dir = OwnDirectory::open(&self.data_dir, &DATA_DIRECTORY)?;
-        let api_listener = listen(self.listen, "the API", "--listen").await?;
+        // What the API is asked for does not delay the gateway's connections.
+        let control = SecondRuntime::start("server").context("cannot start the server's threads")?;
+        let (api_listener, admin_listener) = control.carry(self.server_listeners()).await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
-        let admin_listener = self.admin_listener().await?;
         database::check(data_dir.path(), database.as_ref())?;
         let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
         let backend = Backend::start(IpsecConfig {
@@ -180,7 +182,7 @@ impl Up {
             public_address: self.public_address,
         })
         .await?;
-        let prepared = Server::prepare(ServerConfig {
+        let prepared = control.carry(Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
             ca: Arc::clone(&ca),
             has_served: data_dir.path().join(GATEWAY_ID).try_exists()?,
@@ -197,7 +199,7 @@ impl Up {
             external: ExternalAddress { url: self.external_url, trusted_proxies: self.trusted_proxy },
             location: self.location.clone(),
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
-        });
+        }));
         // After the database was opened: a start that fails before leaves no trace of another database.
         let identified = |server| Ok((server, identify(data_dir.path(), database.as_ref(), ca)?));
         let (server, (gateway_id, renewal)) = match prepared.await.and_then(identified) {
@@ -221,8 +223,12 @@ impl Up {
         let gateway = Gateway::start(config, gateway_end).await?;
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
-        let server = server.start(server_end, agent_url, Registry::default())?;
-        server.run_in_background(renewal);
+        let server = control.carry(async move {
+            let server = server.start(server_end, agent_url, Registry::default())?;
+            server.run_in_background(renewal);
+            anyhow::Ok(server)
+        });
+        let server = server.await?;
 
         service_manager::ready("serving");
         stop_on_signal(server, gateway, longest_stop, (reloads, reload)).await
@@ -262,9 +268,11 @@ impl Up {
         Ok(None)
     }
 
-    async fn admin_listener(&self) -> anyhow::Result<Option<TcpListener>> {
-        let Some(address) = self.admin_listen else { return Ok(None) };
-        listen(address, "metrics", "--admin-listen").await.map(Some)
+    /// Of the API, and of the metrics if they have one.
+    async fn server_listeners(&self) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+        let api = listen(self.listen, "the API", "--listen").await?;
+        let Some(address) = self.admin_listen else { return Ok((api, None)) };
+        Ok((api, Some(listen(address, "metrics", "--admin-listen").await?)))
     }
 
     /// The networks of load balancers' addresses.

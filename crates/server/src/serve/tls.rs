@@ -22,7 +22,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::info;
-use wicketgate_system::{Latest, Mutex};
+use wicketgate_system::{Latest, Mutex, TurnsToCompute};
 use zeroize::Zeroizing;
 
 /// Why a certificate and its key cannot be used.
@@ -41,6 +41,7 @@ pub enum ApiTlsError {
 /// The API's certificate, its key, and the files that they come from.
 pub struct ApiTls {
     acceptor: TlsAcceptor,
+    turns: TurnsToCompute,
     certificate: PathBuf,
     key: PathBuf,
     live: Arc<Live>,
@@ -77,7 +78,8 @@ impl ApiTls {
             .with_cert_resolver(Arc::clone(&live) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, certificate, key, live, seen: Mutex::new(files) })
+        let turns = TurnsToCompute::for_half();
+        Ok(Self { acceptor, turns, certificate, key, live, seen: Mutex::new(files) })
     }
 
     /// Reads the files, and uses what they hold from now on: `true` if that is something new. After an error the pair
@@ -99,7 +101,7 @@ impl ApiTls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.acceptor.accept(stream).await
+        self.turns.of(self.acceptor.accept(stream)).await
     }
 }
 

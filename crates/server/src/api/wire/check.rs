@@ -1,50 +1,25 @@
 //! A walk along a share's path in JSON. Each hop that fails says what to do about it.
 
+mod advice;
 pub(in crate::api) mod for_site;
+mod hop;
 
 use super::{answer::Links, fields::Fields, share::Share, tunnel::Tunnel};
 use crate::{
     error::{ApiError, capitalized, in_seconds},
     reason_link::ReasonLinks,
 };
+use advice::{advice, explained};
+use hop::{Hop, HopName, State};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::{iter, time::Duration};
+use std::iter;
 use wicketgate_link::ShareCheck;
-use wicketgate_model::{
-    AgentId, Connection, ConnectionState, FailureReason, Problem, Reason, ShareId, Status,
-};
-use wicketgate_store::{NamedRow, ShareRow, TunnelRow};
+use wicketgate_model::{Connection, ConnectionState, Problem, Reason, ShareId, Status};
+use wicketgate_store::ShareRow;
 
-/// The results of a walk.
-pub(in crate::api) struct Walked<'a> {
-    pub(in crate::api) share: &'a ShareRow,
-    pub(in crate::api) tunnel: &'a TunnelRow,
-    /// `None`: it was just deleted.
-    pub(in crate::api) environment: Option<NamedRow>,
-    /// False with `--ipsec off`.
-    pub(in crate::api) has_ipsec: bool,
-    /// The peer was connected at some time.
-    pub(in crate::api) was_up: bool,
-    /// The time to read the gateway's last report on the tunnel's connection.
-    pub(in crate::api) read_took: Duration,
-    /// `None`: the gateway did not answer.
-    pub(in crate::api) seen: Option<ShareCheck>,
-    /// The time until it did.
-    pub(in crate::api) took: Duration,
-    /// The target does not answer clients, on how many of the last connections.
-    pub(in crate::api) unanswered: Option<(Problem, u64)>,
-    pub(in crate::api) at: Timestamp,
-}
-
-impl Walked<'_> {
-    /// The tunnel's connection: as the gateway has just asked for it, or else as it last reported it.
-    fn connection(&self) -> Option<&Connection> {
-        let asked = self.seen.as_ref().and_then(|seen| seen.tunnel.connection.as_ref());
-        asked.or(self.tunnel.connection.as_ref())
-    }
-}
+pub(in crate::api) use hop::Walked;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,69 +29,6 @@ pub(in crate::api) struct Check {
     /// No hop has failed, and none is unknown.
     ok: bool,
     hops: Vec<Hop>,
-}
-
-#[serde_with::skip_serializing_none]
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Hop {
-    hop: HopName,
-    state: State,
-    message: String,
-    reason: Option<Reason>,
-    /// Milliseconds: to the gateway and back, to read the connection's state, to look at the listener, to the agent and
-    /// back, to open a connection to the target.
-    latency_ms: Option<f64>,
-    agent_id: Option<AgentId>,
-    /// For a hop that failed, or whose connections are in doubt.
-    advice: Option<String>,
-    #[serde(rename = "_links")]
-    links: Option<ReasonLinks>,
-}
-
-/// The hops, in the order of the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum HopName {
-    Tunnel,
-    IkeSa,
-    Listener,
-    Agent,
-    Target,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum State {
-    Ok,
-    Failed,
-    /// An earlier hop hides its state.
-    Unknown,
-    /// The hop does not exist.
-    Skipped,
-}
-
-impl Hop {
-    fn new(hop: HopName, state: State, message: impl Into<String>) -> Self {
-        Self {
-            hop,
-            state,
-            message: message.into(),
-            reason: None,
-            latency_ms: None,
-            agent_id: None,
-            advice: None,
-            links: None,
-        }
-    }
-
-    fn failed(hop: HopName, reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason: Some(reason), ..Self::new(hop, State::Failed, message) }
-    }
-
-    fn took(self, duration: Duration) -> Self {
-        Self { latency_ms: Some((duration.as_secs_f64() * 1e6).round() / 1e3), ..self }
-    }
 }
 
 impl Check {
@@ -225,6 +137,10 @@ fn up(walked: &Walked<'_>, connection: &Connection) -> String {
 fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Listener;
     let hop = match (&seen.listener_problem, seen.bound) {
+        // The gateway knows only that it serves nothing of such a tunnel.
+        (Some(problem), _) if problem.reason == Reason::Disabled && walked.has_lost_address() => {
+            Hop::new(HOP, State::Unknown, "not tried, because the tunnel has lost the address of its peer")
+        }
         (Some(problem), _) if matches!(problem.reason, Reason::Disabled | Reason::Expired) => {
             Hop::failed(HOP, problem.reason, problem.message.clone())
         }
@@ -301,134 +217,6 @@ fn took_connection(walked: &Walked<'_>) -> Hop {
 /// Whether a dial failed at the target, not at an agent.
 fn is_the_targets(problem: &Problem) -> bool {
     matches!(problem.reason, Reason::TargetUnreachable | Reason::TargetClosed)
-}
-
-/// Why no connection was opened, where the cause says more than the hop's reason.
-fn told_apart(hop: &Hop, walked: &Walked<'_>) -> Option<FailureReason> {
-    use FailureReason::{AgentTimeout, NoCarrier};
-    let failure = walked.seen.as_ref()?.failure?;
-    let says_more = match (hop.hop, hop.reason) {
-        (HopName::Target, Some(Reason::TargetUnreachable)) => true,
-        (HopName::Agent, Some(Reason::AgentOffline)) => matches!(failure, NoCarrier | AgentTimeout),
-        _ => false,
-    };
-    says_more.then_some(failure)
-}
-
-/// The name that says most about a hop with a reason.
-fn explained(hop: &Hop, walked: &Walked<'_>) -> Option<&'static str> {
-    let error = walked.connection().and_then(|connection| connection.last_error.as_ref());
-    match (hop.hop, told_apart(hop, walked), error) {
-        (_, Some(failure), _) => Some(failure.as_str()),
-        (HopName::IkeSa, None, Some(error)) => Some(error.reason.as_str()),
-        (_, None, _) => hop.reason.map(Reason::as_str),
-    }
-}
-
-/// What to do about a failed hop.
-fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
-    let share = walked.share;
-    if let Some(failure) = told_apart(hop, walked) {
-        return capitalized(failure.advice());
-    }
-    match (hop.hop, hop.reason) {
-        (HopName::IkeSa, _) => peer_advice(walked),
-        (HopName::Tunnel, Some(Reason::TunnelFailed)) => {
-            "The fault is at the gateway, not at the site. Do what the message says; where it says nothing to do, check again in \
-             10 s, and if it recurs, see the log of the gateway"
-                .to_owned()
-        }
-        (_, Some(Reason::GatewayOffline)) => {
-            "Start the gateway of the tunnel's location, or see its log".to_owned()
-        }
-        (_, Some(Reason::GatewayFull)) => {
-            "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
-        }
-        (_, Some(Reason::PeerAddressTaken)) => {
-            "Set peerPublicIp of the tunnel to the address of the site's device, or ask the operator".to_owned()
-        }
-        (_, Some(Reason::Disabled)) => enable(walked),
-        (_, Some(Reason::Expired)) => format!("Set expiresAt of share {} to a later time, or to null", share.named()),
-        (_, Some(Reason::PortInUse)) => format!(
-            "Choose another ingressPort than {}, or end the program that holds it at the gateway",
-            share.spec.ingress_port
-        ),
-        (_, Some(Reason::AgentOffline)) => start_agent(walked),
-        (_, Some(Reason::AgentSilent)) => {
-            "Check that the agent's host runs and is not overloaded, and the line between it and the gateway".to_owned()
-        }
-        (_, Some(Reason::AgentRefused)) => {
-            format!("Add {} to the agent's allow list, or choose another target", share.spec.target)
-        }
-        (_, Some(Reason::AgentExhausted)) => {
-            "Raise the limit that the message names, or start another agent of the environment on another host"
-                .to_owned()
-        }
-        (_, Some(Reason::TargetUnreachable)) => format!(
-            "See to it that {} listens, and that the agent's machine reaches it: its name, its route, its firewall",
-            share.spec.target
-        ),
-        (_, Some(Reason::ConnectionLimit)) => {
-            "End some connections, or raise maxConnections of the share; the limits of a tunnel and of the gateway follow from \
-             the gateway's limit of open files"
-                .to_owned()
-        }
-        (_, Some(Reason::TargetClosed)) if share.spec.options.proxy_protocol.is_some() => format!(
-            "Set {} to expect the PROXY protocol, version 2, or the share's proxyProtocol to null",
-            share.spec.target
-        ),
-        (_, Some(Reason::TargetClosed)) => format!(
-            "See the log of the service at {}: it is starting or overloaded, refuses the agent's address, or expects the PROXY \
-             protocol (the share's proxyProtocol)",
-            share.spec.target
-        ),
-        (_, Some(Reason::Pending | Reason::AgentPending | Reason::TunnelNotReady)) => {
-            "Check again in a moment; if it stays so, see the log of the gateway".to_owned()
-        }
-        _ => "See the log of the gateway".to_owned(),
-    }
-}
-
-fn start_agent(walked: &Walked<'_>) -> String {
-    let z_id = &walked.share.z_id;
-    format!(
-        "Start a hosting agent of the environment {}, and see to it that it reaches the gateway. A new or removed agent, \
-         and one that was offline for a month, needs a code of `wicketgate agent enroll --env {z_id}`",
-        walked.environment.as_ref().map_or_else(|| z_id.to_string(), ToString::to_string)
-    )
-}
-
-fn enable(walked: &Walked<'_>) -> String {
-    if walked.tunnel.spec.enabled {
-        format!("Set enabled of share {} to true", walked.share.named())
-    } else {
-        format!("Set enabled of tunnel {} to true", walked.tunnel.named())
-    }
-}
-
-/// What to do about a peer that is silent or not connected: the cure of the last error, where it is known.
-fn peer_advice(walked: &Walked<'_>) -> String {
-    let connection = walked.connection();
-    if connection.is_some_and(|c| c.state == ConnectionState::Up && !c.passes()) {
-        return format!(
-            "See that the remote device, {}, and its line are up. If they are back within 20 s, traffic goes on; otherwise \
-             the gateway ends the connection and calls the device back",
-            walked.tunnel.spec.peer_address
-        );
-    }
-    let error = connection.and_then(|c| c.last_error.as_ref());
-    if let Some(error) = error.filter(|error| !error.cure.is_empty()) {
-        return capitalized(&error.cure);
-    }
-    if connection.is_some_and(|c| c.state == ConnectionState::Idle) {
-        return "Have the site's device bring up the CHILD SA (phase 2) with the networks of the tunnel's vpn-config"
-            .to_owned();
-    }
-    format!(
-        "Bring the tunnel up at the remote device, {}. If it tries and nothing comes of it, see to it that this is the address \
-         that it sends from, and that UDP 500 and 4500 get through both ways",
-        walked.tunnel.spec.peer_address
-    )
 }
 
 pub(in crate::api) fn links(share: &ShareRow) -> Links {
