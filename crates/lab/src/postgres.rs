@@ -55,6 +55,14 @@ pub fn fresh() -> Result<Option<String>> {
 /// # Errors
 /// With their output, when one fails.
 pub fn rerun(own: &str) -> Result<bool> {
+    rerun_below("", own)
+}
+
+/// As [`rerun`], for the tests whose names contain `module`.
+///
+/// # Errors
+/// With their output, when one fails.
+pub fn rerun_below(module: &str, own: &str) -> Result<bool> {
     let Some(postgres) = Postgres::start(5432, "listen_addresses=''", |_| Ok(()))? else {
         return Ok(false);
     };
@@ -62,7 +70,7 @@ pub fn rerun(own: &str) -> Result<bool> {
     let tests = Command::new("timeout")
         .args(["--foreground", ALL])
         .arg(env::current_exe()?)
-        .args(["--skip", own, "--test-threads", "4"])
+        .args([module, "--skip", own, "--test-threads", "4"])
         .env(SOCKET, &postgres.dir)
         // Set by a runner that takes one test a process.
         .env_remove("NEXTEST_EXECUTION_MODE")

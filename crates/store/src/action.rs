@@ -58,7 +58,7 @@ impl Store {
     /// Ends actions whose outcome was not recorded: their server has ended, or its database was away for too long. To be called
     /// periodically.
     pub async fn end_lost_actions(&self, now: Timestamp) -> Result<()> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_turn().await?;
         let update = "UPDATE execution SET status = 'FAILED', finished_at = $1, message = $2 \
                       WHERE status = 'RUNNING' AND generation = 0 AND created_at < $3";
         tx.execute(update, &[&now, &LOST, &(now - LOST_AFTER)]).await?;

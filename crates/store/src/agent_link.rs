@@ -7,7 +7,9 @@ use crate::{
     event::{EventKind, NewEvent},
     field::shown,
     transaction::Transaction,
+    write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use std::net::IpAddr;
 use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
@@ -27,37 +29,42 @@ pub struct AgentLink {
 impl Store {
     /// Records a link that is up, and the agent's name. Ignores an agent that is unknown or barred.
     pub async fn agent_connected(&self, link: &AgentLink, at: Timestamp) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let Some(activity) = Activity::of(&mut tx, link.agent).await? else {
-            return tx.rollback().await;
-        };
-        let rename = "UPDATE agent SET name = $1 WHERE id = $2";
-        tx.execute(rename, &[&shown(&link.name), &link.agent]).await?;
-        // It may have been barred before the environment was locked.
-        let connect = "INSERT INTO agent_link (agent, gateway, version, address, connected_since) \
-             SELECT id, $2, $3, $4, $5 FROM agent WHERE id = $1 AND barred_at IS NULL \
-             ON CONFLICT (agent, gateway) DO UPDATE SET version = excluded.version, address = excluded.address, \
-             connected_since = excluded.connected_since, last_seen = NULL";
-        let AgentLink { gateway, agent, version, address, .. } = link;
-        tx.execute(connect, &[agent, gateway, &shown(version), address, &at]).await?;
-        let event = activity.event(&mut tx, at).await?;
-        self.commit_telling(tx, event.into_iter().collect()).await
+        let link = link.clone();
+        self.settle(move |write| write.connect_agent(link, at).boxed()).await
     }
 
     /// Records that a link has ended. Ignores an agent that is not connected.
     pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
-        let mut tx = self.database.begin().await?;
-        let Some(activity) = Activity::of(&mut tx, agent).await? else { return tx.rollback().await };
-        let disconnect = "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
-                          WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL";
-        tx.execute(disconnect, &[&at, &agent, &gateway]).await?;
-        let event = activity.event(&mut tx, at).await?;
-        self.commit_telling(tx, event.into_iter().collect()).await
+        self.settle(move |write| write.disconnect_agent(gateway, agent, at).boxed()).await
     }
 }
 
-/// An environment before a change of its agents' links. It is locked until the transaction ends: on PostgreSQL, two
-/// agents that disconnect at the same time must see each other's change.
+impl Write {
+    async fn connect_agent(&mut self, link: AgentLink, at: Timestamp) -> Result<()> {
+        let AgentLink { gateway, agent, name, version, address } = link;
+        let Some(activity) = Activity::of(&mut self.tx, agent).await? else { return Ok(()) };
+        let rename = "UPDATE agent SET name = $1 WHERE id = $2";
+        self.tx.execute(rename, &[&shown(&name), &agent]).await?;
+        let connect = "INSERT INTO agent_link (agent, gateway, version, address, connected_since) \
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (agent, gateway) DO UPDATE SET version = excluded.version, address = excluded.address, \
+             connected_since = excluded.connected_since, last_seen = NULL";
+        self.tx.execute(connect, &[&agent, &gateway, &shown(&version), &address, &at]).await?;
+        self.deferred.events.extend(activity.event(&mut self.tx, at).await?);
+        Ok(())
+    }
+
+    async fn disconnect_agent(&mut self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
+        let Some(activity) = Activity::of(&mut self.tx, agent).await? else { return Ok(()) };
+        let disconnect = "UPDATE agent_link SET connected_since = NULL, last_seen = $1 \
+                          WHERE agent = $2 AND gateway = $3 AND connected_since IS NOT NULL";
+        self.tx.execute(disconnect, &[&at, &agent, &gateway]).await?;
+        self.deferred.events.extend(activity.event(&mut self.tx, at).await?);
+        Ok(())
+    }
+}
+
+/// An environment before a change of its agents' links, which follow one another.
 pub(crate) struct Activity {
     pub(crate) frontdoor: FrontdoorId,
     environment: EnvironmentId,
@@ -67,9 +74,9 @@ pub(crate) struct Activity {
 impl Activity {
     /// Of an agent's environment; `None` if the agent is unknown or barred.
     pub(crate) async fn of(tx: &mut Transaction, agent: AgentId) -> Result<Option<Self>> {
-        let lock = "UPDATE environment SET name = name WHERE id = \
-                    (SELECT environment FROM agent WHERE id = $1 AND barred_at IS NULL) RETURNING id, frontdoor";
-        let Some((environment, frontdoor)) = tx.find(lock, &[&agent]).await? else { return Ok(None) };
+        let find = "SELECT e.id, e.frontdoor FROM environment e JOIN agent a ON a.environment = e.id \
+                    WHERE a.id = $1 AND a.barred_at IS NULL";
+        let Some((environment, frontdoor)) = tx.find(find, &[&agent]).await? else { return Ok(None) };
         Ok(Some(Self { frontdoor, environment, was_active: is_active(tx, environment).await? }))
     }
 

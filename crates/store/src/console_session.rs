@@ -47,7 +47,7 @@ rows! {
 
 impl Store {
     pub async fn begin_session(&self, new: &NewSession) -> Result<()> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_turn().await?;
         let begin = Assignments::of(new).and(&[("used_at", &new.created_at)]);
         tx.run(begin.insert("console_session", "")?).await?;
         let oldest = "DELETE FROM console_session WHERE actor = $1 AND token_sha256 NOT IN (\
@@ -77,7 +77,7 @@ impl Store {
 
     /// Ends all sessions of the actor.
     pub async fn end_sessions(&self, actor: &str) -> Result<()> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_turn().await?;
         tx.execute("DELETE FROM console_session WHERE actor = $1", &[&actor]).await?;
         tx.commit().await
     }

@@ -39,6 +39,43 @@ const ACQUIRE: Duration = Duration::from_secs(4);
 /// Version, description and SQL of each migration, in their order.
 const MIGRATIONS: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
+/// What begins a transaction.
+#[derive(Debug)]
+struct Begins {
+    /// That writes, and may take long.
+    long: &'static str,
+    /// That writes.
+    write: &'static str,
+    /// That writes, and follows all others that do so.
+    in_turn: &'static str,
+    snapshot: &'static str,
+}
+
+/// SQLite locks everything when a write begins, so that all writes follow one another.
+static SQLITE: Begins = Begins {
+    long: "BEGIN IMMEDIATE",
+    write: "BEGIN IMMEDIATE",
+    in_turn: "BEGIN IMMEDIATE",
+    snapshot: "BEGIN",
+};
+
+/// PostgreSQL itself ends a transaction that writes once its server does nothing in it for 3 s: the process is stopped, or its
+/// host is gone. Transactions of other servers, which wait for its locks, wait for longer than that, and then go on within the
+/// bounds of their callers. No statement works for longer than its caller waits. In milliseconds.
+macro_rules! write_on_postgres {
+    () => {
+        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 3000; SET LOCAL lock_timeout = 3500; \
+         SET LOCAL statement_timeout = 4000"
+    };
+}
+
+static POSTGRES: Begins = Begins {
+    long: "BEGIN",
+    write: write_on_postgres!(),
+    in_turn: concat!(write_on_postgres!(), "; SELECT value FROM revision WHERE id = 1 FOR UPDATE"),
+    snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+};
+
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
@@ -53,8 +90,7 @@ pub(crate) struct Database {
     /// What seals and opens secrets: nothing until the database is migrated.
     pub(crate) keys: Arc<SecretKeys>,
     pub(crate) erasure: Erasure,
-    begin: &'static str,
-    begin_snapshot: &'static str,
+    begins: &'static Begins,
     /// Rows that are read to be changed must be locked. SQLite locks everything when a write begins.
     locks_rows: bool,
 }
@@ -79,8 +115,7 @@ impl Database {
             events_committed: Arc::default(),
             keys: Arc::default(),
             erasure: Erasure::not_needed(),
-            begin: "BEGIN",
-            begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            begins: &POSTGRES,
             locks_rows: true,
         })
     }
@@ -138,8 +173,7 @@ impl Database {
             disk: path.parent().map(DiskRoom::in_directory),
             events_committed: Arc::default(),
             keys: Arc::default(),
-            begin: "BEGIN IMMEDIATE",
-            begin_snapshot: "BEGIN",
+            begins: &SQLITE,
             locks_rows: false,
         })
     }
@@ -175,9 +209,9 @@ impl Database {
         Ok(self.writers.acquire().await?)
     }
 
-    /// What begins a transaction that writes.
+    /// What begins a long transaction that writes.
     pub(crate) fn begin_statement(&self) -> &'static str {
-        self.begin
+        self.begins.long
     }
 
     /// A connection of another process than the server's, to a database that is there.
@@ -204,8 +238,19 @@ impl Database {
         !self.locks_rows
     }
 
+    /// A transaction that waits for rows of one kind only, which it locks in one order: PostgreSQL runs it beside others.
     pub(crate) async fn begin(&self) -> Result<Transaction> {
-        let begun = self.transaction(&self.writers, self.begin, self.write_health.clone()).await?;
+        self.begin_write(self.begins.write).await
+    }
+
+    /// A transaction that follows all others which begin so, whichever server's: it locks rows of any kind, in any order,
+    /// and nothing that it reads of them changes until it ends.
+    pub(crate) async fn begin_in_turn(&self) -> Result<Transaction> {
+        self.begin_write(self.begins.in_turn).await
+    }
+
+    async fn begin_write(&self, begin: &'static str) -> Result<Transaction> {
+        let begun = self.transaction(&self.writers, begin, self.write_health.clone()).await?;
         self.cache.resume();
         Ok(begun)
     }
@@ -222,7 +267,7 @@ impl Database {
 
     /// A transaction that reads, and sees nothing that is committed after its first statement.
     pub(crate) async fn snapshot(&self) -> Result<Transaction> {
-        self.transaction(&self.readers, self.begin_snapshot, WriteHealth::default()).await
+        self.transaction(&self.readers, self.begins.snapshot, WriteHealth::default()).await
     }
 
     async fn transaction(

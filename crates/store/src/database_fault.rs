@@ -79,6 +79,8 @@ impl DatabaseFault {
             "25006" => Self::ReadOnly,
             "53300" => Self::Busy,
             "57P01" | "57P02" | "57P03" => Self::Restarting,
+            // A lock or a statement took too long, the transaction was idle for too long, or it gave way to another one.
+            "55P03" | "57014" | "25P03" | "40P01" | "40001" => Self::Late,
             "3D000" => Self::Refused,
             code if code.starts_with("28") => Self::Refused,
             code if code.starts_with("08") => Self::Unreachable(io::ErrorKind::ConnectionAborted),
@@ -153,6 +155,8 @@ mod tests {
             ("53100", DatabaseFault::DiskFull),
             ("53300", DatabaseFault::Busy),
             ("57P03", DatabaseFault::Restarting),
+            ("55P03", DatabaseFault::Late),
+            ("25P03", DatabaseFault::Late),
             ("28P01", DatabaseFault::Refused),
             ("08006", DatabaseFault::Unreachable(io::ErrorKind::ConnectionAborted)),
             ("42P01", DatabaseFault::Other),

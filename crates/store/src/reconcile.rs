@@ -12,7 +12,9 @@ use crate::{
     statement::bind,
     transaction::Transaction,
     tunnel,
+    write::Write,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use std::{
@@ -124,33 +126,37 @@ impl Store {
         if updates.is_empty() {
             return Ok(());
         }
-        let mut tx = self.database.begin().await?;
-        let mut deferred = Deferred::default();
-        let (tunnels, shares): (Vec<_>, Vec<_>) =
-            updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
-        for (table, mut updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
-            // All transactions lock rows in this order.
-            updates.sort_unstable_by_key(|s| s.resource);
-            for part in parts(&updates) {
-                let standing = self.lock(&mut tx, table, part).await?;
-                write_statuses(&mut tx, table, &standing, &mut deferred).await?;
+        let updates = updates.to_vec();
+        self.settle(move |write| {
+            async move {
+                let (tunnels, shares): (Vec<_>, Vec<_>) =
+                    updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
+                for (table, updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
+                    for part in parts(&updates) {
+                        let standing = write.applicable(table, part).await?;
+                        write_statuses(&mut write.tx, table, &standing, &mut write.deferred).await?;
+                    }
+                }
+                Ok(())
             }
-        }
-        self.commit_with(tx, deferred).await
+            .boxed()
+        })
+        .await
     }
+}
 
+impl Write {
     /// The updates that apply: their rows still have the same generation, nothing leaves `DELETED`, and only `DELETED`
     /// follows `DELETING`. Each comes with its row before it.
-    async fn lock<'a>(
-        &self,
-        tx: &mut Transaction,
+    async fn applicable<'a>(
+        &mut self,
         table: &Table,
         part: &[&'a StatusUpdate],
     ) -> Result<Vec<(&'a StatusUpdate, Before)>> {
-        let find = format!("{} WHERE id IN ({}) ORDER BY id", table.find, list(part.len()));
+        let find = format!("{} WHERE id IN ({})", table.find, list(part.len()));
         let ids: Vec<_> = part.iter().map(|update| update.resource.to_string()).collect();
         let ids: Vec<_> = ids.iter().map(|id| id as &dyn Argument).collect();
-        let rows: Vec<Before> = tx.all(self.database.locking(&find, table.name), &ids).await?;
+        let rows: Vec<Before> = self.tx.all(self.locking(&find, table.name), &ids).await?;
         let mut found: HashMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
         let held = part.iter().filter_map(|update| {
             let before = found.remove(&update.resource.to_string())?;
@@ -213,7 +219,7 @@ static SHARES: Table = Table {
     find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share",
 };
 
-/// Writes updates of locked rows, and defers their events and counts.
+/// Writes updates that apply, and defers their events and counts.
 async fn write_statuses(
     tx: &mut Transaction,
     table: &Table,

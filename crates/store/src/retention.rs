@@ -113,7 +113,7 @@ fn rules(now: Timestamp) -> Vec<Rule> {
 impl Store {
     /// Deletes rows past their retention. To be called periodically, and again at once if it returns that some are left.
     pub async fn prune(&self, now: Timestamp) -> Result<bool> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_turn().await?;
         event_retention::forget(&mut tx, now).await?;
         tx.commit().await?;
         let mut are_left = false;
@@ -129,7 +129,7 @@ impl Store {
 
     /// Returns whether there may be more.
     async fn step(&self, rule: &Rule) -> Result<bool> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database.begin_in_turn().await?;
         let deleted = rule.delete(&mut tx).await?;
         tx.commit().await?;
         Ok(deleted == rule.step)

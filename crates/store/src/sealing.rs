@@ -54,7 +54,7 @@ pub(crate) async fn seal(database: &mut Database, file: &SecretKeyFile) -> Resul
 async fn steps(database: &Database, step: impl AsyncFn(&mut Transaction) -> Result<usize>) -> Result<usize> {
     let mut all = 0;
     loop {
-        let mut tx = database.begin().await?;
+        let mut tx = database.begin_in_turn().await?;
         let done = step(&mut tx).await?;
         tx.commit().await?;
         all += done;

@@ -5,15 +5,12 @@ use crate::{
     claim::RunningClaims,
     database::Database,
     database_lock::DatabaseLock,
-    deferred::Deferred,
-    event::NewEvent,
     field::Argument,
     row::{FromRow, opened},
     sealing,
     statement::query,
-    transaction::Transaction,
     write::Write,
-    writer::Writer,
+    writer::{Revises, Writer},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
@@ -81,27 +78,22 @@ impl Store {
         self.database.close().await;
     }
 
-    /// See [`Writer::write`].
+    /// Changes what gateways should serve, or what the API shows. See [`Writer::write`].
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         context: &WriteContext,
         work: impl for<'a> FnOnce(&'a mut Write) -> BoxFuture<'a, Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.writer.write(context, work).await
+        self.writer.write(context, Revises::Desired, work).await
     }
 
-    /// Commits a transaction with its events.
-    pub(crate) async fn commit_telling(&self, tx: Transaction, events: Vec<NewEvent>) -> Result<()> {
-        self.commit_with(tx, Deferred { events, ..Deferred::default() }).await
-    }
-
-    pub(crate) async fn commit_with(&self, mut tx: Transaction, deferred: Deferred) -> Result<()> {
-        deferred.write(&mut tx).await?;
-        tx.commit().await?;
-        if !deferred.events.is_empty() {
-            self.database.events_committed.notify_one();
-        }
-        Ok(())
+    /// Records what a gateway has observed. No gateway should serve anything else by it, so that it takes no revision.
+    pub(crate) async fn settle<T: Send + 'static>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut Write) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let context = WriteContext::new("server", Timestamp::now(), Uuid::nil);
+        self.writer.write(&context, Revises::Nothing, work).await
     }
 
     /// The row that a statement finds.

@@ -276,7 +276,7 @@ impl Store {
     /// Erases previous keys whose grace has ended. To be called periodically.
     pub async fn erase_expired_keys(&self, now: Timestamp) -> Result<()> {
         loop {
-            let mut tx = self.database.begin().await?;
+            let mut tx = self.database.begin_in_turn().await?;
             let were_there = tunnel_keys::erase_expired(&mut tx, now).await?;
             tx.commit().await?;
             if !were_there {

@@ -10,6 +10,7 @@ use crate::{
     statement::Assignments,
     transaction::Transaction,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use wicketgate_model::{Connection, ConnectionState, GatewayId, SaTimes, TunnelId};
 
@@ -33,12 +34,18 @@ impl Store {
         if connections.is_empty() {
             return Ok(());
         }
-        let mut tx = self.database.begin().await?;
-        let mut events = Vec::new();
-        for (tunnel, connection) in connections {
-            events.extend(record(&mut tx, gateway, *tunnel, connection, now).await?);
-        }
-        self.commit_telling(tx, events).await
+        let connections = connections.to_vec();
+        self.settle(move |write| {
+            async move {
+                for (tunnel, connection) in &connections {
+                    let event = record(&mut write.tx, gateway, *tunnel, connection, now).await?;
+                    write.deferred.events.extend(event);
+                }
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 }
 

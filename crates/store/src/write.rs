@@ -9,14 +9,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 use wicketgate_model::{ApiAccountId, ExecutionId, FrontdoorId, Status};
 
-/// For one statement. On PostgreSQL it waits for the write before, whose row lock it needs.
+/// For one statement.
 const REVISION: Duration = Duration::from_secs(4);
 
-/// The transaction that a unit of work writes in: it changes what gateways should serve.
+/// The transaction that a unit of work writes in.
 pub(crate) struct Write {
     pub(crate) tx: Transaction,
-    /// The same for all writes of the transaction: a reader that sees one of them sees all.
-    pub(crate) revision: i64,
+    /// The same for all writes of the transaction: a reader that sees one of them sees all. `None` for units that change nothing
+    /// that gateways should serve.
+    pub(crate) revision: Option<i64>,
     pub(crate) context: WriteContext,
     pub(crate) deferred: Deferred,
     /// Of the units before in the same transaction.
@@ -26,13 +27,22 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) async fn begin(database: &Database, context: &WriteContext) -> Result<Self> {
-        let mut tx = database.begin().await?;
-        let next = "UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value";
-        let (revision,) =
-            timeout(REVISION, tx.one(next, &[])).await.map_err(|_| StoreError::RolledBack)??;
+        let tx = database.begin_in_turn().await?;
         let context = context.clone();
         let (deferred, kept) = (Deferred::default(), Deferred::default());
-        Ok(Self { tx, revision, context, deferred, kept, database: database.clone() })
+        Ok(Self { tx, revision: None, context, deferred, kept, database: database.clone() })
+    }
+
+    /// Takes the next revision, unless the transaction has one. No other transaction takes one before this one has ended, so that
+    /// a reader which has seen revision n has missed nothing before it.
+    pub(crate) async fn take_revision(&mut self) -> Result<()> {
+        if self.revision.is_none() {
+            let next = "UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value";
+            let taken = timeout(REVISION, self.tx.one(next, &[])).await;
+            let (revision,) = taken.map_err(|_| StoreError::RolledBack)??;
+            self.revision = Some(revision);
+        }
+        Ok(())
     }
 
     /// Fails with [`StoreError::ActorRevoked`] if the API account that writes was revoked since it authenticated: what it makes

@@ -1,14 +1,16 @@
-//! Writes: units of work that run one after another on the connection that writes, and share commits.
+//! Writes: units of work that run one after another, and share commits.
 //!
-//! On SQLite one task owns that connection. The units that wait for it share a transaction, so that a disk's sync is
-//! paid once for all of them; each has a savepoint. A lone unit never waits for company. PostgreSQL groups commits by
-//! itself, and its locks would be held for longer: there each unit has a transaction and a task of its own. A
-//! transaction takes one revision at its beginning, and writes events and counts once at its end.
+//! One task runs them. The units that wait for it share a transaction, so that a disk's sync is paid once for all of them;
+//! each has a savepoint. A lone unit never waits for company. On PostgreSQL, transactions of several servers follow one
+//! another, too: each begins by locking the row of the revision. A transaction takes one revision, before its first unit
+//! that changes what gateways should serve, and writes events and counts once at its end.
 //!
-//! Invariants: a unit is answered after the transaction that held it has ended, and with the error of the commit if it
-//! failed. A unit that fails is rolled back alone. A unit whose caller has gone is dropped if it has not begun, and else
-//! carried out; a caller that stops to wait is told which of the two. Every step and every transaction has a bound, so that neither a caller that goes away nor a host that is
-//! gone delays other units for longer.
+//! Invariants: whatever writes rows of several resources is such a unit, or begins in turn with them
+//! ([`Database::begin_in_turn`]), so that no two transactions wait for each other. A unit is answered after the transaction
+//! that held it has ended, and with the error of the commit if it failed. A unit that fails is rolled back alone. A unit
+//! whose caller has gone is dropped if it has not begun, and else carried out; a caller that stops to wait is told which of
+//! the two. Every step and every transaction has a bound, so that neither a caller that goes away nor a host that is gone
+//! delays other units for longer.
 //!
 //! Exceptions: a caller that waits longer than [`ANSWER`] is answered with `Late` while its unit, which has begun, may still
 //! be committed. A unit that takes longer than [`UNIT`] ends its whole transaction. A unit that panics rolls back its transaction too,
@@ -33,7 +35,8 @@ use tokio::{
 };
 use tracing::error;
 
-/// Units of a transaction. Bounds how long the first one waits: some ten milliseconds.
+/// Units of a transaction. Bounds how long the first one waits: some ten milliseconds. PostgreSQL keeps as many savepoints of a
+/// transaction in memory that all its sessions share; with more, every read would become slower.
 const MOST: usize = 64;
 /// Units that wait. With more, callers wait for a place, as bounded by [`ANSWER`].
 const QUEUE: usize = 256;
@@ -56,6 +59,8 @@ pub(crate) trait Unit: Send {
 
     fn context(&self) -> &WriteContext;
 
+    fn revises(&self) -> Revises;
+
     /// Returns whether it succeeded.
     fn run<'a>(&'a mut self, write: &'a mut Write) -> BoxFuture<'a, bool>;
 
@@ -63,11 +68,21 @@ pub(crate) trait Unit: Send {
     fn answer(self: Box<Self>, ended: Result<(), Arc<StoreError>>);
 }
 
+/// What a unit changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revises {
+    /// What gateways should serve, or what only a reader of the API sees: it takes the transaction's revision.
+    Desired,
+    /// Nothing that gateways should serve: it takes no revision, and no reconciler looks for its rows.
+    Nothing,
+}
+
 /// Where units wait for the writer task.
 pub(crate) type Queue = mpsc::Sender<Box<dyn Unit>>;
 
 struct Pending<F, T> {
     context: WriteContext,
+    revises: Revises,
     work: Option<F>,
     made: Option<Result<T>>,
     caller: oneshot::Sender<Result<T>>,
@@ -92,6 +107,10 @@ where
         &self.context
     }
 
+    fn revises(&self) -> Revises {
+        self.revises
+    }
+
     fn run<'a>(&'a mut self, write: &'a mut Write) -> BoxFuture<'a, bool> {
         let work = self.work.take();
         async move {
@@ -113,30 +132,26 @@ where
     }
 }
 
-/// The way to the connection that writes. Cheap to clone.
+/// The way to the task that writes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     database: Database,
-    /// `None`: each write has a transaction of its own.
-    queue: Option<Queue>,
+    queue: Queue,
 }
 
 impl Writer {
-    /// Starts the task that owns SQLite's connection. It ends when the queue is dropped with the last handle.
+    /// Starts the task. It ends when the queue is dropped with the last handle.
     pub(crate) fn start(database: &Database) -> Self {
-        let queue = database.has_one_writer().then(|| {
-            let (queue, mut units) = mpsc::channel(QUEUE);
-            let database = database.clone();
-            tokio::spawn(async move {
-                while let Some(first) = units.recv().await {
-                    let transaction = transact(&database, first, Some(&mut units));
-                    // The units of the transaction are dropped, which their callers notice; later ones are not affected.
-                    if AssertUnwindSafe(transaction).catch_unwind().await.is_err() {
-                        error!("a write panicked: its transaction is rolled back");
-                    }
+        let (queue, mut units) = mpsc::channel(QUEUE);
+        let own = database.clone();
+        tokio::spawn(async move {
+            while let Some(first) = units.recv().await {
+                let transaction = transact(&own, first, &mut units);
+                // The units of the transaction are dropped, which their callers notice; later ones are not affected.
+                if AssertUnwindSafe(transaction).catch_unwind().await.is_err() {
+                    error!("a write panicked: its transaction is rolled back");
                 }
-            });
-            queue
+            }
         });
         Self { database: database.clone(), queue }
     }
@@ -145,21 +160,17 @@ impl Writer {
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         context: &WriteContext,
+        revises: Revises,
         work: impl for<'a> FnOnce(&'a mut Write) -> BoxFuture<'a, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (caller, answer) = oneshot::channel();
         let is_decided = Arc::new(AtomicBool::new(false));
         let (context, own) = (context.clone(), Arc::clone(&is_decided));
-        let unit = Box::new(Pending { context, work: Some(work), made: None, caller, is_decided: own });
+        let unit =
+            Box::new(Pending { context, revises, work: Some(work), made: None, caller, is_decided: own });
         let gone = || StoreError::from(sqlx::Error::WorkerCrashed);
         let answered = async {
-            match &self.queue {
-                Some(queue) => queue.send(unit).await.map_err(|_| gone())?,
-                None => {
-                    let database = self.database.clone();
-                    tokio::spawn(async move { transact(&database, unit, None).await });
-                }
-            }
+            self.queue.send(unit).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
         let answer = timeout(ANSWER, answered).await.unwrap_or_else(|_| {
@@ -174,17 +185,13 @@ impl Writer {
 }
 
 /// One transaction: `first`, and those that come to the queue meanwhile.
-async fn transact(
-    database: &Database,
-    first: Box<dyn Unit>,
-    mut queue: Option<&mut mpsc::Receiver<Box<dyn Unit>>>,
-) {
+async fn transact(database: &Database, first: Box<dyn Unit>, queue: &mut mpsc::Receiver<Box<dyn Unit>>) {
     if first.is_abandoned() {
         return;
     }
     let mut batch = match Write::begin(database, first.context()).await {
-        Ok(write) => Batch::of(write, queue.is_some()),
-        Err(error) => return first.answer(Err(Arc::new(error))),
+        Ok(write) => Batch::of(write),
+        Err(error) => return refuse(error, first, queue),
     };
     let (mut unit, since) = (Some(first), Instant::now());
     while let Some(current) = unit {
@@ -192,10 +199,20 @@ async fn transact(
             batch.run(current).await;
         }
         let is_open = batch.units.len() < MOST && batch.fault.is_none() && since.elapsed() < OPEN;
-        let room = queue.as_mut().filter(|_| is_open);
-        unit = room.and_then(|queue| queue.try_recv().ok());
+        unit = if is_open { queue.try_recv().ok() } else { None };
     }
     batch.end(database).await;
+}
+
+/// Answers a unit whose transaction could not begin. If no database can be reached, those that wait are told so too, instead of
+/// finding it out one after another.
+fn refuse(error: StoreError, first: Box<dyn Unit>, queue: &mut mpsc::Receiver<Box<dyn Unit>>) {
+    let waiting = if error.fault().is_unreachable() { queue.len() } else { 0 };
+    let error = Arc::new(error);
+    first.answer(Err(Arc::clone(&error)));
+    for unit in (0..waiting).map_while(|_| queue.try_recv().ok()) {
+        unit.answer(Err(Arc::clone(&error)));
+    }
 }
 
 /// An open transaction with the units that ran in it.
@@ -204,7 +221,6 @@ struct Batch {
     units: Vec<Box<dyn Unit>>,
     /// One unit at least succeeded.
     is_kept: bool,
-    has_savepoints: bool,
     /// The last unit's savepoint, which the next unit releases, or the commit.
     has_savepoint: bool,
     /// Nothing of it can be kept.
@@ -212,8 +228,8 @@ struct Batch {
 }
 
 impl Batch {
-    fn of(write: Write, has_savepoints: bool) -> Self {
-        Self { write, units: Vec::new(), is_kept: false, has_savepoints, has_savepoint: false, fault: None }
+    fn of(write: Write) -> Self {
+        Self { write, units: Vec::new(), is_kept: false, has_savepoint: false, fault: None }
     }
 
     async fn run(&mut self, mut unit: Box<dyn Unit>) {
@@ -225,20 +241,22 @@ impl Batch {
     }
 
     async fn try_run(&mut self, unit: &mut dyn Unit) -> Result<()> {
-        if self.has_savepoints {
-            // Releasing the last one fails if the transaction is gone: SQLite rolls back by itself when its disk is full.
-            let statement =
-                if self.has_savepoint { "RELEASE SAVEPOINT unit; SAVEPOINT unit" } else { "SAVEPOINT unit" };
-            self.write.tx.carry_out(statement).await?;
-            self.has_savepoint = true;
+        if unit.revises() == Revises::Desired {
+            // Before the savepoint, which may be rolled back.
+            self.write.take_revision().await?;
         }
+        // Releasing the last one fails if the transaction is gone: SQLite rolls back by itself when its disk is full.
+        let statement =
+            if self.has_savepoint { "RELEASE SAVEPOINT unit; SAVEPOINT unit" } else { "SAVEPOINT unit" };
+        self.write.tx.carry_out(statement).await?;
+        self.has_savepoint = true;
         self.write.context.clone_from(unit.context());
         let succeeded = timeout(UNIT, unit.run(&mut self.write)).await.map_err(|_| StoreError::RolledBack)?;
         let deferred = std::mem::take(&mut self.write.deferred);
         if succeeded {
             self.write.kept.extend(deferred);
             self.is_kept = true;
-        } else if self.has_savepoint {
+        } else {
             self.write.tx.carry_out("ROLLBACK TO SAVEPOINT unit").await?;
         }
         Ok(())

@@ -1,21 +1,37 @@
 //! Concurrent units of work on a real database.
 
 use super::*;
-use crate::{DatabaseFault, FrontdoorSpec, Store};
+use crate::{DatabaseFault, FrontdoorSpec, SecretKeyFile, Store};
 use jiff::Timestamp;
-use proptest::prelude::*;
 use sqlx::{Executor as _, Row};
 use tempfile::TempDir;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use uuid::Uuid;
+use wicketgate_lab::postgres;
 
 /// The longest wait for each step.
 const BOUND: Duration = Duration::from_secs(5);
 
+/// A new database: SQLite, or in the second run of these tests PostgreSQL.
 async fn store() -> (TempDir, Store) {
     let dir = TempDir::new().unwrap();
-    let store = crate::store::fresh(dir.path()).await;
+    let store = match postgres::fresh().unwrap() {
+        Some(place) => on_server(&dir, &place).await,
+        None => crate::store::fresh(dir.path()).await,
+    };
     (dir, store)
+}
+
+async fn on_server(dir: &TempDir, place: &str) -> Store {
+    let keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
+    Store::open(place, &keys).await.unwrap()
+}
+
+#[test]
+fn everything_on_postgresql() {
+    if !postgres::rerun_below("writer::tests", "everything_on_postgresql").unwrap() {
+        eprintln!("skipped: PostgreSQL or its system user is missing (apt-get install postgresql)");
+    }
 }
 
 fn context() -> WriteContext {
@@ -78,7 +94,7 @@ impl Held {
 }
 
 async fn queued(store: &Store, count: usize) {
-    let queue = store.writer.queue.as_ref().unwrap();
+    let queue = &store.writer.queue;
     let wait = async {
         while queue.max_capacity() - queue.capacity() < count {
             yield_now().await;
@@ -170,7 +186,7 @@ async fn a_lost_transaction_is_an_error_for_all_its_units() {
     queued(&store, 1).await;
     let breaking = store.clone();
     let breaking = tokio::spawn(async move {
-        // SQLite rolls back on its own like this when the disk is full.
+        // SQLite rolls back on its own like this when the disk is full; PostgreSQL loses a transaction with its connection.
         let context = context();
         let made = breaking.write(&context, |write| {
             async move { Ok(write.tx.db().execute("ROLLBACK").await.map(|_| ())?) }.boxed()
@@ -195,7 +211,9 @@ async fn a_lost_transaction_is_an_error_for_all_its_units() {
 
 #[tokio::test]
 async fn frontdoors_are_cached_again_after_a_failed_commit() {
-    let (_dir, store) = store().await;
+    // With several servers, nothing is cached.
+    let dir = TempDir::new().unwrap();
+    let store = crate::store::fresh(dir.path()).await;
     let spec = FrontdoorSpec {
         organization: "o".to_owned(),
         default_namespace: "d".parse().unwrap(),
@@ -323,85 +341,50 @@ async fn units_of_a_transaction_share_its_revision_and_its_outcome() {
     assert_eq!(revision(&store).await, before + 2);
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Writer {
-    Succeeds,
-    /// Fails after its first row.
-    Fails,
-    /// Fails with a database error: it writes a row twice.
-    Repeats,
-    /// Its caller is cancelled after this number of scheduler turns.
-    GoesAway(u8),
-}
-
-fn writer() -> impl Strategy<Value = Writer> {
-    prop_oneof![
-        4 => Just(Writer::Succeeds),
-        1 => Just(Writer::Fails),
-        1 => Just(Writer::Repeats),
-        2 => any::<u8>().prop_map(Writer::GoesAway),
-    ]
-}
-
-/// Writes two rows. The database must have both or none.
-async fn two_rows(store: Store, n: i64, writer: Writer) -> Result<()> {
-    let context = context();
-    let made = store.write(&context, move |write| {
-        async move {
-            insert(write, 2 * n).await?;
-            match writer {
-                Writer::Fails => return Err(StoreError::Stale),
-                Writer::Repeats => insert(write, 2 * n).await?,
-                Writer::Succeeds | Writer::GoesAway(_) => {}
-            }
-            insert(write, 2 * n + 1).await
-        }
-        .boxed()
-    });
-    made.await
-}
-
-async fn all_at_once(writers: Vec<Writer>) {
+#[tokio::test]
+async fn what_a_gateway_observes_shares_a_commit_and_takes_no_revision() {
     let (_dir, store) = store().await;
-    let mut tasks = Vec::new();
-    for (n, writer) in (0..).zip(&writers) {
-        let task = tokio::spawn(two_rows(store.clone(), n, *writer));
-        if let Writer::GoesAway(turns) = writer {
-            let abort = task.abort_handle();
-            let turns = *turns;
-            tokio::spawn(async move {
-                for _ in 0..turns {
-                    yield_now().await;
-                }
-                abort.abort();
-            });
-        }
-        tasks.push(task);
+    let before = revision(&store).await;
+    let settle = |bucket| {
+        let store = store.clone();
+        tokio::spawn(async move { store.settle(move |write| insert(write, bucket).boxed()).await })
+    };
+    settle(1).await.unwrap().unwrap();
+    assert_eq!(revision(&store).await, before);
+    let revised = store.settle(|write| async { Ok(write.revision) }.boxed()).await.unwrap();
+    assert_eq!(revised, None);
+
+    let held = Held::new(&store).await;
+    let observed = settle(2);
+    queued(&store, 1).await;
+    let desired = spawn_write(&store, 3, false);
+    queued(&store, 2).await;
+    held.release().await.unwrap();
+    for write in [observed, desired] {
+        timeout(BOUND, write).await.unwrap().unwrap().unwrap();
     }
-    let mut answers = Vec::new();
-    for task in tasks {
-        answers.push(timeout(BOUND, task).await.unwrap().ok());
-    }
-    // The units of cancelled callers are before this one in the queue.
-    timeout(BOUND, spawn_write(&store, -1, false)).await.unwrap().unwrap().unwrap();
-    let rows = written(&store).await;
-    for ((n, writer), answer) in (0..).zip(&writers).zip(answers) {
-        let found = [2 * n, 2 * n + 1].map(|bucket| rows.contains(&bucket));
-        match (writer, answer) {
-            (Writer::Succeeds | Writer::GoesAway(_), Some(Ok(()))) => assert_eq!(found, [true; 2], "{n}"),
-            (Writer::GoesAway(_), None) => assert_eq!(found[0], found[1], "{n}"),
-            (Writer::Fails | Writer::Repeats, Some(Err(_))) => assert_eq!(found, [false; 2], "{n}"),
-            other => panic!("{n}: {other:?}"),
-        }
-    }
+    assert_eq!(written(&store).await, [1, 2, 3]);
+    assert_eq!(revision(&store).await, before + 1);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
-
-    #[test]
-    fn each_of_many_writers_gets_the_outcome_of_its_own_rows(writers in prop::collection::vec(writer(), 1..150)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(all_at_once(writers));
-    }
+#[tokio::test]
+async fn a_server_that_stops_in_a_transaction_holds_others_back_for_a_short_time_only() {
+    let Some(place) = postgres::fresh().unwrap() else { return };
+    let dir = TempDir::new().unwrap();
+    let (stopped, other) = (on_server(&dir, &place).await, on_server(&dir, &place).await);
+    let before = revision(&other).await;
+    let mut open = Write::begin(&stopped.database, &context()).await.unwrap();
+    open.take_revision().await.unwrap();
+    let begin = Instant::now();
+    // The caller is answered in time, and with success.
+    timeout(BOUND, spawn_write(&other, 1, false)).await.unwrap().unwrap().unwrap();
+    assert!(begin.elapsed() > Duration::from_secs(2), "it waited for the lock: {:?}", begin.elapsed());
+    assert_eq!(revision(&other).await, before + 1);
+    let late = insert(&mut open, 2).await.unwrap_err();
+    assert!(matches!(late.fault(), DatabaseFault::Late | DatabaseFault::Unreachable(_)), "{late:?}");
+    drop(open);
+    timeout(BOUND, spawn_write(&stopped, 3, false)).await.unwrap().unwrap().unwrap();
+    assert_eq!(written(&other).await, [1, 3]);
 }
+
+mod many;

@@ -19,6 +19,7 @@ mod outage;
 mod peer_addresses;
 mod quotas;
 mod reconcile;
+mod revision;
 mod secrets;
 mod site;
 mod tags;

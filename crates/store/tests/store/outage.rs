@@ -163,6 +163,58 @@ async fn a_host_that_dies_during_a_commit_causes_an_error_in_time() {
 }
 
 #[tokio::test]
+async fn writes_that_share_a_commit_share_its_unknown_result() {
+    for is_carried_out in [false, true] {
+        let fault = Fault { is_carried_out, ..Fault::at(b"COMMIT") };
+        let Some((store, goes)) = store_that_goes(fault).await else { return };
+        goes.store(true, Ordering::SeqCst);
+        let writes = (0..8).map(|n| {
+            let (store, name) = (store.clone(), format!("during-{n}"));
+            tokio::spawn(async move { (store.create_frontdoor(&spec(&name), &context()).await, name) })
+        });
+        let (begin, writes, mut undone) = (Instant::now(), writes.collect::<Vec<_>>(), Vec::new());
+        for write in writes {
+            let (refused, name) = timeout(BOUND, write).await.unwrap().unwrap();
+            match refused.unwrap_err().fault() {
+                DatabaseFault::Unconfirmed => {}
+                DatabaseFault::Late => undone.push(name),
+                fault => panic!("{fault:?}"),
+            }
+        }
+        assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
+        assert!(undone.len() < 8);
+        goes.store(false, Ordering::SeqCst);
+        // The last of them may have had its place in a transaction whose commit is waited for.
+        while timeout(BOUND, store.create_frontdoor(&spec("after"), &context())).await.unwrap().is_err() {
+            assert!(begin.elapsed() < BOUND);
+        }
+        let made = store.frontdoors(&Reach::All, &ALL).await.unwrap().rows;
+        let made: Vec<_> = made.into_iter().map(|frontdoor| frontdoor.spec.organization).collect();
+        assert!(undone.iter().all(|name| !made.contains(name)), "{undone:?} {made:?}");
+        assert!(!is_carried_out || made.len() == 10 - undone.len(), "{undone:?} {made:?}");
+    }
+}
+
+#[tokio::test]
+async fn all_writes_that_wait_for_a_host_that_is_gone_are_told_at_once() {
+    let Some((store, goes)) = store_that_goes(Fault::at(b"BEGIN")).await else { return };
+    goes.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    let writes: Vec<_> = (0..8)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.create_frontdoor(&spec(&n.to_string()), &context()).await })
+        })
+        .collect();
+    for write in writes {
+        let refused = timeout(BOUND, write).await.unwrap().unwrap();
+        let fault = refused.unwrap_err().fault();
+        assert!(matches!(fault, DatabaseFault::Unreachable(_)), "{fault:?}");
+    }
+    assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
 async fn a_commit_without_an_answer_counts_no_traffic_twice() {
     for is_carried_out in [false, true] {
         let fault = Fault { is_carried_out, ..Fault::at(b"COMMIT") };
