@@ -59,7 +59,7 @@ impl Installation {
         let mut shares: Vec<ShareRow> = Vec::new();
         for n in 0..WRITES {
             let port = 1000 + 2 * (writer * WRITES + n);
-            let Some(last) = shares.last_mut().filter(|_| (writer + n) % 4 != 0) else {
+            let Some(last) = shares.last_mut().filter(|_| !(writer + n).is_multiple_of(4)) else {
                 let spec = self.share(&format!("share-{port}"), port);
                 shares.push(store.create_share(self.frontdoor, &spec, &context()).await.unwrap());
                 continue;
