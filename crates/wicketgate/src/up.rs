@@ -25,10 +25,10 @@ use wicketgate_gateway::{
     Backend, CONNECTION_RATE, Gateway, GatewayConfig, IpsecConfig, IpsecMode,
     host_check::{HostVerdict, public_address},
 };
-use wicketgate_link as link;
+use wicketgate_link::{self as link, ServerEnd};
 use wicketgate_model::{GatewayId, LoadBalancerPool, LoadBalancerPools, LocationId, QuotaSetting};
 use wicketgate_server::{
-    ApiTls, ExternalAddress, ExternalUrl, RateSetting, Server, ServerConfig, TrustedProxy,
+    ApiTls, ExternalAddress, ExternalUrl, Prepared, RateSetting, Server, ServerConfig, TrustedProxy,
     auth::oidc::ProviderConfig,
 };
 use wicketgate_store::SecretKeyFile;
@@ -223,12 +223,7 @@ impl Up {
         let gateway = Gateway::start(config, gateway_end).await?;
         print_token(server.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let agent_url = self.agent_url.or_else(|| agent_url(&gateway));
-        let server = control.carry(async move {
-            let server = server.start(server_end, agent_url, Registry::default())?;
-            server.run_in_background(renewal);
-            anyhow::Ok(server)
-        });
-        let server = server.await?;
+        let server = control.carry(start(server, (server_end, agent_url), renewal)).await?;
 
         service_manager::ready("serving");
         stop_on_signal(server, gateway, longest_stop, (reloads, reload)).await
@@ -308,6 +303,16 @@ async fn give_back(backend: Backend) {
     if let Err(left) = backend.rest().await {
         warn!(error = %left, "the gateway's firewall rules could not be removed: run `wicketgate down`");
     }
+}
+
+async fn start(
+    server: Prepared,
+    (link, agent_url): (ServerEnd, Option<String>),
+    renewal: CertificateRenewal,
+) -> anyhow::Result<Server> {
+    let server = server.start(link, agent_url, Registry::default())?;
+    server.run_in_background(renewal);
+    Ok(server)
 }
 
 /// Serves until a signal stops the process, or another server takes over the database.
