@@ -49,6 +49,7 @@ mod local_token;
 mod lost_hosts;
 mod lost_log;
 mod memory;
+mod move_database;
 mod mtu;
 mod names;
 mod narrowed;

@@ -13,7 +13,7 @@ const BASES: &[(&str, &str)] =
     &[("$fd", "/frontdoor/v2/$fd"), ("$api", "/frontdoor/v2"), ("http://127.0.0.1:8480", "")];
 /// Subcommands of the programs that are no verbs of the command line.
 const OWN: &[&str] =
-    &["up", "down", "config", "demo", "doctor", "backup", "restore", "explain", "completion"];
+    &["up", "down", "config", "demo", "doctor", "backup", "restore", "db", "explain", "completion"];
 
 /// The commands in the blocks of a page that are marked `sh`: a line that ends with a backslash continues.
 fn lines(page: &str) -> Vec<String> {
@@ -85,9 +85,15 @@ fn wrong_verb(words: &[String], is_prose: bool) -> Option<String> {
 fn wrong_flags(executable: &Path, words: &[String]) -> Result<Option<String>> {
     let verbs: Vec<_> =
         words[1..].iter().take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).collect();
-    let verb = verbs.first().map(|verb| verb.as_str()).unwrap_or_default();
-    let help = Command::new(executable).args([verb, "--help"]).output()?;
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let help = |verbs: &[&String]| -> Result<String> {
+        let help = Command::new(executable).args(verbs).arg("--help").output()?;
+        Ok(String::from_utf8_lossy(&help.stdout).into_owned())
+    };
+    let mut shown = help(&verbs[..verbs.len().min(1)])?;
+    if shown.contains("\nCommands:") && verbs.len() > 1 {
+        shown = help(&verbs[..2])?;
+    }
+    let help = shown;
     let known: Vec<_> = help.split_whitespace().map(|word| word.trim_matches(['[', ']', ',', '`'])).collect();
     let wrong = words.iter().find(|word| word.starts_with("--") && !known.contains(&word.as_str()));
     Ok(match wrong {

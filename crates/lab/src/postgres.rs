@@ -111,7 +111,8 @@ impl TlsPostgres {
 /// A server on loopback of a test's own, which the test stops.
 #[derive(Debug)]
 pub struct OwnPostgres {
-    _postgres: Postgres,
+    postgres: Postgres,
+    port: u16,
     pub url: String,
 }
 
@@ -124,7 +125,13 @@ impl OwnPostgres {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'", |_| Ok(()))?;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        Ok(postgres.map(|postgres| Self { _postgres: postgres, url }))
+        Ok(postgres.map(|postgres| Self { postgres, port, url }))
+    }
+
+    /// The URL of its socket, which processes in other network namespaces reach.
+    pub fn socket_url(&self) -> String {
+        let dir = self.postgres.dir.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{dir}:{}/postgres", self.port)
     }
 }
 

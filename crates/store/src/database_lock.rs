@@ -105,6 +105,8 @@ impl DatabaseLock {
     }
 
     async fn try_acquire(&mut self) -> Result<Ownership> {
+        // It may be the first connection of its process.
+        sqlx::any::install_default_drivers();
         let mut connection = AnyConnection::connect(&self.url).await?;
         sqlx::query(KEEPALIVE).execute(&mut connection).await?;
         let own = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";

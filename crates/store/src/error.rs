@@ -53,8 +53,8 @@ pub enum StoreError {
     /// The database can't be used. The text is for the operator.
     #[error("{0}")]
     Open(String),
-    /// A backup. The text has the whole cause.
-    #[error("the backup cannot be read or written: {0}")]
+    /// A backup or an export. The text has the whole cause.
+    #[error("the file cannot be read or written: {0}")]
     Archive(std::io::Error),
     #[error("can't make {} private to this user", path.display())]
     Files { path: PathBuf, source: std::io::Error },

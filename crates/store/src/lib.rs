@@ -78,7 +78,9 @@ pub use adoption::AdoptedAgent;
 pub use agent::AgentRow;
 pub use agent_link::AgentLink;
 pub use api_account::{ApiAccountRow, ApiAccountSpec};
-pub use archive::{Backup, BackupFile, BackupHeader, BackupSource, back_up};
+pub use archive::{
+    Backup, BackupFile, BackupHeader, BackupSource, Import, ImportTarget, TableSum, back_up, export,
+};
 pub use claim::{Claim, RunningClaim};
 pub use connection_change::ConnectionChange;
 pub use console_session::{ConsoleSession, NewSession, SessionKind};

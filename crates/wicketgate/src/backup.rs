@@ -2,7 +2,7 @@
 //! told of each backup that is complete.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, IsTerminal as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -58,7 +58,9 @@ impl Backup {
             now,
         };
         let bytes = match self.file == Path::new("-") {
-            true => print(source, data_dir).await?,
+            true => {
+                to_stdout("a backup", data_dir, async |file| Ok(back_up(source, file, told).await?)).await?
+            }
             false => self.write(source).await?,
         };
         let made = LastBackup { created_at: now, bytes, version: VERSION.to_owned() };
@@ -85,17 +87,21 @@ impl Backup {
     }
 }
 
-/// Writes to the standard output, and returns how much.
-async fn print(source: BackupSource<'_>, data_dir: &Path) -> anyhow::Result<u64> {
+/// Writes to the standard output what `write` writes to a file, and returns how much. `what` names it.
+pub(crate) async fn to_stdout<T>(
+    what: &str,
+    data_dir: &Path,
+    write: impl AsyncFnOnce(&mut File) -> anyhow::Result<T>,
+) -> anyhow::Result<u64> {
     let out = io::stdout();
     anyhow::ensure!(
         !out.is_terminal(),
-        WrongUsage("a backup is not text: redirect the standard output, or name a file".to_owned())
+        WrongUsage(format!("{what} is not text: redirect the standard output, or name a file"))
     );
     // First to a file without a name: a reader that hangs would hold the database's log, which grows meanwhile.
     let mut whole =
         tempfile::tempfile_in(data_dir).with_context(|| format!("cannot write to {}", data_dir.display()))?;
-    back_up(source, &mut whole, told).await?;
+    write(&mut whole).await?;
     whole.seek(SeekFrom::Start(0))?;
     let mut out = out.lock();
     let bytes = io::copy(&mut whole, &mut out)?;

@@ -111,8 +111,8 @@ pub(crate) fn check(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Resu
     if known != name {
         bail!(
             "the data directory {} belongs to the database {known}, and this start names {name}: set --database or \
-             {VARIABLE} as before. To change it on purpose, delete {}: the gateway then removes what the new one does \
-             not contain",
+             {VARIABLE} as before, or move its rows with `wicketgate db export` and `wicketgate db import`. To change it \
+             without them, delete {}: the gateway then removes what the new one does not contain",
             data_dir.display(),
             file.display()
         );
@@ -156,6 +156,12 @@ pub(crate) fn keep(data_dir: &Path, url: Option<&SecretString>) -> anyhow::Resul
     kept.with_context(|| format!("cannot write to {}", data_dir.display()))
 }
 
+/// The SQLite database of a data directory, if it uses one.
+pub(crate) fn own_sqlite(data_dir: &Path) -> anyhow::Result<Option<String>> {
+    let is_used = known(&data_dir.join(FILE))?.is_none_or(|known| known == name(None));
+    Ok((is_used && data_dir.join(Server::SQLITE).exists()).then(|| place(data_dir, None)))
+}
+
 /// The name in the file, if it exists.
 fn known(file: &Path) -> anyhow::Result<Option<String>> {
     let content = if_exists(fs::read_to_string(file));
@@ -164,7 +170,7 @@ fn known(file: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// A database without the user and the password.
-fn name(url: Option<&SecretString>) -> String {
+pub(crate) fn name(url: Option<&SecretString>) -> String {
     match url {
         None => format!("{} (SQLite)", Server::SQLITE),
         // Opening it says what is wrong with it.

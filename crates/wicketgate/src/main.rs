@@ -2,6 +2,7 @@
 
 mod backup;
 mod database;
+mod db;
 mod demo;
 mod doctor;
 mod down;
@@ -57,6 +58,9 @@ enum Verb {
     Backup(Box<backup::Backup>),
     /// Make a new data directory and database from a backup, for an `up` that takes over from the one that was lost.
     Restore(Box<restore::Restore>),
+    /// Move the database of an installation between SQLite and PostgreSQL, while `up` is stopped.
+    #[command(subcommand)]
+    Db(db::Db),
     /// Say what a reason of a status or an error means, what causes it, and what to do. Asks no server.
     Explain(explain::Explain),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
             Verb::Doctor(doctor) => doctor.run().await,
             Verb::Backup(backup) => backup.run().await,
             Verb::Restore(restore) => restore.run().await,
+            Verb::Db(db) => db.run().await,
             Verb::Explain(explain) => explain.run(),
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),
@@ -111,7 +116,8 @@ impl Cli {
 
     /// Verbs about an installation read the package's settings, if there are some and the command line names no others.
     fn with_packaged_settings(self, settings: &Settings) -> anyhow::Result<Self> {
-        let is_about_one = matches!(self.verb, Verb::Doctor(_) | Verb::Backup(_) | Verb::Restore(_));
+        let is_about_one =
+            matches!(self.verb, Verb::Doctor(_) | Verb::Backup(_) | Verb::Restore(_) | Verb::Db(_));
         let file = ROLES.iter().map(|role| role.file).find(|file| Path::new(file).exists());
         let Some(file) = file.filter(|_| is_about_one && !settings.has_file()) else { return Ok(self) };
         let named = ["--config", file].map(OsString::from);

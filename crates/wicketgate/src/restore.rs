@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The data directory of an `up` that does not run.
-const STOPPED: DirectoryKind =
+pub(crate) const STOPPED: DirectoryKind =
     DirectoryKind { busy: "stop `up` first, or choose another with --data-dir", ..DATA_DIRECTORY };
 
 #[derive(Debug, Args)]

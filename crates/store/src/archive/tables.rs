@@ -2,11 +2,14 @@
 //!
 //! A value is NULL, a text or a 64-bit integer: the schema has no other type.
 
+use super::checksum::{Checksum, TableSum};
 use crate::{Result, StoreError, bulk, database_lock::is_postgres};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{AnyConnection, AssertSqlSafe, Row as _, TypeInfo as _, ValueRef as _, any::AnyRow};
+use sqlx::{
+    AnyConnection, AssertSqlSafe, Executor as _, Row as _, TypeInfo as _, ValueRef as _, any::AnyRow,
+};
 use std::io::Write;
 
 /// All tables but that of the migrations. A row refers to rows of tables before its own.
@@ -58,20 +61,29 @@ struct Column {
     is_text: bool,
 }
 
-/// Writes a table, and returns how many rows it has.
-pub(super) async fn write(db: &mut AnyConnection, table: &str, to: &mut impl Write) -> Result<u64> {
-    let columns = columns(db, table).await?;
-    let names: Vec<_> = columns.into_iter().map(|column| column.name).collect();
+/// Writes a table with its columns in the order of their names, and returns how many rows it has, with their checksum.
+///
+/// # Errors
+/// Also if a column has a value of another type than its own, which SQLite permits: the other database could not have it.
+pub(super) async fn write(db: &mut AnyConnection, table: &str, to: &mut impl Write) -> Result<TableSum> {
+    let mut columns = columns(db, table).await?;
+    columns.sort_by(|a, b| a.name.cmp(&b.name));
+    let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
     // Names of tables are literals of this program, those of columns are from its migrations.
     let select = AssertSqlSafe(format!("SELECT {} FROM {table}", names.join(", ")));
-    line(to, &TableHead { table: table.to_owned(), columns: names })?;
-    let (mut count, mut rows) = (0, sqlx::query(select).fetch(db));
+    let mut text = Vec::new();
+    line(&mut text, &TableHead { table: table.to_owned(), columns: names })?;
+    let mut sum = Checksum::new(&text);
+    to.write_all(&text).map_err(StoreError::Archive)?;
+    let mut rows = sqlx::query(select).fetch(db);
     while let Some(row) = rows.try_next().await? {
-        let values = (0..row.len()).map(|n| value(&row, n)).collect::<Result<Vec<_>>>()?;
-        line(to, &values)?;
-        count += 1;
+        let values = columns.iter().zip(0..).map(|(column, n)| value(&row, n, column));
+        text.clear();
+        line(&mut text, &values.collect::<Result<Vec<_>>>()?)?;
+        sum.add_row(&text);
+        to.write_all(&text).map_err(StoreError::Archive)?;
     }
-    Ok(count)
+    Ok(sum.of(table))
 }
 
 /// Writes a line of JSON.
@@ -80,12 +92,16 @@ pub(super) fn line(to: &mut impl Write, value: &impl Serialize) -> Result<()> {
     written.and_then(|()| to.write_all(b"\n")).map_err(StoreError::Archive)
 }
 
-fn value(row: &AnyRow, n: usize) -> Result<Value> {
+fn value(row: &AnyRow, n: usize, column: &Column) -> Result<Value> {
     let raw = row.try_get_raw(n)?;
-    Ok(match (raw.is_null(), raw.type_info().name()) {
+    let other = |_| StoreError::Corrupt { column: column.name.clone() };
+    Ok(match (raw.is_null(), raw.type_info().name() == "TEXT") {
         (true, _) => Value::Null,
-        (false, "TEXT") => row.try_get::<String, _>(n)?.into(),
-        (false, _) => row.try_get::<i64, _>(n)?.into(),
+        (false, is_text) if is_text != column.is_text => {
+            return Err(StoreError::Corrupt { column: column.name.clone() });
+        }
+        (false, true) => row.try_get::<String, _>(n).map_err(other)?.into(),
+        (false, false) => row.try_get::<i64, _>(n).map_err(other)?.into(),
     })
 }
 
@@ -116,6 +132,26 @@ pub(super) async fn clear(db: &mut AnyConnection) -> Result<()> {
     Ok(())
 }
 
+/// Whether a server has used a database: there is a Frontdoor from its first start on.
+pub(super) async fn is_used(db: &mut AnyConnection) -> Result<bool> {
+    if columns(db, "frontdoor").await?.is_empty() {
+        return Ok(false);
+    }
+    let (frontdoors,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM frontdoor").fetch_one(db).await?;
+    Ok(frontdoors > 0)
+}
+
+/// Commits what succeeded, and rolls back what did not. A connection that is closed rolls back.
+pub(super) async fn end_transaction<T>(db: &mut AnyConnection, done: Result<T>) -> Result<T> {
+    match done {
+        Ok(done) => {
+            let committed = db.execute("COMMIT").await;
+            committed.map(|_| done).map_err(|error| StoreError::from(error).of_commit())
+        }
+        Err(error) => db.execute("ROLLBACK").await.map_err(StoreError::from).and(Err(error)),
+    }
+}
+
 /// Inserts rows into a table, in parts.
 pub(super) struct Loader {
     insert: String,
@@ -134,7 +170,7 @@ impl Loader {
             && head.columns.iter().all(|name| of_schema.iter().any(|column| column.name == *name));
         if !is_known {
             return Err(StoreError::Open(format!(
-                "the backup has a table {:?} with other columns",
+                "it has a table {:?} with other columns than this version's",
                 head.table
             )));
         }
@@ -161,7 +197,7 @@ impl Loader {
             let mut query = sqlx::query(AssertSqlSafe(format!("{}{places}", self.insert)));
             for row in rows {
                 if row.len() != self.columns.len() {
-                    return Err(StoreError::Open("the backup has a row with other columns".to_owned()));
+                    return Err(StoreError::Open("it has a row with other columns".to_owned()));
                 }
                 for (value, column) in row.iter().zip(&self.columns) {
                     query = match (value, column.is_text) {
