@@ -97,7 +97,9 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
     match (u16_at(answer, 4), u32_at(answer, LENGTH_AND_KIND)) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(_)) => {
-            let errno = answer[LENGTH_AND_KIND..].first_chunk().map_or(0, |b| -i32::from_ne_bytes(*b));
+            let errno = answer[LENGTH_AND_KIND..]
+                .first_chunk()
+                .map_or(0, |b| i32::from_ne_bytes(*b).saturating_neg());
             Err(io::Error::from_raw_os_error(errno))
         }
         _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
