@@ -36,8 +36,8 @@ impl TurnsToCompute {
         Self(PollSemaphore::new(Arc::new(Semaphore::new(at_once))))
     }
 
-    /// Carries out a future, which has a turn only while it computes: one that waits for its client keeps nobody waiting. Its first
-    /// poll computes nothing yet, and needs none.
+    /// Runs a future to its end. It holds a turn only while it is polled, so that one that waits for its client delays no other.
+    /// The first poll is made without a turn: a connection that was just accepted has no bytes to compute with.
     pub async fn of<T>(&self, future: impl Future<Output = T>) -> T {
         let (mut turns, mut future, mut needs_turn) = (self.0.clone(), pin!(future), false);
         let (mut turn, mut latest) = (None, None);

@@ -36,7 +36,7 @@ impl Walked<'_> {
         asked.or(self.tunnel.connection.as_ref())
     }
 
-    /// Nothing is served, although nobody has disabled it.
+    /// Another tunnel has taken the address of its peer. Both the share and the tunnel are enabled.
     pub(super) fn has_lost_address(&self) -> bool {
         let is_enabled = self.share.spec.enabled && self.tunnel.spec.enabled;
         is_enabled && self.tunnel.peer_address_taken_at.is_some()
