@@ -211,6 +211,29 @@ fn untyped(id: &str) -> &str {
     ["fqdn:", "email:", "keyid:"].iter().find_map(|kind| id.strip_prefix(kind)).unwrap_or(id)
 }
 
+/// The unique id of an IKE SA that is not established, if another address than the peer's is its other end.
+fn begun_by_another(part: &Message, peer: Ipv4Addr) -> Option<&str> {
+    let (_, ike) = part.sections().next()?;
+    let other: Ipv4Addr = ike.text("remote-host")?.parse().ok()?;
+    (ike.text("state") == Some("CONNECTING") && other != peer).then(|| ike.text("uniqueid"))?
+}
+
+/// Ends the attempts among the SAs in `listed` whose other end has another address than the peer, and takes them from the list.
+/// After a change of the address, the device at the former one may begin another attempt before its packets are dropped:
+/// charon would hold it for half a minute, and it would look like one of the peer whose packets are lost.
+pub(super) async fn end_others(
+    client: &mut Client,
+    listed: &mut Vec<Message>,
+    peer: Ipv4Addr,
+) -> Result<(), Error> {
+    let of_others: Vec<_> = listed.extract_if(.., |part| begun_by_another(part, peer).is_some()).collect();
+    for id in of_others.iter().filter_map(|part| begun_by_another(part, peer)) {
+        let this = Message::new().set("ike-id", id).set("force", "yes").set("timeout", "-1");
+        accepted(client.request("terminate", this).await)?;
+    }
+    Ok(())
+}
+
 /// Makes charon initiate once, without waiting for the result. It may refuse during another attempt.
 pub(super) async fn initiate(client: &mut Client) -> Result<(), Error> {
     attempt(client, "initiate", Message::new().set("child", CHILD)).await
@@ -236,9 +259,14 @@ pub(super) async fn rekey(client: &mut Client, scope: ResetScope) -> Result<(), 
     client.request("rekey", what).await.map(drop)
 }
 
-/// Sends a command that charon may refuse.
+/// Sends a command about the connection that charon may refuse.
 async fn attempt(client: &mut Client, command: &str, message: Message) -> Result<(), Error> {
-    match client.request(command, message.set("ike", CONNECTION).set("timeout", "-1")).await {
+    accepted(client.request(command, message.set("ike", CONNECTION).set("timeout", "-1")).await)
+}
+
+/// charon refuses to end what is not there.
+fn accepted(answer: Result<Message, Error>) -> Result<(), Error> {
+    match answer {
         Ok(_) | Err(Error::Failed { .. }) => Ok(()),
         Err(error) => Err(error),
     }

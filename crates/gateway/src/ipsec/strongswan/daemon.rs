@@ -29,7 +29,7 @@ use reset::Reset;
 
 use super::{
     charon::{Charon, CharonHome},
-    conf::CharonConfig,
+    conf::{self, CharonConfig},
     connection_view::{ConnectionView, Negotiation},
     fault::{LogLine, peer_refuses},
     initiation::Initiation,
@@ -357,7 +357,10 @@ impl Task {
     /// Reads the SAs; returns whether the connection changed or is about to.
     async fn look(&mut self, pid: i32, client: &mut Client) -> Result<bool, Error> {
         let parts = client.stream_request("list-sas", "list-sa", Message::new());
-        let parts = self.answered(pid, parts).await?;
+        let mut parts = self.answered(pid, parts).await?;
+        if let Some(peer) = self.wanted.as_ref().map(|wanted| wanted.peer) {
+            self.answered(pid, conf::end_others(client, &mut parts, peer)).await?;
+        }
         let before = self.view.connection().clone();
         if self.view.look(&parts, Timestamp::now()) {
             info!(dir = %self.home.dir.display(), "the peer was lost: calling it back");
