@@ -26,7 +26,7 @@ pub(crate) async fn run(
         Some(schema) => schema::body(kind, schema, matches)?,
         None => json!({}),
     };
-    let missing = act.schema.map(|schema| schema::missing(schema, &body)).unwrap_or_default();
+    let missing = act.schema.map(|schema| schema::missing(schema, "", &body)).unwrap_or_default();
     if !missing.is_empty() {
         let command = format!("{} {}", kind.name, act.verb);
         return Err(Failed::usage(format!(

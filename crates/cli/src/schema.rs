@@ -38,7 +38,7 @@ enum Form {
 #[derive(Debug)]
 pub(crate) struct Property {
     /// Its path in the body: two names for a property of an object.
-    path: Vec<String>,
+    pub(crate) path: Vec<String>,
     flag: String,
     form: Form,
     help: String,
@@ -208,10 +208,11 @@ pub(crate) fn body(kind: &Kind, schema: &str, matches: &ArgMatches) -> Result<Va
     Ok(body)
 }
 
-/// The flags that a new resource lacks.
-pub(crate) fn missing(schema: &str, body: &Value) -> Vec<String> {
+/// The arguments that a body lacks. The property `label` has one without a flag.
+pub(crate) fn missing(schema: &str, label: &str, body: &Value) -> Vec<String> {
     let needed = properties(schema).into_iter().filter(|p| p.is_required);
-    needed.filter(|p| body.get(&p.path[0]).is_none()).map(|p| format!("--{}", p.flag)).collect()
+    let said = |p: Property| if p.path == [label] { "NAME".to_owned() } else { format!("--{}", p.flag) };
+    needed.filter(|p| body.get(&p.path[0]).is_none()).map(said).collect()
 }
 
 fn put(object: &mut Map<String, Value>, path: &[String], value: Value) {
@@ -233,11 +234,6 @@ fn put(object: &mut Map<String, Value>, path: &[String], value: Value) {
 }
 
 impl Property {
-    /// The name of a resource is an argument without a flag.
-    pub(crate) fn is_name(&self) -> bool {
-        self.path == ["name"]
-    }
-
     /// What its flag says. `None`: the flag was not given.
     fn value(&self, matches: &ArgMatches) -> Result<Option<Value>, Failed> {
         let text = || matches.try_get_one::<String>(&self.flag).ok().flatten();

@@ -54,12 +54,9 @@ pub(crate) async fn create(session: &Session, kind: &Kind, matches: &ArgMatches)
     }
     let mut body = schema::body(kind, schema, matches)?;
     if let Some(name) = matches.try_get_one::<String>("name").ok().flatten() {
-        body["name"] = name.as_str().into();
+        body[kind.label] = name.as_str().into();
     }
-    let mut missing = schema::missing(schema, &body);
-    if let Some(name) = missing.iter_mut().find(|flag| *flag == "--name") {
-        "NAME".clone_into(name);
-    }
+    let missing = schema::missing(schema, kind.label, &body);
     if !missing.is_empty() {
         return Err(Failed::usage(format!(
             "{} create needs {}: see `wicketgate {} create --help`",
