@@ -80,8 +80,13 @@ impl PeerFault {
         cause: impl Into<String>,
         cure: impl Into<String>,
     ) -> Self {
-        Self { reason, cause: cause.into(), cure: cure.into() }
+        Self { reason, cause: plain(cause.into()), cure: plain(cure.into()) }
     }
+}
+
+/// Any part of charon's lines may be the peer's: none of it commands a terminal.
+fn plain(text: String) -> String {
+    if text.contains(char::is_control) { text.replace(char::is_control, "") } else { text }
 }
 
 /// A word from the peer, without control characters.
