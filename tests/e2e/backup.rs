@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use wicketgate_authority::Ca;
 use wicketgate_lab::Agent;
 
 use crate::harness::{
@@ -238,14 +239,13 @@ fn a_start_with_a_database_of_another_authority_is_refused_with_the_cure() -> Re
         ensure!(!refused.status.success());
         Ok(said(&refused))
     };
-    // A new authority beside the database.
-    let aside = world.lab.path("aside");
-    fs::rename(data.join("ca"), &aside)?;
-    fs::create_dir(data.join("ca"))?;
+    // The data directory of another authority.
+    let (file, other) = (data.join("ca/ca.crt"), Ca::generate(jiff::Timestamp::now())?);
+    let own = fs::read(&file)?;
+    fs::write(&file, other.material().certificate)?;
     let refused = up()?;
     ensure!(refused.contains("--new-authority"), "{refused}");
-    fs::remove_dir_all(data.join("ca"))?;
-    fs::rename(&aside, data.join("ca"))?;
+    fs::write(&file, own)?;
     // An empty database beside the authority.
     let kept = world.lab.dir("kept")?;
     let files = ["wicketgate.db", "wicketgate.db-wal", "wicketgate.db-shm"];

@@ -59,7 +59,7 @@ fn a_daemon_is_confined_to_its_tunnel() -> Result<()> {
     assert_eq!(ask(&site.namespace, door(&tunnels[0], 9000)?, PATIENCE)?, "here");
 
     let data = world.gateway.data.canonicalize()?;
-    let secrets = [data.join("ca/ca.key"), data.join("secret-key"), data.join("wicketgate.db")];
+    let secrets = [data.join("admin.token"), data.join("secret-key"), data.join("wicketgate.db")];
     let secrets: BTreeSet<_> =
         secrets.iter().map(|path| inode(path)).collect::<Result<_>>().context("the secrets are elsewhere")?;
     let (mut users, mut daemons) = (BTreeSet::new(), Vec::new());

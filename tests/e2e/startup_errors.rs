@@ -356,8 +356,8 @@ fn refusal_is_logged(world: &World, id: &str, cause: &str) -> Result<()> {
 /// Returns a code of the same enrolment and authority with another secret.
 fn with_another_secret(code: &str, data: &Path) -> Result<String> {
     let code: EnrolmentCode = code.parse()?;
-    let ca = Ca::load_or_create(&data.join("ca"), jiff::Timestamp::now())?;
-    Ok(EnrolmentCode::generate(code.enrollment(), ca.fingerprint())?.expose().to_string())
+    let authority = Ca::remembered(&data.join("ca"))?.context("the data directory has no authority")?;
+    Ok(EnrolmentCode::generate(code.enrollment(), authority)?.expose().to_string())
 }
 
 /// Makes every enrolment code expire, as if an hour had passed.

@@ -11,14 +11,15 @@ use rcgen::{
     SignatureAlgorithm, SigningKey,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
-use std::{fmt, io, path::Path, time::Duration};
+use std::{fmt, fs, io, path::Path, time::Duration};
 use wicketgate_model::{Assignment, SignedAssignment};
-use wicketgate_system::private_file;
+use wicketgate_system::if_exists;
 use wicketgate_transport::{
     identity::Identity,
     key::{KeyError, PrivateKey},
     trust::{CaCertificate, Fingerprint, TrustError},
 };
+use zeroize::Zeroizing;
 
 /// The lifetime of an agent's or a gateway's certificate. It is renewed after a third, so an outage of twenty days is
 /// survived.
@@ -29,13 +30,25 @@ const VALID_SINCE: Timestamp = Timestamp::constant(1_577_836_800, 0);
 /// The CA is replaced by hand, if ever.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(20 * 366 * 24);
 
-const KEY_FILE: &str = "ca.key";
-const CERTIFICATE_FILE: &str = "ca.crt";
-
-/// The authority. Only the server has it.
+/// The authority. Only servers have it.
 pub struct Ca {
     key: KeyPair,
     certificate: CaCertificate,
+    pem: String,
+}
+
+/// What an authority is kept as.
+pub struct CaMaterial {
+    /// PKCS #8 (RFC 5208), DER.
+    pub key: Zeroizing<Vec<u8>>,
+    /// In PEM.
+    pub certificate: String,
+}
+
+impl fmt::Debug for CaMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaMaterial").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Ca {
@@ -50,8 +63,12 @@ pub enum CaError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("{0} is not the certificate of the key in ca.key")]
-    WrongCertificate(String),
+    #[error("the authority's certificate is not that of its key")]
+    WrongCertificate,
+    #[error("{0} is no certificate")]
+    NotACertificate(String),
+    #[error("{0} has the authority's key, and the certificate beside it, ca.crt, is missing: restore it")]
+    NoCertificate(String),
     #[error("the public key is not an uncompressed point on P-256")]
     PublicKey,
     #[error("cannot sign")]
@@ -65,29 +82,54 @@ pub enum CaError {
 }
 
 impl Ca {
-    /// Its files in its directory.
-    pub const FILES: [&str; 2] = [KEY_FILE, CERTIFICATE_FILE];
+    /// Where earlier versions kept the key, in [`Ca::DIRECTORY`].
+    pub const KEY_FILE: &str = "ca.key";
+    /// The certificate in [`Ca::DIRECTORY`]: which authority a data directory belongs to.
+    pub const CERTIFICATE_FILE: &str = "ca.crt";
+    /// In a data directory.
+    pub const DIRECTORY: &str = "ca";
 
-    /// Loads the CA from the directory, or creates it: `ca.key` and `ca.crt`, both mode 0600.
-    pub fn load_or_create(dir: &Path, now: Timestamp) -> Result<Self, CaError> {
-        private_file::private_dir(dir)?;
-        let key = PrivateKey::load_or_create(&dir.join(KEY_FILE))?;
-        let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8());
-        let key =
-            KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)?;
-        let path = dir.join(CERTIFICATE_FILE);
-        let self_signed = || ca_params(now)?.self_signed(&key).map_err(CaError::Sign);
-        let pem = private_file::load_or_create(&path, || Ok::<_, CaError>(self_signed()?.pem()))?;
-        let wrong = || CaError::WrongCertificate(path.display().to_string());
-        let der = CertificateDer::from_pem_slice(&pem).map_err(|_| wrong())?;
-        let certificate = CaCertificate::from_der(der.to_vec()).map_err(|_| wrong())?;
-        let ca = Self { key, certificate };
+    pub fn generate(now: Timestamp) -> Result<Self, CaError> {
+        let key = PrivateKey::generate()?;
+        let pem = ca_params(now)?.self_signed(&pair(key.pkcs8())?).map_err(CaError::Sign)?.pem();
+        Self::from_material(&CaMaterial { key: Zeroizing::new(key.pkcs8().to_vec()), certificate: pem })
+    }
+
+    /// # Errors
+    /// Also if the certificate is not that of the key.
+    pub fn from_material(kept: &CaMaterial) -> Result<Self, CaError> {
+        let der = CertificateDer::from_pem_slice(kept.certificate.as_bytes());
+        let der = der.map_err(|_| CaError::WrongCertificate)?;
+        let certificate = CaCertificate::from_der(der.to_vec()).map_err(|_| CaError::WrongCertificate)?;
+        let ca = Self { key: pair(&kept.key)?, certificate, pem: kept.certificate.clone() };
         // A certificate of another key would otherwise fail only at the first agent.
         let probe = ca.sign("".to_owned())?;
         match ca.certificate.verify(&probe) {
             Err(TrustError::NotAnAssignment) => Ok(ca),
-            _ => Err(wrong()),
+            _ => Err(CaError::WrongCertificate),
         }
+    }
+
+    pub fn material(&self) -> CaMaterial {
+        CaMaterial { key: Zeroizing::new(self.key.serialize_der()), certificate: self.pem.clone() }
+    }
+
+    /// What an earlier version has kept in the directory; `None` if there is no key.
+    pub fn load(dir: &Path) -> Result<Option<Self>, CaError> {
+        let file = dir.join(Self::KEY_FILE);
+        let Some(key) = PrivateKey::load(&file)? else { return Ok(None) };
+        let certificate = if_exists(fs::read_to_string(dir.join(Self::CERTIFICATE_FILE)))?;
+        let certificate = certificate.ok_or_else(|| CaError::NoCertificate(file.display().to_string()))?;
+        Self::from_material(&CaMaterial { key: Zeroizing::new(key.pkcs8().to_vec()), certificate }).map(Some)
+    }
+
+    /// The authority that a directory belongs to; `None` if it has no certificate.
+    pub fn remembered(dir: &Path) -> Result<Option<Fingerprint>, CaError> {
+        let file = dir.join(Self::CERTIFICATE_FILE);
+        let Some(pem) = if_exists(fs::read(&file))? else { return Ok(None) };
+        let der = CertificateDer::from_pem_slice(&pem);
+        let der = der.map_err(|_| CaError::NotACertificate(file.display().to_string()))?;
+        Ok(Some(Fingerprint::of(&der)))
     }
 
     pub fn certificate(&self) -> &CaCertificate {
@@ -129,6 +171,11 @@ impl Ca {
         signature.shrink_to_fit();
         Ok(SignedAssignment { body, signature })
     }
+}
+
+fn pair(pkcs8: &[u8]) -> Result<KeyPair, CaError> {
+    let der = PrivatePkcs8KeyDer::from(pkcs8);
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256).map_err(CaError::Sign)
 }
 
 /// The content of the CA's own certificate. Its name is the issuer's name in every certificate that it issues.
@@ -186,8 +233,6 @@ impl PublicKeyData for Point<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
     use wicketgate_model::{EnvironmentId, Era, GatewayId, Generation, ShareId};
 
@@ -205,26 +250,40 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_stored_privately_and_loaded() {
-        let dir = tempfile::tempdir().unwrap();
-        let made = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
-        let again = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap();
+    fn an_authority_is_what_it_is_kept_as() {
+        let made = Ca::generate(Timestamp::now()).unwrap();
+        let again = Ca::from_material(&made.material()).unwrap();
         assert_eq!(made.fingerprint(), again.fingerprint());
-        let mode = fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
         let signed = made.sign_assignment(&assignment()).unwrap();
         assert_eq!(again.certificate().verify(&signed), Ok(assignment()));
+        assert!(!format!("{:?}", made.material()).contains("key: ["));
         // The certificate of another key is detected at start.
-        fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
-        let err = Ca::load_or_create(dir.path(), Timestamp::now()).unwrap_err();
-        assert!(matches!(err, CaError::WrongCertificate(_)), "{err}");
+        let other = Ca::generate(Timestamp::now()).unwrap();
+        let mixed = CaMaterial { certificate: other.material().certificate, ..made.material() };
+        let error = Ca::from_material(&mixed).unwrap_err();
+        assert!(matches!(error, CaError::WrongCertificate), "{error}");
+    }
+
+    #[test]
+    fn files_of_an_earlier_version_are_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Ca::load(dir.path()).unwrap().is_none() && Ca::remembered(dir.path()).unwrap().is_none());
+        let key = PrivateKey::load_or_create(&dir.path().join(Ca::KEY_FILE)).unwrap();
+        let missing = Ca::load(dir.path()).unwrap_err();
+        assert!(missing.to_string().contains("ca.crt"), "{missing}");
+        let params = ca_params(Timestamp::now()).unwrap();
+        let certificate = params.self_signed(&pair(key.pkcs8()).unwrap()).unwrap().pem();
+        fs::write(dir.path().join(Ca::CERTIFICATE_FILE), certificate).unwrap();
+        let loaded = Ca::load(dir.path()).unwrap().unwrap();
+        assert_eq!(Ca::remembered(dir.path()).unwrap(), Some(loaded.fingerprint()));
+        assert_eq!(*loaded.material().key, key.pkcs8());
+        fs::write(dir.path().join(Ca::CERTIFICATE_FILE), "nothing").unwrap();
+        assert!(Ca::load(dir.path()).is_err() && Ca::remembered(dir.path()).is_err());
     }
 
     #[test]
     fn a_changed_assignment_or_another_authority_is_refused() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let now = Timestamp::now();
-        let (a, b) = (Ca::load_or_create(a.path(), now).unwrap(), Ca::load_or_create(b.path(), now).unwrap());
+        let [a, b] = [(); 2].map(|()| Ca::generate(Timestamp::now()).unwrap());
         let signed = a.sign_assignment(&assignment()).unwrap();
         assert_eq!(b.certificate().verify(&signed), Err(TrustError::BadSignature));
         let changed = SignedAssignment { body: signed.body.replace("10.0.0.1", "10.0.0.2"), ..signed };
@@ -233,9 +292,8 @@ mod tests {
 
     #[test]
     fn a_certificate_has_the_identity_and_the_lifetime() {
-        let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
-        let ca = Ca::load_or_create(dir.path(), now).unwrap();
+        let ca = Ca::generate(now).unwrap();
         let key = PrivateKey::generate().unwrap();
         let identity = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
         let der = CertificateDer::from(ca.issue(&identity, &key.public_point(), now).unwrap());

@@ -2,4 +2,4 @@
 
 mod ca;
 
-pub use ca::{Ca, CaError, LEAF_LIFETIME};
+pub use ca::{Ca, CaError, CaMaterial, LEAF_LIFETIME};

@@ -57,7 +57,7 @@ impl LinkedGateway {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
-        let ca = Ca::load_or_create(dir.path(), now).unwrap();
+        let ca = Ca::generate(now).unwrap();
         let id = GatewayId::new(Uuid::now_v7());
         let key = PrivateKey::generate().unwrap();
         let certificate = ca.issue(&Identity::Gateway { gateway: id }, &key.public_point(), now).unwrap();

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::{Era, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, Installation, SecretKeyFile, Store};
+use wicketgate_store::{DatabaseLock, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     auth::{
         AdminToken, Auth, admin_token,
         oidc::{KeyRefresh, Provider, ProviderConfig},
-        token_key::{self, TokenKey},
+        token_key,
     },
     background::{Activator, BackgroundTask},
     database_ownership::DatabaseOwnership,
@@ -42,6 +42,7 @@ use crate::{
         places::Places,
         tls::{ApiTls, TlsReload},
     },
+    shared_secrets::SharedSecrets,
     state::{AppState, StateConfig, ensure_first_frontdoor},
     telemetry::{self, Scrape},
 };
@@ -63,7 +64,6 @@ pub struct ServerConfig {
     pub database: Option<SecretString>,
     /// What seals the secrets in the database.
     pub secret_keys: SecretKeyFile,
-    pub ca: Arc<Ca>,
     /// This data directory's authority and gateway have served a database before.
     pub has_served: bool,
     /// Where the REST API answers.
@@ -97,6 +97,7 @@ pub struct Prepared {
     store: Store,
     /// Of a PostgreSQL database.
     lock: Option<DatabaseLock>,
+    ca: Arc<Ca>,
     era: Era,
     auth: Auth,
     /// The admin token, if it was created just now: to be printed once.
@@ -132,49 +133,28 @@ impl Server {
         let sqlite = || config.data_dir.join(Self::SQLITE).display().to_string();
         let place = config.database.as_ref().map_or_else(sqlite, |url| url.expose_secret().to_owned());
         let (store, lock) = Store::open_alone(&place, &config.secret_keys).await?;
-        let era = own_installation(&store, &config).await?.era;
+        let SharedSecrets { ca, tokens } =
+            SharedSecrets::load(&store, &config.data_dir, config.has_served).await?;
+        let era = store.installation().await?.era;
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
         refuse_other_location(&store.tunnel_locations().await?, &config.location)?;
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
-        let auth = Auth {
-            admin: AdminToken::new(token.expose_secret()),
-            tokens: Arc::new(TokenKey::load_or_create(&config.data_dir)?),
-            provider,
-        };
-        Ok(Prepared { config, store, lock, era, auth, new_admin_token: is_new.then_some(token) })
+        let auth = Auth { admin: AdminToken::new(token.expose_secret()), tokens, provider };
+        Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token: is_new.then_some(token) })
     }
 
-    /// Files in the data directory that belong to the database, and cannot be made again.
-    pub const KEPT_FILES: [&str; 2] = [admin_token::FILE, token_key::FILE];
+    /// The file in the data directory that belongs to the database, and cannot be made again.
+    pub const KEPT_FILE: &str = admin_token::FILE;
+
+    /// The file of a secret that the database has, in the data directories of earlier versions.
+    pub const FORMER_FILE: &str = token_key::FILE;
 
     /// Where the admin token is kept.
     pub fn admin_token_file(data_dir: &Path) -> PathBuf {
         data_dir.join(admin_token::FILE)
     }
-}
-
-/// The database as one of this authority. Agents know their authority, and an authority its agents' keys by the database alone.
-async fn own_installation(store: &Store, config: &ServerConfig) -> anyhow::Result<Installation> {
-    let installation = store.installation().await?;
-    let own = config.ca.fingerprint().to_string();
-    let dir = config.data_dir.display();
-    match &installation.authority {
-        Some(known) if *known == own => {}
-        Some(known) => bail!(
-            "the database belongs to the authority {known}, and {dir}/ca has the authority {own}: restore the directory `ca` \
-             that belongs to the database. To go on with the one that is there, run `wicketgate restore --in-place \
-             --new-authority`; every agent must then enrol again"
-        ),
-        None if config.has_served && store.is_empty().await? => bail!(
-            "the database is empty, and the authority in {dir}/ca has served another: restore that one (`wicketgate \
-             restore`), or name it with --database. To begin with an empty one on purpose, run `wicketgate down`, and move \
-             {dir}/ca and {dir}/gateway-id away; every agent must then enrol again"
-        ),
-        None => store.set_authority(&own).await?,
-    }
-    Ok(installation)
 }
 
 /// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
@@ -194,6 +174,11 @@ fn refuse_other_location(with_tunnels: &[LocationId], own: &LocationId) -> anyho
 }
 
 impl Prepared {
+    /// The database's authority.
+    pub fn ca(&self) -> Arc<Ca> {
+        Arc::clone(&self.ca)
+    }
+
     /// Starts to serve and to reconcile. `agent_url` is the URL that agents dial, if it is known; `registry` is what
     /// `/metrics` shows.
     ///
@@ -206,8 +191,8 @@ impl Prepared {
         agent_url: Option<String>,
         mut registry: Registry,
     ) -> anyhow::Result<Server> {
-        let Self { config, store, lock, era, auth, .. } = self;
-        let (tasks, stop, ca) = (TaskTracker::new(), CancellationToken::new(), config.ca);
+        let Self { config, store, lock, ca, era, auth, .. } = self;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let (gateway_id, location) = (link.gateway, link.location.clone());
         let (send, handshake) = link.open();

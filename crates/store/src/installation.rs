@@ -1,6 +1,11 @@
-//! What a database is: the authority that it belongs to, and the era that it is in.
+//! What a database is: its authority, the era that it is in, and the secrets of its servers.
 
-use crate::{Result, Store, row::rows};
+use crate::{
+    Result, Store,
+    row::rows,
+    shared_secret::{SharedSecret, SharedSecretName, insert},
+};
+use jiff::Timestamp;
 use wicketgate_model::Era;
 
 rows! {
@@ -26,9 +31,49 @@ impl Store {
         Ok(any.is_none())
     }
 
-    /// Makes the database that of this authority.
-    pub async fn set_authority(&self, fingerprint: &str) -> Result<()> {
-        let mut tx = self.database.begin().await?;
+    /// # Errors
+    /// Also if it is damaged, or sealed under a key that is not there.
+    pub async fn shared_secret(&self, name: SharedSecretName) -> Result<Option<SharedSecret>> {
+        let select = "SELECT name, sealed, certificate FROM shared_secret WHERE name = $1";
+        self.find(select, &[&name.as_str()]).await
+    }
+
+    /// Keeps a secret, unless the database has one of this name.
+    pub async fn keep_shared_secret(
+        &self,
+        name: SharedSecretName,
+        secret: &SharedSecret,
+        at: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.database.begin_in_turn().await?;
+        insert(&mut tx, name, secret, at).await?;
+        tx.commit().await
+    }
+
+    /// Makes the database that of an authority, unless it has one. `fingerprint` is that of its certificate.
+    pub async fn keep_authority(
+        &self,
+        secret: &SharedSecret,
+        fingerprint: &str,
+        at: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.database.begin_in_turn().await?;
+        if insert(&mut tx, SharedSecretName::Ca, secret, at).await? {
+            tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Gives the database another authority: no certificate of the former one is accepted any more.
+    pub async fn replace_authority(
+        &self,
+        secret: &SharedSecret,
+        fingerprint: &str,
+        at: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.database.begin_in_turn().await?;
+        tx.execute("DELETE FROM shared_secret WHERE name = $1", &[&SharedSecretName::Ca.as_str()]).await?;
+        insert(&mut tx, SharedSecretName::Ca, secret, at).await?;
         tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
         tx.commit().await
     }

@@ -9,6 +9,7 @@ use crate::{
     field::Found,
     row::{FromRow, rows},
     secret_keys::KeyId,
+    shared_secret,
     statement::Assignments,
     transaction::Transaction,
     tunnel_keys::{SealedKeys, TABLE},
@@ -22,7 +23,8 @@ const AT_ONCE: i64 = 100;
 /// What sealed values begin with: `1.`, and the id of their key.
 const USED: &str = "SELECT DISTINCT SUBSTR(pre_shared_key, 1, 19) FROM ipsec_tunnel WHERE pre_shared_key IS NOT NULL \
                     UNION SELECT DISTINCT SUBSTR(previous_keys, 1, 19) FROM ipsec_tunnel \
-                    WHERE previous_keys IS NOT NULL";
+                    WHERE previous_keys IS NOT NULL \
+                    UNION SELECT DISTINCT SUBSTR(sealed, 1, 19) FROM shared_secret";
 
 /// Gives the database its keys, and seals all secrets under the first of them.
 pub(crate) async fn seal(database: &mut Database, file: &SecretKeyFile) -> Result<()> {
@@ -37,10 +39,11 @@ pub(crate) async fn seal(database: &mut Database, file: &SecretKeyFile) -> Resul
     if clear > 0 {
         info!(tunnels = clear, "the tunnels' keys were in the database in clear, and are sealed now");
     }
-    let older = steps(database, seal_under_first).await?;
+    let tunnels = steps(database, seal_under_first).await?;
+    let older = tunnels + steps(database, shared_secret::seal_under_first).await?;
     if older > 0 {
         let file = file.path().display();
-        info!(tunnels = older, %file, "sealed all secrets under the first key: the others of the file are not used any more");
+        info!(tunnels, %file, "sealed all secrets under the first key: the others of the file are not used any more");
     }
     if are_left || clear + answered > 0 {
         erase_remains(database).await;

@@ -8,8 +8,8 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
-use std::{fmt, io, path::Path};
-use wicketgate_system::private_file;
+use std::{fmt, fs, io, path::Path};
+use wicketgate_system::{if_exists, private_file};
 use zeroize::Zeroizing;
 
 pub struct PrivateKey {
@@ -39,6 +39,12 @@ impl PrivateKey {
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let pem = private_file::load_or_create(path, || Ok::<_, KeyError>(Self::generate()?.to_pem()))?;
         Self::from_pem(&Zeroizing::new(pem)).ok_or_else(|| KeyError::Parse(path.display().to_string()))
+    }
+
+    /// Loads the key from the file; `None` if there is no file.
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        let Some(pem) = if_exists(fs::read(path).map(Zeroizing::new))? else { return Ok(None) };
+        Self::from_pem(&pem).map(Some).ok_or_else(|| KeyError::Parse(path.display().to_string()))
     }
 
     fn from_pem(pem: &[u8]) -> Option<Self> {
@@ -87,7 +93,6 @@ impl fmt::Debug for PrivateKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn a_key_is_saved_and_loaded() {

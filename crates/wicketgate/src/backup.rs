@@ -31,10 +31,12 @@ pub(crate) struct Backup {
     up: Up,
 }
 
-/// The files in the data directory that a backup has, relative to it.
+/// The files in the data directory that a backup has, relative to it. What earlier versions kept in files is among them: a
+/// backup of theirs has it, and a directory of theirs is in use.
 pub(crate) fn files() -> Vec<String> {
-    let ca = Ca::FILES.iter().map(|file| format!("{CA}/{file}"));
-    ca.chain(Server::KEPT_FILES.map(str::to_owned)).chain([GATEWAY_ID.to_owned()]).collect()
+    let ca = [Ca::CERTIFICATE_FILE, Ca::KEY_FILE].map(|file| format!("{CA}/{file}"));
+    let own = [Server::KEPT_FILE, Server::FORMER_FILE, GATEWAY_ID].map(str::to_owned);
+    [&ca[..], &own].concat()
 }
 
 impl Backup {

@@ -67,7 +67,7 @@ impl Db {
 fn stopped(up: &Up) -> anyhow::Result<OwnDirectory> {
     let shown = up.data_dir.display();
     // Before the directory is locked, which would create it.
-    if Ca::FILES.iter().any(|file| !up.data_dir.join(CA).join(file).is_file()) {
+    if !up.data_dir.join(CA).join(Ca::CERTIFICATE_FILE).is_file() {
         bail!(WrongUsage(format!("{shown} is no data directory of `up`: name it with --data-dir")));
     }
     OwnDirectory::open(&up.data_dir, &STOPPED)
@@ -118,7 +118,8 @@ impl DbImport {
         })?;
         let cannot = || format!("cannot import {shown}");
         let import = Import::open(file, &keys).with_context(cannot)?;
-        let authority = Ca::load_or_create(&dir.join(CA), Timestamp::now())?.fingerprint().to_string();
+        let authority = Ca::remembered(&dir.join(CA))?.context("the data directory belongs to no authority")?;
+        let authority = authority.to_string();
         let place = database::place(dir, url.as_ref());
         let exported = if url.is_some() { database::own_sqlite(dir)? } else { None };
         let is_new = url.is_none() && !dir.join(Server::SQLITE).exists();

@@ -12,9 +12,8 @@ use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
-use wicketgate_authority::Ca;
 use wicketgate_model::Era;
-use wicketgate_server::{REVOCATIONS_FILE, Server};
+use wicketgate_server::{REVOCATIONS_FILE, Server, replace_authority};
 use wicketgate_store::{Action, BackupFile, ResourceType, Revocation, SecretKeyFile, Store, WriteContext};
 use wicketgate_system::{
     if_exists,
@@ -40,8 +39,8 @@ pub(crate) struct Restore {
     /// The database was restored by other means, from a snapshot or by PostgreSQL's own: only do what has to follow.
     #[arg(long, conflicts_with = "file")]
     in_place: bool,
-    /// With --in-place: the database shall go on with the authority that is in the data directory. Every agent must enrol
-    /// again.
+    /// With --in-place: give the database another authority, that of the key ca/ca.key in the data directory if an earlier
+    /// version has left one there, and otherwise a new one. Every agent must enrol again.
     #[arg(long, requires = "in_place")]
     new_authority: bool,
     /// The file `revocations` of the data directory that was lost, or a copy of it: what it has of after the backup is told
@@ -96,8 +95,7 @@ impl Restore {
         database::check(dir, url)?;
         let (store, _lock) = Store::open_alone(&database::place(dir, url), keys).await?;
         if self.new_authority {
-            let ca = Ca::load_or_create(&dir.join(CA), Timestamp::now())?;
-            store.set_authority(&ca.fingerprint().to_string()).await?;
+            replace_authority(&store, dir).await?;
         }
         Ok(store)
     }

@@ -14,7 +14,6 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
@@ -52,8 +51,8 @@ const FREE_WITHIN: Duration = Duration::from_secs(1);
 /// What a stop takes at most beside `--drain`: notices, deliveries, requests, tasks.
 const STOP_BESIDES_DRAIN: Duration = Duration::from_secs(30);
 
-/// The directory in the data directory that holds the authority's key.
-pub(crate) const CA: &str = "ca";
+/// The directory in the data directory that says which authority it belongs to.
+pub(crate) const CA: &str = Ca::DIRECTORY;
 
 pub(crate) const DATA_DIRECTORY: DirectoryKind = DirectoryKind {
     program: "wicketgate",
@@ -74,7 +73,7 @@ pub(crate) struct Up {
     /// What is logged: a level (error, warn, info, debug), or levels of targets, like info,access=warn. A reload changes it.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: LogFilter,
-    /// Directory for the database, the CA key and the admin token. Created if it does not exist.
+    /// Directory for the database, the secret key and the admin token. Created if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
     /// Address of the REST API.
@@ -175,7 +174,7 @@ impl Up {
         let (api_listener, admin_listener) = control.carry(self.server_listeners()).await?;
         let agent_listener = listen(self.agent_listen, "agents", "--agent-listen").await?;
         database::check(data_dir.path(), database.as_ref())?;
-        let ca = Arc::new(Ca::load_or_create(&data_dir.subdirectory(CA)?, Timestamp::now())?);
+        data_dir.subdirectory(CA)?;
         let backend = Backend::start(IpsecConfig {
             mode: self.ipsec,
             state_dir: data_dir.subdirectory("gateway")?,
@@ -184,7 +183,6 @@ impl Up {
         .await?;
         let prepared = control.carry(Server::prepare(ServerConfig {
             data_dir: data_dir.path().to_owned(),
-            ca: Arc::clone(&ca),
             has_served: data_dir.path().join(GATEWAY_ID).try_exists()?,
             listener: api_listener,
             connections: usize::try_from(DescriptorBudget::find().api)?,
@@ -201,7 +199,10 @@ impl Up {
             provisioning_deadline: Duration::from_secs(self.provisioning_deadline.into()),
         }));
         // After the database was opened: a start that fails before leaves no trace of another database.
-        let identified = |server| Ok((server, identify(data_dir.path(), database.as_ref(), ca)?));
+        let identified = |server: Prepared| {
+            let identity = identify(data_dir.path(), database.as_ref(), server.ca())?;
+            Ok((server, identity))
+        };
         let (server, (gateway_id, renewal)) = match prepared.await.and_then(identified) {
             Ok(identified) => identified,
             Err(error) => {

@@ -76,8 +76,8 @@ async fn a_retry_with_the_same_key_gets_the_same_identity() {
 #[tokio::test]
 async fn a_code_of_another_server_is_final() {
     let lab = Lab::new().await;
-    let (elsewhere, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let other = Ca::load_or_create(elsewhere.path(), Timestamp::now()).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let other = Ca::generate(Timestamp::now()).unwrap();
     let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::nil()), other.fingerprint()).unwrap();
     let task = lab.start(state.path(), Some(&code), &[]).task;
     let error = soon("a refusal", task).await.unwrap().unwrap_err();
@@ -93,8 +93,7 @@ async fn a_code_of_another_server_is_final() {
 #[tokio::test]
 async fn a_certificate_of_another_authority_is_refused() {
     let lab = Lab::new().await;
-    let elsewhere = tempfile::tempdir().unwrap();
-    let other = Ca::load_or_create(elsewhere.path(), Timestamp::now()).unwrap();
+    let other = Ca::generate(Timestamp::now()).unwrap();
     let agent = AgentId::new(Uuid::from_u128(5));
     let identity = Identity::Agent(AgentIdentity {
         frontdoor: FrontdoorId::new(Uuid::nil()),

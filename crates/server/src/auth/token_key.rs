@@ -1,6 +1,6 @@
 //! The JWTs that this server issues to API accounts (RFC 9068), and the key that signs them: ECDSA on P-256, ES256.
 //!
-//! Invariants: the key leaves this type only to a file of mode 0600. A token never grants more than its account has
+//! Invariant: a token never grants more than its account has
 //! now: each use looks up the account.
 
 #[cfg(any(test, fuzzing))]
@@ -18,14 +18,14 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path};
+use std::fmt;
 use uuid::Uuid;
 use wicketgate_model::ApiAccountId;
 use wicketgate_store::ApiAccountRow;
-use wicketgate_system::private_file;
+use zeroize::Zeroizing;
 
-/// Its name in the data directory: PKCS #8 (RFC 5958), DER.
-pub const FILE: &str = "token.key";
+/// Where earlier versions kept it, in the data directory.
+pub(crate) const FILE: &str = "token.key";
 /// The `iss` and `aud` of issued tokens. A server has no URL that all callers use.
 pub const ISSUER: &str = "wicketgate";
 /// Seconds for which a token is valid.
@@ -67,25 +67,15 @@ struct Claims {
 }
 
 impl TokenKey {
-    /// The key in the data directory. A missing one is created and written first.
-    ///
-    /// # Errors
-    /// The file cannot be read or created, or contains no key.
-    pub fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = data_dir.join(FILE);
-        let generate =
-            || EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).ok();
-        let make = || generate().context("cannot generate a key for tokens");
-        let der = private_file::load_or_create(&path, make)?;
-        Self::from_der(&der).with_context(|| {
-            format!(
-                "{} contains no key: remove the file, and the next start creates a new one",
-                path.display()
-            )
-        })
+    /// A new key: PKCS #8 (RFC 5958), DER.
+    pub fn generate() -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).ok();
+        made.map(|der| Zeroizing::new(der.as_ref().to_vec())).context("cannot generate a key for tokens")
     }
 
-    fn from_der(der: &[u8]) -> anyhow::Result<Self> {
+    /// # Errors
+    /// It is no key of P-256 in PKCS #8.
+    pub fn from_der(der: &[u8]) -> anyhow::Result<Self> {
         let signing = EncodingKey::from_ec_der(der);
         let mut public = Jwk::from_encoding_key(&signing, Algorithm::ES256)?;
         let kid = public.thumbprint(ThumbprintHash::SHA256)?;
@@ -129,7 +119,7 @@ impl TokenKey {
 
     pub(super) fn verify(&self, token: &str) -> Result<Granted, Refused> {
         let mut rules = Validation::new(Algorithm::ES256);
-        // The same clock set the times.
+        // By the clock of another server, a token may end a little earlier or later.
         rules.leeway = 0;
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         rules.set_issuer(&[ISSUER]);

@@ -213,7 +213,7 @@ mod tests {
             .await
             .unwrap();
             let now = Timestamp::now();
-            let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
+            let ca = Arc::new(Ca::generate(now).unwrap());
             let act = WriteContext::new("test", now, Uuid::now_v7);
             let spec = FrontdoorSpec {
                 organization: "default".into(),

@@ -186,7 +186,7 @@ mod tests {
         let view = SharedView::new(Timestamp::now());
         let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
         let metrics = ServerMetrics::new(&mut Registry::default());
-        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), Timestamp::now()).unwrap());
+        let ca = Arc::new(Ca::generate(Timestamp::now()).unwrap());
         let link = GatewayLink { store, ca, id, gateway, metrics, send };
         let (hello, messages) = at_server.finish().await.unwrap();
         // The gateway has no row, so that its traffic cannot be recorded.

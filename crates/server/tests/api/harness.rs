@@ -143,7 +143,7 @@ impl TestApp {
             store: store.clone(),
             auth: Auth {
                 admin: AdminToken::new(TOKEN),
-                tokens: Arc::new(TokenKey::load_or_create(dir.path()).unwrap()),
+                tokens: Arc::new(TokenKey::from_der(&TokenKey::generate().unwrap()).unwrap()),
                 provider,
             },
             gateways: Gateways::from_iter([(gateway_id(), gateway.clone())]),

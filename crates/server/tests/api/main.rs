@@ -42,6 +42,7 @@ mod scopes;
 mod serving;
 mod sessions;
 mod share_options;
+mod shared_secrets;
 mod shares;
 mod sign_in;
 mod site_page;

@@ -10,7 +10,6 @@ use base64::{
 use insta::assert_json_snapshot;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, jwk::JwkSet};
 use serde_json::{Value, json};
-use wicketgate_server::auth::token_key::TokenKey;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -195,16 +194,4 @@ async fn a_forged_token_is_refused() {
             "Bearer realm=\"wicketgate\", error=\"invalid_token\""
         );
     }
-}
-
-#[tokio::test]
-async fn the_key_file_is_private_and_survives_a_restart() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::TempDir::new().unwrap();
-    let first = format!("{:?}", TokenKey::load_or_create(dir.path()).unwrap());
-    assert_eq!(format!("{:?}", TokenKey::load_or_create(dir.path()).unwrap()), first);
-    let path = dir.path().join("token.key");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    std::fs::write(&path, "nothing").unwrap();
-    assert!(TokenKey::load_or_create(dir.path()).unwrap_err().to_string().contains("token.key"));
 }

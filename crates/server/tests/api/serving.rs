@@ -1,10 +1,9 @@
 //! A whole server on a port of loopback, and requests from chosen addresses of loopback.
 
 use crate::harness::{TOKEN, hello};
-use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use std::{any::Any, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{any::Any, fs, net::SocketAddr, path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,7 +11,6 @@ use tokio::{
     time::timeout,
 };
 use uuid::Uuid;
-use wicketgate_authority::Ca;
 use wicketgate_link::in_process;
 use wicketgate_model::{EspMode, GatewayId, LoadBalancerPools};
 use wicketgate_server::{Server, ServerConfig};
@@ -34,7 +32,6 @@ pub(crate) fn config(dir: &Path, listener: TcpListener) -> ServerConfig {
     ServerConfig {
         data_dir: dir.to_owned(),
         database: None,
-        ca: Arc::new(Ca::load_or_create(&dir.join("ca"), Timestamp::now()).unwrap()),
         has_served: false,
         secret_keys: SecretKeyFile::created_at(dir.join("secret-key")),
         listener,

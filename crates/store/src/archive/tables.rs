@@ -16,6 +16,7 @@ use std::io::Write;
 pub(super) const TABLES: &[&str] = &[
     "installation",
     "last_backup",
+    "shared_secret",
     "revision",
     "gateway",
     "frontdoor",

@@ -50,6 +50,7 @@ const TABLES: &[(&str, Bound)] = &[
     ),
     ("installation", Few("one row")),
     ("last_backup", Few("one row")),
+    ("shared_secret", Few("one row of each name")),
     ("ipsec_share_count", Few("one of each environment and status")),
     ("ipsec_share_tag", With("ipsec_share")),
     ("ipsec_tunnel", After(30 * DAY, "deleted_at = AT, status = 'DELETED', frontdoor = FRONTDOOR")),

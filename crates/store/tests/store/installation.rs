@@ -6,6 +6,7 @@ use crate::{
 };
 use jiff::ToSpan as _;
 use wicketgate_model::Era;
+use wicketgate_store::SharedSecret;
 
 #[test]
 fn an_era_is_greater_than_all_before_whatever_the_clock_says() {
@@ -13,7 +14,8 @@ fn an_era_is_greater_than_all_before_whatever_the_clock_says() {
         assert!(store.is_empty().await.unwrap());
         let first = store.installation().await.unwrap();
         assert_eq!((first.authority, first.era), (None, Era::FIRST));
-        store.set_authority("ab12").await.unwrap();
+        let secret = SharedSecret { key: vec![1, 0, 255].into(), certificate: Some("PEM".to_owned()) };
+        store.keep_authority(&secret, "ab12", now()).await.unwrap();
         let mut eras = Vec::new();
         for at in [now(), now() - 1.hour()] {
             store.was_restored(at).await.unwrap();

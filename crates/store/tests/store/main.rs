@@ -22,6 +22,7 @@ mod random_rows;
 mod reconcile;
 mod revision;
 mod secrets;
+mod shared_secrets;
 mod site;
 mod tags;
 mod tls;

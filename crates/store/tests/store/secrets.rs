@@ -40,7 +40,7 @@ async fn stored(url: &str, id: TunnelId) -> [Option<String>; 2] {
     [row.get(0), row.get(1)]
 }
 
-fn url_of(place: &str) -> String {
+pub(crate) fn url_of(place: &str) -> String {
     if place.contains("://") { place.to_owned() } else { format!("sqlite://{place}") }
 }
 

@@ -10,8 +10,8 @@ use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::{io::Cursor, path::Path};
 use tempfile::TempDir;
 use wicketgate_store::{
-    Backup, BackupSource, DatabaseLock, Import, ImportTarget, Result, SecretKeyFile, TableSum, back_up,
-    export,
+    Backup, BackupSource, DatabaseLock, Import, ImportTarget, Result, SecretKeyFile, SharedSecret, TableSum,
+    back_up, export,
 };
 
 const AUTHORITY: &str = "0123456789abcdef";
@@ -160,7 +160,8 @@ async fn an_imported_database_is_that_of_the_same_installation_and_takes_no_seco
     let (from, to, keys) = (sqlite(dir.path()), place(&other), keys_in(&dir));
     let store = open(&from, &dir).await.unwrap();
     let site = Site::new(&store).await;
-    store.set_authority(AUTHORITY).await.unwrap();
+    let secret = SharedSecret { key: vec![1, 0, 255].into(), certificate: Some("PEM".to_owned()) };
+    store.keep_authority(&secret, AUTHORITY, now()).await.unwrap();
     let (era, tunnel) = (store.installation().await.unwrap().era, site.tunnel);
     store.close().await;
     let (file, _) = exported(&from, &keys).await;

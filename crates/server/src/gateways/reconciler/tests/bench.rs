@@ -55,7 +55,7 @@ impl Bench {
         .await
         .unwrap();
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        let ca = Arc::new(Ca::load_or_create(&dir.path().join("ca"), now).unwrap());
+        let ca = Arc::new(Ca::generate(now).unwrap());
         let act = WriteContext::new("test", now, Uuid::now_v7);
         let spec = FrontdoorSpec {
             organization: "default".into(),
