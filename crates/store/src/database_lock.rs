@@ -90,6 +90,22 @@ impl DatabaseLock {
         acquired
     }
 
+    /// Checks that the lock was held without a break since it was taken.
+    ///
+    /// # Errors
+    /// Its connection is broken: another server may have used the database meanwhile.
+    pub(crate) async fn was_held(&mut self) -> Result<()> {
+        let connection = self.connection.as_mut();
+        let answered = async { sqlx::query("SELECT 1").execute(connection?).await.ok() };
+        timeout(STEP, answered).await.ok().flatten().map(drop).ok_or_else(|| {
+            StoreError::Open(
+                "the connection to PostgreSQL was interrupted, and another server may have used the database meanwhile: \
+                 repeat the command"
+                    .to_owned(),
+            )
+        })
+    }
+
     /// Whether a connection of the pool sees that another process has the lock.
     async fn is_taken(&mut self) -> bool {
         let Some(pool) = &mut self.pool else { return false };

@@ -1,6 +1,7 @@
 //! `wicketgate db export | import`: moves the database of an installation between SQLite and PostgreSQL, while `up` is stopped.
 //!
-//! Invariant: an import that fails changes neither the data directory nor a row of the database.
+//! Invariant: an import that fails before its commit changes neither the data directory nor a row of the database. One whose end was
+//! not seen after that is completed by the same command.
 
 use std::{
     fmt,
@@ -109,28 +110,32 @@ impl DbImport {
         let dir = data_dir.path();
         let shown = self.file.display();
         let file = File::open(&self.file).with_context(|| format!("cannot read {shown}"))?;
-        let keys = self.up.database.secret_keys(dir)?.read()?.with_context(|| {
+        let keys = self.up.database.secret_keys(dir)?;
+        let keys = keys.read()?.with_context(|| {
             format!(
-                "the secret key is missing, under which the export is sealed: copy it to {}, mode 0600, or name its file \
-                 with --secret-key-file",
-                dir.join(database::SECRET_KEY).display()
+                "the secret key file {} does not exist, under whose key the export is sealed: name it with --secret-key-file, or \
+                 copy it there, mode 0600",
+                keys.path().display()
             )
         })?;
         let cannot = || format!("cannot import {shown}");
         let import = Import::open(file, &keys).with_context(cannot)?;
-        let authority = Ca::remembered(&dir.join(CA))?.context("the data directory belongs to no authority")?;
+        let authority =
+            Ca::remembered(&dir.join(CA))?.context("the data directory belongs to no authority")?;
         let authority = authority.to_string();
         let place = database::place(dir, url.as_ref());
         let exported = if url.is_some() { database::own_sqlite(dir)? } else { None };
         let is_new = url.is_none() && !dir.join(Server::SQLITE).exists();
         let exported_at = import.header.created_at;
         let target = ImportTarget { place: &place, authority: &authority, exported: exported.as_deref() };
-        let loaded = import.load(target, print).await;
+        let loaded = import.load(target).await;
         if loaded.is_err() && is_new {
             let files = ["", "-wal", "-shm"].map(|suffix| format!("{}{suffix}", Server::SQLITE));
             files.iter().for_each(|file| drop(fs::remove_file(dir.join(file))));
         }
-        let rows = loaded.with_context(cannot)?;
+        let tables = loaded.with_context(cannot)?;
+        let rows: u64 = tables.iter().map(|table| table.rows).sum();
+        tables.iter().for_each(print);
         database::keep(dir, url.as_ref())
             .context("all rows are imported, and the data directory could not be told of its new database")?;
         say(&format!(

@@ -214,9 +214,9 @@ async fn restore(
     let opened = File::open(file).with_context(|| format!("cannot read {shown}"))?;
     let secret_keys = keys.read()?.with_context(|| {
         format!(
-            "the secret key is missing, under which the backup is sealed: copy it to {}, mode 0600, or name its file with \
-             --secret-key-file",
-            dir.join(database::SECRET_KEY).display()
+            "the secret key file {} does not exist, under whose key the backup is sealed: copy it there, mode 0600, or name it \
+             with --secret-key-file",
+            keys.path().display()
         )
     })?;
     let backup = wicketgate_store::Backup::open(opened, &secret_keys)

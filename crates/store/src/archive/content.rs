@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 
 /// The first line has some hundred bytes.
 const LONGEST_HEADER: usize = 4096;
+/// A version, or the id of a key.
+const LONGEST_WORD: usize = 100;
 
 /// What a file of rows is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,10 +119,12 @@ pub(super) async fn write(
     to: impl Write,
     mut told: impl FnMut(&TableSum),
 ) -> Result<End> {
-    let keys = source
-        .keys
-        .read()?
-        .ok_or_else(|| StoreError::Open("the secret key file does not exist".to_owned()))?;
+    let keys = source.keys.read()?.ok_or_else(|| {
+        StoreError::Open(format!(
+            "the secret key file {} does not exist: name it with --secret-key-file",
+            source.keys.path().display()
+        ))
+    })?;
     let mut db = Database::connect_one(source.place).await?;
     db.execute(tables::snapshot(source.place)).await?;
     let schema = schema(&mut db).await?;
@@ -148,7 +152,7 @@ pub(super) async fn write(
 }
 
 /// The schema of a database, which has to be that of this version.
-async fn schema(db: &mut AnyConnection) -> Result<i64> {
+pub(super) async fn schema(db: &mut AnyConnection) -> Result<i64> {
     let (schema,): (i64,) = sqlx::query_as("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(db).await?;
     if schema != Database::newest_schema() {
         return Err(StoreError::Open(format!(
@@ -182,6 +186,12 @@ fn header(purpose: Purpose, from: &mut impl Read) -> Result<(BackupHeader, Vec<u
     let Some(header) = header.as_ref().filter(|_| is_right) else {
         return Err(purpose.refuse(header.as_ref()));
     };
+    // They are shown before the file is known to be one of ours.
+    let is_plain =
+        |text: &str| text.len() <= LONGEST_WORD && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_plain(&header.version) || !is_plain(&header.key) {
+        return Err(purpose.refuse(None));
+    }
     Ok((header.clone(), text))
 }
 
@@ -215,6 +225,18 @@ impl<R: Read> Content<R> {
             }
         };
         Ok((header, files, Self { lines, next }))
+    }
+
+    /// Reads to the end, without the rows.
+    ///
+    /// # Errors
+    /// Also if the file has no end.
+    pub(super) fn skip(&mut self) -> Result<End> {
+        let mut last = self.next.take();
+        for line in self.lines.by_ref() {
+            last = Some(line.map_err(StoreError::Archive)?);
+        }
+        last.and_then(|text| serde_json::from_str(&text).ok()).ok_or_else(damaged)
     }
 
     /// Replaces the rows of all tables, in the transaction of `db`. `told` is called with each table and its number of rows.

@@ -149,7 +149,11 @@ pub(super) async fn end_transaction<T>(db: &mut AnyConnection, done: Result<T>) 
             let committed = db.execute("COMMIT").await;
             committed.map(|_| done).map_err(|error| StoreError::from(error).of_commit())
         }
-        Err(error) => db.execute("ROLLBACK").await.map_err(StoreError::from).and(Err(error)),
+        Err(error) => {
+            // SQLite may have done so already, and a connection that is broken is closed.
+            let _ = db.execute("ROLLBACK").await;
+            Err(error)
+        }
     }
 }
 

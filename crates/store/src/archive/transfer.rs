@@ -21,9 +21,11 @@ use std::{
 /// # Errors
 /// Also if a server uses the database: rows that it wrote afterwards would be lost.
 pub async fn export(source: BackupSource<'_>, to: impl Write, told: impl FnMut(&TableSum)) -> Result<u64> {
-    let lock = DatabaseLock::take(source.place).await?;
+    let mut lock = DatabaseLock::take(source.place).await?;
     let end = content::write(Purpose::Export, source, to, told).await?;
-    drop(lock);
+    if let Some(lock) = &mut lock {
+        lock.was_held().await?;
+    }
     Ok(end.rows)
 }
 
@@ -70,45 +72,58 @@ impl<R: Read> Import<R> {
         Ok(Self { header, content })
     }
 
-    /// Loads the rows into an empty database, compares every table with the export, and commits. `told` is called with each table
-    /// that is the same; returns the number of rows.
+    /// Loads the rows into an empty database, compares every table with the export, and commits. Returns the tables. A database
+    /// that has just these rows is left as it is: an import into it was committed, and its end was not seen.
     ///
     /// # Errors
-    /// The database is not empty, another server uses it, or a table differs: then no row was loaded.
-    pub async fn load(mut self, target: ImportTarget<'_>, told: impl FnMut(&TableSum)) -> Result<u64> {
+    /// The database has other rows, another server uses it, or a table differs: then no row was loaded.
+    pub async fn load(mut self, target: ImportTarget<'_>) -> Result<Vec<TableSum>> {
         let database = Database::connect(target.place).await?;
         let loaded = async {
-            let _lock = DatabaseLock::take(target.place).await?;
-            // Before the migrations, which would change a database that another version serves.
-            if tables::is_used(&mut *database.connection().await?).await? {
-                return Err(StoreError::Open(
-                    "the database to import into is not empty: name an empty one with --database, or for SQLite, move the \
-                     wicketgate.db in the data directory away"
-                        .to_owned(),
-                ));
-            }
-            database.migrate().await?;
+            let mut lock = DatabaseLock::take(target.place).await?;
             let mut db = database.connection().await?;
+            // Before the migrations, which would change a database that another version serves.
+            let is_used = tables::is_used(&mut db).await?;
+            if !is_used {
+                drop(db);
+                database.migrate().await?;
+                db = database.connection().await?;
+            }
             db.execute(database.begin_statement()).await?;
-            let loaded = self.load_rows(&mut db, target, told).await;
-            tables::end_transaction(&mut db, loaded).await
+            let loaded = match is_used {
+                true => self.compare_rows(&mut db).await,
+                false => self.load_rows(&mut db, target).await,
+            };
+            let held = match (&loaded, &mut lock) {
+                (Ok(_), Some(lock)) => lock.was_held().await,
+                _ => Ok(()),
+            };
+            tables::end_transaction(&mut db, held.and(loaded)).await
         }
         .await;
         database.close().await;
         loaded
     }
 
-    async fn load_rows(
-        &mut self,
-        db: &mut AnyConnection,
-        target: ImportTarget<'_>,
-        mut told: impl FnMut(&TableSum),
-    ) -> Result<u64> {
+    /// Whether a database has just the rows of the export.
+    async fn compare_rows(&mut self, db: &mut AnyConnection) -> Result<Vec<TableSum>> {
+        let end = self.content.skip()?;
+        let is_same = content::schema(db).await.is_ok() && compared(db, &end.sums).await?.is_none();
+        is_same.then_some(end.sums).ok_or_else(|| {
+            StoreError::Open(
+                "the database to import into is not empty, and has other rows than the export: name an empty one with \
+                 --database, or for SQLite, move the wicketgate.db in the data directory away"
+                    .to_owned(),
+            )
+        })
+    }
+
+    async fn load_rows(&mut self, db: &mut AnyConnection, target: ImportTarget<'_>) -> Result<Vec<TableSum>> {
         let end = self.content.load(db, |_, _| {}).await?;
         is_of(db, target.authority).await?;
         if let Some(exported) = target.exported {
             let mut from = Database::connect_one(exported).await?;
-            let changed = compared(&mut from, &end.sums, |_| {}).await?;
+            let changed = compared(&mut from, &end.sums).await?;
             from.close().await?;
             if let Some((then, now)) = changed {
                 return Err(StoreError::Open(format!(
@@ -117,8 +132,8 @@ impl<R: Read> Import<R> {
                 )));
             }
         }
-        match compared(db, &end.sums, &mut told).await? {
-            None => Ok(end.rows),
+        match compared(db, &end.sums).await? {
+            None => Ok(end.sums),
             Some((exported, loaded)) => Err(StoreError::Open(format!(
                 "the table {} has {} rows with the SHA-256 {} in the export, and {} rows with {} in the database: nothing was \
                  imported. Try another database, and report it",
@@ -142,11 +157,7 @@ async fn is_of(db: &mut AnyConnection, authority: &str) -> Result<()> {
 }
 
 /// Reads all tables of a database, and returns the first that differs, as it should be and as it is.
-async fn compared(
-    db: &mut AnyConnection,
-    sums: &[TableSum],
-    mut told: impl FnMut(&TableSum),
-) -> Result<Option<(TableSum, TableSum)>> {
+async fn compared(db: &mut AnyConnection, sums: &[TableSum]) -> Result<Option<(TableSum, TableSum)>> {
     for table in TABLES {
         let is = tables::write(db, table, &mut std::io::sink()).await?;
         let wanted = sums.iter().find(|sum| sum.table == *table);
@@ -155,7 +166,6 @@ async fn compared(
         if is != *wanted {
             return Ok(Some((wanted.clone(), is)));
         }
-        told(&is);
     }
     Ok(None)
 }
