@@ -117,7 +117,6 @@ fn a_failure_has_its_exit_status_and_says_what_to_do() -> Result<()> {
     // It would reach all of its organization.
     is("frontdoor create", 2, &["NAME", "--organization-id"])?;
     user.says("frontdoor create second --organization-id default")?;
-    is("share list", 2, &["default", "second"])?;
     user.says("frontdoor delete second")?;
     is("account create ci --frontdoor default --scope frontdoor.read", 2, &["--frontdoor-id"])?;
     is("share list --jq .[", 2, &["--jq .["])?;

@@ -8,6 +8,7 @@ what the run itself needs.
 import ipaddress
 import os
 from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs, urlsplit
 
 import schemathesis
 
@@ -83,6 +84,12 @@ def before_call(context, case, kwargs):
 NO_FAULT = "parameter `tag` in query - violates `patternProperties`"
 
 
+# The same holds for parameters that take any text: a number in place of it, or an empty list, is none in a query.
+ANY_TEXT = {"createdBy"}
+
+
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    return NO_FAULT not in failure.message
+    sent = set(parse_qs(urlsplit(response.request.url).query))
+    is_text = bool(sent) and sent <= ANY_TEXT and "Invalid data should have been rejected" in failure.message
+    return NO_FAULT not in failure.message and not is_text

@@ -252,11 +252,7 @@ fn of_kind(kind: &'static Kind) -> Command {
         let create =
             if has_name { create.arg(Arg::new("name").value_name("NAME").help("Its name")) } else { create };
         let create = if kind.name == ACCOUNT.name { create.arg(client_secret_file()) } else { create };
-        let create = schema::with_flags(create, schema, false);
-        // It still has one, as of before it was an argument.
-        let create =
-            create.mut_args(|arg| if arg.get_long() == Some(LABEL_FLAG) { arg.hide(true) } else { arg });
-        all.push(writing(kind, peer_address::flagged(kind, create)));
+        all.push(writing(kind, peer_address::flagged(kind, schema::with_flags(create, schema, false))));
     }
     if let Some(schema) = kind.update {
         let update = Command::new("update").about(format!("Change one of the {plural}")).arg(which(kind));
@@ -275,9 +271,6 @@ fn of_kind(kind: &'static Kind) -> Command {
         .arg_required_else_help(true)
         .subcommands(all)
 }
-
-/// The flag of a Frontdoor's label, which is the argument NAME as well.
-const LABEL_FLAG: &str = "default-namespace-name";
 
 fn client_secret_file() -> Arg {
     Arg::new("client-secret-file")

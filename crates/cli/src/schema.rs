@@ -154,6 +154,8 @@ pub(crate) fn with_flags(command: Command, schema: &str, is_update: bool) -> Com
         let is_required = property.is_required && !is_update;
         let help = if is_required { property.help + " [required]" } else { property.help };
         let arg = Arg::new(property.flag.clone()).long(property.flag.clone()).help(help);
+        // A Frontdoor's name is an argument, too.
+        let arg = arg.hide(property.path == ["defaultNamespaceName"] && !is_update);
         let arg = match property.form {
             // The name is an argument of its own.
             _ if property.path == ["name"] && !is_update => continue,
