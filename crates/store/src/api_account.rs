@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// From the next request on, its secret and all its tokens are refused, and so are those of the accounts that it
-    /// created, that these created, and so on.
+    /// created, that these created, and so on. The enrolment codes and handover links of all of them end.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
         self.write(context, move |write| write.revoke_api_account(id).boxed()).await
     }
@@ -105,11 +105,22 @@ const REVOKE: &str = "WITH RECURSIVE ended (id) AS ( \
          UNION SELECT a.id FROM api_account a JOIN ended e ON a.created_by = e.id WHERE a.revoked_at IS NULL) \
      UPDATE api_account SET revoked_at = $1 WHERE id IN (SELECT id FROM ended) RETURNING *";
 
+/// What revoked accounts have given to others, and what could still be used: enrolment codes and handover links.
+const END_GRANTS: &[&str] = &[
+    "UPDATE enrollment SET expires_at = $1 WHERE agent IS NULL AND expires_at > $1 \
+     AND created_by IN (SELECT id FROM api_account WHERE revoked_at IS NOT NULL)",
+    "UPDATE handover_link SET revoked_at = $1 WHERE revoked_at IS NULL \
+     AND created_by IN (SELECT id FROM api_account WHERE revoked_at IS NOT NULL)",
+];
+
 impl Write {
     async fn revoke_api_account(&mut self, id: ApiAccountId) -> Result<()> {
         let mut revoked: Vec<ApiAccountRow> = self.tx.all(REVOKE, &[&self.context.at, &id]).await?;
         if revoked.is_empty() {
             return Err(StoreError::Missing);
+        }
+        for end in END_GRANTS {
+            self.tx.execute(*end, &[&self.context.at]).await?;
         }
         revoked.sort_by_key(|account| account.id);
         for account in &revoked {

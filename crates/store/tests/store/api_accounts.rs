@@ -1,9 +1,13 @@
 use crate::{
     database::on_each,
-    site::{ALL, after, context},
+    site::{ALL, Site, after, asked, context},
 };
-use wicketgate_model::FrontdoorId;
-use wicketgate_store::{Action, ApiAccountSpec, FrontdoorSpec, Reach, ResourceType, Store, StoreError};
+use uuid::Uuid;
+use wicketgate_model::{EnrollmentId, FrontdoorId};
+use wicketgate_store::{
+    Action, ApiAccountSpec, FrontdoorSpec, HandoverLinkSpec, NewEnrollment, Reach, ResourceType, Store,
+    StoreError, WriteContext,
+};
 
 async fn frontdoor(store: &Store, organization: &str) -> FrontdoorId {
     let spec = FrontdoorSpec {
@@ -50,6 +54,47 @@ fn an_account_is_found_until_it_is_revoked() {
         assert_eq!(store.api_accounts(Some("acme"), &ALL).await.unwrap().total, 1);
         let again = store.revoke_api_account(whole.id, &context()).await;
         assert!(matches!(again, Err(StoreError::Missing)));
+    });
+}
+
+#[test]
+fn what_a_revoked_account_gave_to_others_ends_with_it() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let made = store.create_api_account(&account("default", 1, None), &context()).await.unwrap();
+        let child = WriteContext { actor: made.id.to_string(), ..context() };
+        let below = store.create_api_account(&account("default", 2, None), &child).await.unwrap();
+        let by = |actor: String| WriteContext { actor, ..context() };
+        let mut given = Vec::new();
+        for (n, actor) in [(1, made.id.to_string()), (2, below.id.to_string()), (3, "admin".to_owned())] {
+            let code = EnrollmentId::new(Uuid::now_v7());
+            let new = NewEnrollment {
+                id: code,
+                environment: None,
+                secret_sha256: [1; 32],
+                expires_at: after(3600),
+            };
+            store.create_enrollment(site.frontdoor, &new, &by(actor.clone())).await.unwrap();
+            let spec = HandoverLinkSpec {
+                description: None,
+                expires_at: after(3600),
+                max_uses: 5_i64.try_into().unwrap(),
+                passphrase: None,
+                token_sha256: [n; 32],
+            };
+            let link =
+                store.create_handover_link(site.frontdoor, site.tunnel, &spec, &by(actor)).await.unwrap();
+            given.push((n, code, link.id));
+        }
+        store.revoke_api_account(made.id, &context()).await.unwrap();
+        for (n, code, link) in given {
+            let is_left = n == 3;
+            let enrolled = store.enrol(&asked(code, 1, n), &context()).await.unwrap();
+            assert_eq!(enrolled.is_ok(), is_left, "{n}: {enrolled:?}");
+            let found = store.handover_link(site.tunnel, link).await.unwrap().unwrap();
+            assert_eq!(found.revoked_at.is_none(), is_left, "{n}");
+            assert_eq!(store.open_handover_link(link, [n; 32], &context()).await.unwrap().is_some(), is_left);
+        }
     });
 }
 
