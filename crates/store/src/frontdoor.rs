@@ -123,6 +123,11 @@ impl Store {
         Ok(self.all(select, &[&most]).await?.into_iter().map(|(organization,)| organization).collect())
     }
 
+    /// A Frontdoor of which only the records are left. They are kept for as long as other records.
+    pub async fn deleted_frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
+        self.find("SELECT f.* FROM frontdoor f WHERE f.id = $1 AND f.deleted_at IS NOT NULL", &[&id]).await
+    }
+
     pub async fn frontdoor(&self, id: FrontdoorId) -> Result<Option<FrontdoorRow>> {
         self.database.cache.get(id.to_string(), self.find(LISTING.find("f.id = $1"), &[&id])).await
     }

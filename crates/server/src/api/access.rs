@@ -65,6 +65,9 @@ macro_rules! extractors {
     )*};
 }
 
+/// A caller that may read what was recorded of a Frontdoor, by an administrator also after it was deleted.
+pub(super) struct ReadsRecords(pub(super) At);
+
 extractors! {
     Reads: Read;
     Writes: Write;
@@ -96,14 +99,17 @@ impl FromRequestParts<AppState> for At {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let principal = principal(parts, state).await?;
-        let text = parameter(parts, "frontdoorId").await?;
-        let not_found = || ApiError::frontdoor_not_found(printable(&text));
-        let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
-        let frontdoor =
-            state.store.frontdoor(id).await?.filter(|f| principal.sees(f)).ok_or_else(not_found)?;
-        let origin = RequestContext::of(&parts.extensions).origin;
-        Ok(Self { state: state.clone(), principal, origin, frontdoor })
+        Self::of(parts, state, false).await
+    }
+}
+
+impl FromRequestParts<AppState> for ReadsRecords {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let at = At::of(parts, state, true).await?;
+        at.principal.need(Scope::Read)?;
+        Ok(Self(at))
     }
 }
 
@@ -130,6 +136,21 @@ impl Caller {
 }
 
 impl At {
+    /// `or_deleted`: an administrator has access to a Frontdoor that was deleted.
+    async fn of(parts: &mut Parts, state: &AppState, or_deleted: bool) -> Result<Self, ApiError> {
+        let principal = principal(parts, state).await?;
+        let text = parameter(parts, "frontdoorId").await?;
+        let not_found = || ApiError::frontdoor_not_found(printable(&text));
+        let id: FrontdoorId = text.parse().map_err(|_| not_found())?;
+        let mut found = state.store.frontdoor(id).await?;
+        if found.is_none() && or_deleted && principal.administered().is_ok() {
+            found = state.store.deleted_frontdoor(id).await?;
+        }
+        let frontdoor = found.filter(|f| principal.sees(f)).ok_or_else(not_found)?;
+        let origin = RequestContext::of(&parts.extensions).origin;
+        Ok(Self { state: state.clone(), principal, origin, frontdoor })
+    }
+
     pub(super) fn id(&self) -> FrontdoorId {
         self.frontdoor.id
     }

@@ -2,7 +2,7 @@
 //! for the resources of an organization: its API accounts and its Frontdoors.
 
 use super::{
-    access::{Administers, Answer, Id, Reads},
+    access::{Administers, Answer, Id, ReadsRecords},
     wire::{
         answer::Format,
         execution::{self, Execution},
@@ -17,13 +17,13 @@ use wicketgate_store::{ExecutionRow, Page};
 
 const OF_ORGANIZATION: &str = "/frontdoor/v2/executions";
 
-pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
+pub(super) async fn list(ReadsRecords(at): ReadsRecords, format: Format, query: Query) -> Answer {
     let query = query.list(execution::PROPERTIES)?;
     let page = at.state.store.executions(at.id(), &query.request).await?;
     Ok(listed(format, &at.path("executions"), &query, page))
 }
 
-pub(super) async fn get(Reads(at): Reads, Id(id): Id<ExecutionId>, format: Format) -> Answer {
+pub(super) async fn get(ReadsRecords(at): ReadsRecords, Id(id): Id<ExecutionId>, format: Format) -> Answer {
     let row = at.state.store.execution(at.id(), id).await?;
     answer(format, &at.path("executions"), id, row)
 }

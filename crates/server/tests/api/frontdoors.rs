@@ -1,5 +1,5 @@
 use crate::harness::{TestApp, at, tunnel};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::json;
 use wicketgate_model::Status;
@@ -17,9 +17,19 @@ async fn a_frontdoor_is_created_changed_and_deleted() {
     let patched = app.patch(&path, json!({"ipsecSharesEnabled": true})).await;
     assert_eq!((patched.status, &patched.body["ipsecSharesEnabled"]), (StatusCode::OK, &json!(true)));
     assert_eq!(app.get(&format!("{path}/ipsec-shares")).await.status, StatusCode::OK);
+    let reader = app.account(json!({"organizationId": "acme", "scopes": ["frontdoor.read"]})).await;
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     let gone = app.get(&path).await;
     assert_eq!((gone.status, &gone.body["error"]), (StatusCode::FORBIDDEN, &json!("not_found")));
+
+    // What was done to it can still be read, by who administers it.
+    let records = format!("{path}/executions");
+    let kept = app.get(&records).await;
+    let first = format!("{records}/{}", kept.body["content"][0]["id"].as_str().unwrap());
+    assert_eq!((kept.status, app.get(&first).await.status), (StatusCode::OK, StatusCode::OK));
+    let secret = reader["clientSecret"].as_str().unwrap();
+    assert_eq!(app.call_as(secret, Method::GET, &records, None).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(app.get(&format!("{path}/ipsec-shares")).await.status, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
