@@ -205,9 +205,18 @@ pub(crate) fn body(kind: &Kind, schema: &str, matches: &ArgMatches) -> Result<Va
             let flags: Vec<_> = all.iter().map(|p| p.flag.as_str()).collect();
             return Err(Failed::usage(format!("--unset {flag}: a {} has {}", kind.name, flags.join(", "))));
         };
-        put(object, &property.path[..1], Value::Null);
+        // A property that its object needs goes with the object.
+        let is_needed = property.path.get(1).is_some_and(|inner| needs(schema, &property.path[0], inner));
+        let is_whole = flag == property.path[0] || is_needed;
+        put(object, if is_whole { &property.path[..1] } else { &property.path }, Value::Null);
     }
     Ok(body)
+}
+
+/// Whether an object in the schema is nothing without one of its properties.
+fn needs(schema: &str, object: &str, inner: &str) -> bool {
+    let required = about(schema, object).map(|about| &resolved(about)["required"]);
+    required.and_then(Value::as_array).into_iter().flatten().any(|name| name == inner)
 }
 
 /// The arguments that a body lacks. The property `label` has one without a flag.
@@ -316,6 +325,16 @@ mod tests {
         let matches = command.try_get_matches_from(["frontdoor", "--quota-shares", "5000"]).unwrap();
         let raised = body(&FRONTDOOR, "FrontdoorPatch", &matches).unwrap();
         assert_eq!(raised, json!({"quotas": {"shares": 5000}}));
+        // One quota goes back to its default, and the others stay.
+        let frontdoor = |args: &[&str]| {
+            let command = with_flags(Command::new("frontdoor"), "FrontdoorPatch", true);
+            body(&FRONTDOOR, "FrontdoorPatch", &command.try_get_matches_from(args).unwrap()).unwrap()
+        };
+        let unset = ["frontdoor", "--unset", "quota-shares", "--quota-tunnels", "5"];
+        assert_eq!(frontdoor(&unset), json!({"quotas": {"shares": null, "tunnels": 5}}));
+        assert_eq!(frontdoor(&["frontdoor", "--unset", "quotas"]), json!({"quotas": null}));
+        let idle = ["--unset", "health-check-interval-seconds"];
+        assert_eq!(share(&idle).unwrap(), json!({"healthCheck": {"intervalSeconds": null}}));
         assert!(share(&["--unset", "colour"]).is_err() && share(&["--tag", "team"]).is_err());
     }
 

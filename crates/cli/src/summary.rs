@@ -162,6 +162,7 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         }
         return output.one(&TUNNEL, &summary);
     }
+    let has_others = has_others(session).await?;
     let mut out = io::stdout().lock();
     for standing in &all {
         standing.write(&mut out)?;
@@ -186,7 +187,16 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     if let Some(backup) = backup {
         writeln!(out, "last backup: {}", backup_line(&backup))?;
     }
+    if let Some(chosen) = session.frontdoor.as_ref().filter(|_| has_others) {
+        writeln!(out, "All of this is of the Frontdoor {chosen}; --frontdoor names another.")?;
+    }
     Ok(())
+}
+
+/// Whether the token reaches several Frontdoors.
+async fn has_others(session: &Session) -> Result<bool, Failed> {
+    let some: Vec<_> = session.client.list("frontdoor/v2", &[], Some(2)).try_collect().await?;
+    Ok(some.len() > 1)
 }
 
 #[cfg(test)]

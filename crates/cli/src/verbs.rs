@@ -82,6 +82,13 @@ async fn create_account(
 ) -> Result<(), Failed> {
     let (output, whole) = (output(matches), Mutex::new(()));
     let (name, file) = (text(made_of.1, "name"), matches.get_one::<String>("client-secret-file"));
+    if let Some(path) =
+        file.filter(|path| std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() > 0))
+    {
+        return Err(Failed::usage(format!(
+            "--client-secret-file: {path} has something, perhaps the secret of another account: name a new file, or move it away"
+        )));
+    }
     let secret = match file {
         Some(path) => SecretOut::file(name, "--client-secret-file", path)?,
         None => SecretOut::standard(name, &output),

@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// The failure of a wait, with what a check of the share advises.
-    async fn with_cure(&self, kind: &Kind, path: &str, words: String) -> Failed {
+    async fn with_cure(&self, kind: &Kind, (path, reason): (&str, &str), words: String) -> Failed {
         let failed = Failed::other(words);
         if kind.name != SHARE.name {
             return failed;
@@ -128,8 +128,11 @@ impl Session {
         else {
             return failed;
         };
-        let hops = check["hops"].as_array().into_iter().flatten();
-        match hops.map(|hop| text(hop, "advice")).find(|advice| !advice.is_empty()) {
+        let mut advised = check["hops"].as_array().map(Vec::clone).unwrap_or_default();
+        advised.retain(|hop| !text(hop, "advice").is_empty());
+        // Another hop may fail, too.
+        let of_reason = advised.iter().find(|hop| text(hop, "reason") == reason);
+        match of_reason.or(advised.first()).map(|hop| text(hop, "advice")) {
             Some(advice) => failed.with(&format!("What to do: {advice}.")),
             None => failed,
         }
@@ -159,13 +162,13 @@ impl Session {
             match status {
                 "NEW" if fault.lasts(reason, Instant::now()) => {
                     let words = format!("{} {name} is not served ({reason}): {why}", kind.name);
-                    return Err(self.with_cure(kind, path, words).await);
+                    return Err(self.with_cure(kind, (path, reason), words).await);
                 }
                 "NEW" | "DELETING" | "RUNNING" => {}
                 "DELETED" => return Ok(None),
                 "ERROR" => {
                     let words = format!("{} {name} is ERROR ({reason}): {why}", kind.name);
-                    return Err(self.with_cure(kind, path, words).await);
+                    return Err(self.with_cure(kind, (path, reason), words).await);
                 }
                 "FAILED" => return Err(Failed::other(format!("{} {name} has failed: {why}", kind.name))),
                 _ => return Ok(Some(resource)),

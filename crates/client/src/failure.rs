@@ -61,6 +61,18 @@ impl fmt::Display for ApiProblem {
     }
 }
 
+/// What the libraries say of a port that serves something else, and what that is.
+const STRANGE: &[(&str, &str)] = &[
+    ("InvalidContentType", "it answers without TLS: check the port, or use http:// if it is on this host"),
+    ("tls handshake eof", "it ends the TLS handshake: check the port, which may be the one for agents"),
+    ("no application protocol", "it serves no HTTP: check the port, which may be the one for agents"),
+    ("HTTP version", "it does not speak HTTP: check the port, or use https://"),
+    (
+        "connection closed before message completed",
+        "it closed the connection before it answered: what was asked for may be done",
+    ),
+];
+
 impl Failure {
     /// The innermost cause says what happened; the outer ones say that a request failed.
     pub(crate) fn unreachable(url: &Url, error: &reqwest::Error) -> Self {
@@ -72,6 +84,9 @@ impl Failure {
         }
         if error.is_timeout() {
             "it does not answer in time".clone_into(&mut why);
+        }
+        if let Some((_, cause)) = STRANGE.iter().find(|(words, _)| why.contains(words)) {
+            why = format!("{cause} ({why})");
         }
         Self::Unreachable { url: url.clone(), why }
     }

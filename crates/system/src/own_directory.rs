@@ -93,11 +93,19 @@ impl OwnDirectory {
     }
 }
 
+/// The number of root.
+const ROOT: u32 = 0;
+
 /// Another user who owns the directory could replace what is in it, also when its mode is 0700.
 fn is_of_this_user(path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind) -> anyhow::Result<()> {
     let shown = path.display();
     let owner = fs::metadata(path).with_context(|| format!("cannot read the {name} {shown}"))?.uid();
     let own = geteuid().as_raw();
+    ensure!(
+        owner == own || own == ROOT,
+        "the {name} {shown} belongs to the user with the number {owner}: run this as that user{}, or choose another with {flag}",
+        if owner == ROOT { ", root" } else { "" }
+    );
     ensure!(
         owner == own,
         "the {name} {shown} belongs to the user with the number {owner}, who could replace the keys in it: choose another \

@@ -39,15 +39,24 @@ pub(crate) fn files() -> Vec<String> {
     [&ca[..], &own].concat()
 }
 
+/// Refuses what is no data directory of an installation.
+pub(crate) fn is_of_up(data_dir: &Path) -> anyhow::Result<()> {
+    let (file, shown) = (data_dir.join(CA).join(Ca::CERTIFICATE_FILE), data_dir.display());
+    match file.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            bail!(WrongUsage(format!("{shown} is no data directory of `up`: name it with --data-dir")))
+        }
+        Err(error) => {
+            bail!("cannot read the data directory {shown}: {error}: run this as its owner, root as a rule")
+        }
+    }
+}
+
 impl Backup {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let data_dir = &self.up.data_dir;
-        if !data_dir.join(CA).is_dir() {
-            bail!(WrongUsage(format!(
-                "{} is no data directory of `up`: name it with --data-dir",
-                data_dir.display()
-            )));
-        }
+        is_of_up(data_dir)?;
         let url = self.up.database.url()?;
         database::check(data_dir, url.as_ref())?;
         let place = database::place(data_dir, url.as_ref());

@@ -10,16 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use wicketgate_authority::Ca;
 use wicketgate_server::Server;
 use wicketgate_store::{BackupSource, Import, ImportTarget, TableSum, export};
-use wicketgate_system::{own_directory::OwnDirectory, private_file, program::WrongUsage};
+use wicketgate_system::{own_directory::OwnDirectory, private_file};
 
 use crate::{
-    backup::{say, to_stdout},
+    backup::{is_of_up, say, to_stdout},
     database,
     restore::STOPPED,
     up::{CA, Up},
@@ -66,11 +66,8 @@ impl Db {
 
 /// The data directory of an installation, which `up` does not use meanwhile.
 fn stopped(up: &Up) -> anyhow::Result<OwnDirectory> {
-    let shown = up.data_dir.display();
     // Before the directory is locked, which would create it.
-    if !up.data_dir.join(CA).join(Ca::CERTIFICATE_FILE).is_file() {
-        bail!(WrongUsage(format!("{shown} is no data directory of `up`: name it with --data-dir")));
-    }
+    is_of_up(&up.data_dir)?;
     OwnDirectory::open(&up.data_dir, &STOPPED)
 }
 

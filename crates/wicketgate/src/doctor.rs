@@ -138,6 +138,14 @@ fn data_directory(path: &Path) -> HostFinding {
         )
     } else if let Err(error) = rustix::fs::access(found, rustix::fs::Access::WRITE_OK) {
         HostFinding::fail(check, format!("{} cannot be written ({error}): run as its owner", found.display()))
+    } else if is_there && metadata.uid() != rustix::process::geteuid().as_raw() {
+        let owner = metadata.uid();
+        HostFinding::fail(
+            check,
+            format!(
+                "{shown} belongs to the user with the number {owner}, and `up` serves a directory of its own user only"
+            ),
+        )
     } else if free < LEAST {
         HostFinding::fail(check, format!("{mebibytes} MiB are free for {shown}: free some space"))
     } else if is_there && metadata.mode() & 0o077 != 0 {

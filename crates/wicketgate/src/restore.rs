@@ -206,7 +206,8 @@ async fn restore(
     let there = files().into_iter().chain([Server::SQLITE.to_owned()]).find(|file| dir.join(file).exists());
     if let Some(there) = there {
         bail!(
-            "the data directory {} is in use, it has {there}: restore to another with --data-dir, or move its content away",
+            "the data directory {} is in use, it has {there}: restore to another with --data-dir, or move its content away, but \
+             for the secret key. If a restore to it was ended before its time, that is what it left",
             dir.display()
         );
     }
