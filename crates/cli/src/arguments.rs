@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::{
     acts::{ACTS, Act, Answer},
+    agent_verbs,
     context::Choice,
     failed::{EXIT_STATUS, Failed},
     kind::{ACCOUNT, ENVIRONMENT, HANDOVER_LINK_REQUEST, KINDS, Kind},
@@ -314,31 +315,10 @@ fn own(kind: &Kind) -> Vec<Command> {
                 Command::new("metrics").about("Draw the traffic of a share").args([which(kind), duration()]),
             )),
         ],
-        "agent" => vec![
-            asking(printing(Command::new("unknown").about(
-                "List agents that the server refuses because it does not know them, as after a restore; for the operator",
-            ))),
-            asking(printing(
-                Command::new("adopt").about("Make an unknown agent one of its environment; for the operator").arg(
-                    Arg::new("which").value_name("ID").required(true).help("Its id, as `wicketgate agent unknown` has it"),
-                ),
-            )),
-            asking(printing(
-            Command::new("enroll")
-                .visible_alias("enrol")
-                .about("Print the command that starts an agent in the private network")
-                .args([
-                    Arg::new("env")
-                        .long("env")
-                        .value_name("NAME|ID")
-                        .help("Add the agent to this environment; a new one if left out"),
-                    Arg::new("agent-server")
-                        .long("agent-server")
-                        .value_name("URL")
-                        .help("The address of the gateway that the agent dials"),
-                ]),
-            )),
-        ],
+        "agent" => {
+            let all = agent_verbs::commands().into_iter();
+            all.map(|(verb, prints)| asking(if prints { printing(verb) } else { verb })).collect()
+        }
         _ => Vec::new(),
     }
 }

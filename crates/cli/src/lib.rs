@@ -2,6 +2,7 @@
 
 mod act;
 mod acts;
+mod agent_verbs;
 mod apply;
 mod arguments;
 mod chart;
@@ -100,6 +101,8 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "revoke-handover" => handover::revoke(&session, matches).await,
         "watch" => follow::watch(&session, matches).await,
         "ike-log" => follow::ike_log(&session, matches).await,
+        "codes" => own::codes(&session, matches).await,
+        "revoke-code" => own::revoke_code(&session, matches).await,
         "enroll" => own::enrol(&session, matches).await,
         other => match acts::act(kind, other) {
             Some(act) => act::run(&session, kind, act, matches).await,

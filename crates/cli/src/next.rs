@@ -43,6 +43,8 @@ const NEXT: &[(&str, &str)] = &[
     ("agent list", "wicketgate agent get NAME"),
     ("agent get", "wicketgate share list"),
     ("agent delete", "wicketgate agent list"),
+    ("agent codes", "wicketgate agent revoke-code ID"),
+    ("agent revoke-code", "wicketgate agent codes"),
     ("agent unknown", "wicketgate agent adopt ID"),
     ("agent adopt", "wicketgate agent get {which}"),
     ("agent enroll", "wicketgate agent list"),

@@ -51,6 +51,21 @@ const UNKNOWN_AGENT: Kind = Kind {
     ..AGENT
 };
 
+/// A code that no agent has used.
+const CODE: Kind = Kind {
+    name: "enrolment code",
+    plural: "enrolment codes",
+    label: "id",
+    columns: &[
+        column("ID", "/id"),
+        column("STATE", "/state"),
+        column("ENVIRONMENT", "/environmentId"),
+        column("EXPIRES", "/expiresAt"),
+        column("BY", "/createdBy"),
+    ],
+    ..AGENT
+};
+
 const UNKNOWN_PEER: Kind = Kind {
     name: "unknown peer",
     plural: "unknown peers",
@@ -112,6 +127,28 @@ pub(crate) async fn history(session: &Session, matches: &ArgMatches) -> Result<(
     let (_, path) = session.resolve(&TUNNEL, which_one(matches)).await?;
     let (path, query) = (format!("{path}/connection-history"), [("sort".to_owned(), "number".to_owned())]);
     output(matches).list(&CHANGE, session.client.list(&path, &query, None)).await?;
+    Ok(())
+}
+
+pub(crate) async fn codes(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let list = format!("{}/enrollments", session.list_path(&AGENT).await?);
+    let newest = [("sort".to_owned(), "createdAt,desc".to_owned())];
+    if output(matches).list(&CODE, session.client.list(&list, &newest, None)).await? == 0 {
+        say("Every enrolment code was used.");
+    }
+    Ok(())
+}
+
+pub(crate) async fn revoke_code(session: &Session, matches: &ArgMatches) -> Result<(), Failed> {
+    let id = which_one(matches);
+    if !id.strip_prefix("enr-").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Err(Failed::usage(
+            "ID is like enr-0190f3…, as `wicketgate agent codes` has it, and not the code",
+        ));
+    }
+    let path = format!("{}/enrollments/{id}", session.list_path(&AGENT).await?);
+    session.client.write(Method::DELETE, &path, None, None).await?;
+    say(&format!("Revoked {id}: no agent can enrol with it."));
     Ok(())
 }
 

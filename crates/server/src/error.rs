@@ -114,7 +114,7 @@ wicketgate_model::text_enum!(
 wicketgate_model::text_enum!(
     /// The resources that a path can name.
     ResourceKind {
-        Agent = "Agent", ApiAccount = "API account", Environment = "Environment",
+        Agent = "Agent", ApiAccount = "API account", Enrollment = "Enrolment code", Environment = "Environment",
         Execution = "Execution", HandoverLink = "Handover link", Share = "IPsec share", Tunnel = "IPsec tunnel",
     }
 );
@@ -246,7 +246,7 @@ impl ApiError {
     fn quota_exceeded(frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64) -> Self {
         let whose = frontdoor.map_or("the organization".to_owned(), |id| format!("the Frontdoor {id}"));
         let relief = match kind {
-            QuotaKind::EnrollmentCodes => "Use one, wait until one expires, an hour after it was made,",
+            QuotaKind::EnrollmentCodes => "Use one, revoke one, wait until one expires, an hour after it was made,",
             QuotaKind::Agents | QuotaKind::Environments => {
                 "Delete some that are not needed, wait until unused enrolment codes expire, an hour after they were made,"
             }

@@ -25,6 +25,7 @@ mod database_name;
 mod deferred;
 mod disk_room;
 mod enrollment;
+mod enrollment_code;
 mod environment;
 mod erasure;
 mod error;
@@ -90,6 +91,7 @@ pub use database_fault::DatabaseFault;
 pub use database_lock::{DatabaseLock, Ownership};
 pub use database_name::database_name;
 pub use enrollment::{EnrolAttempt, EnrolledAgent, NewEnrollment};
+pub use enrollment_code::{EnrollmentCodeRow, EnrollmentCodeState};
 pub use environment::EnvironmentRow;
 pub use error::{Result, StoreError};
 pub use event::EventKind;
@@ -125,9 +127,9 @@ pub use write_context::{RequestOrigin, WriteContext};
 pub mod column {
     pub use crate::{
         agent::columns as agent, api_account::columns as api_account,
-        connection_change::columns as connection_change, environment::columns as environment,
-        execution_row::columns as execution, frontdoor::columns as frontdoor,
-        handover_link::columns as handover_link, share::columns as share, tunnel::columns as tunnel,
-        tunnel_endpoint::columns as connection,
+        connection_change::columns as connection_change, enrollment_code::columns as enrollment_code,
+        environment::columns as environment, execution_row::columns as execution,
+        frontdoor::columns as frontdoor, handover_link::columns as handover_link, share::columns as share,
+        tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
     };
 }

@@ -17,7 +17,8 @@ use axum::{
 };
 use std::str::FromStr;
 use wicketgate_model::{
-    AgentId, ApiAccountId, EnvironmentKey, ExecutionId, FrontdoorId, HandoverLinkId, ShareId, TunnelId,
+    AgentId, ApiAccountId, EnrollmentId, EnvironmentKey, ExecutionId, FrontdoorId, HandoverLinkId, ShareId,
+    TunnelId,
 };
 use wicketgate_store::{FrontdoorRow, RequestOrigin, WriteContext};
 
@@ -194,6 +195,7 @@ macro_rules! identify {
 identify! {
     AgentId: Agent;
     ApiAccountId: ApiAccount;
+    EnrollmentId: Enrollment;
     EnvironmentKey: Environment;
     ExecutionId: Execution;
     ShareId: Share;

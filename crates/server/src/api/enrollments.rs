@@ -1,15 +1,21 @@
-//! `/{frontdoorId}/agents/enrollments`
+//! `/{frontdoorId}/agents/enrollments`: enrolment codes.
 
 use super::{
-    access::{Answer, Writes},
+    access::{Answer, At, Id, Reads, Writes},
+    conditional::Preconditions,
     refusal::not_created,
     wire::{
         agent::{Enrollment, enrollment},
         answer::Format,
         body::Body,
+        enrollment_code::{self, EnrollmentCode},
+        query::Query,
     },
 };
-use crate::error::{ApiError, ResourceKind};
+use crate::{
+    error::{ApiError, ResourceKind},
+    state::now,
+};
 use axum::{
     http::{StatusCode, header::CACHE_CONTROL},
     response::IntoResponse,
@@ -24,6 +30,36 @@ const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 const NO_ENVIRONMENT: &str =
     "environmentId must be the id or zId of an existing environment of this Frontdoor";
+
+/// Those that no agent has used.
+pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
+    let query = query.list(enrollment_code::PROPERTIES)?;
+    let page = at.state.store.enrollment_codes(at.id(), &query.request).await?;
+    let now = now();
+    let rows = page.rows.into_iter().map(|row| EnrollmentCode::of(row, now));
+    Ok(format.page(&at.path("agents/enrollments"), &query, page.total, rows))
+}
+
+pub(super) async fn get(Reads(at): Reads, Id(id): Id<EnrollmentId>, format: Format) -> Answer {
+    Ok(format.resource(StatusCode::OK, &find(&at, id).await?))
+}
+
+/// Ends the code. One that has expired stays as it is.
+pub(super) async fn revoke(
+    Writes(at): Writes,
+    Id(id): Id<EnrollmentId>,
+    wanted: Preconditions,
+) -> Result<StatusCode, ApiError> {
+    wanted.hold_for(&find(&at, id).await?)?;
+    at.state.store.revoke_enrollment(at.id(), id, &at.write_context()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn find(at: &At, id: EnrollmentId) -> Result<EnrollmentCode, ApiError> {
+    let row = at.state.store.enrollment_code(at.id(), id).await?;
+    let row = row.ok_or_else(|| ApiError::not_found(ResourceKind::Enrollment, id))?;
+    Ok(EnrollmentCode::of(row, now()))
+}
 
 /// The code is only in this answer: the server stores the hash of its secret.
 pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> Answer {
@@ -49,6 +85,7 @@ pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> An
         .await
         .map_err(not_created(ResourceKind::Environment))?;
     let answer = Enrollment {
+        id: new.id,
         frontdoor_id: at.id(),
         enrollment_code: &code.expose(),
         expires_at: new.expires_at,

@@ -11,8 +11,8 @@ use crate::api::{
     locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, site, tunnels,
     unknown_agents, unknown_peers, vpn_config,
     wire::{
-        agent, api_account, connection_change, environment, execution, frontdoor, handover_link, share,
-        tunnel, vpn_config::FORMATS,
+        agent, api_account, connection_change, enrollment_code, environment, execution, frontdoor,
+        handover_link, share, tunnel, vpn_config::FORMATS,
     },
 };
 use crate::external::LinkBase;
@@ -123,6 +123,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(delete below!("/environments/{id}") => environments::delete, "deleteEnvironment", WRITE).about("Environments", "Delete an environment with its shares, and bar its agents").with(IF_MATCH).answers(&[(202, "Environment")]),
     op!(get below!("/agents") => agents::list, "listAgents", READ).about("Hosting agents", "List the hosting agents of a Frontdoor").with(List(agent::PROPERTIES)).answers(&[(200, "AgentPage")]),
     op!(post below!("/agents/enrollments") => enrollments::create, "createEnrollment", WRITE).about("Hosting agents", "Create an enrolment code, which is returned only once").maybe_body("EnrollmentRequest").answers(&[(201, "Enrollment")]),
+    op!(get below!("/agents/enrollments") => enrollments::list, "listEnrollments", READ).about("Hosting agents", "List the enrolment codes that no agent has used, without their secrets").with(List(enrollment_code::PROPERTIES)).answers(&[(200, "EnrollmentCodePage")]),
+    op!(get below!("/agents/enrollments/{id}") => enrollments::get, "getEnrollment", READ).about("Hosting agents", "Read an enrolment code that no agent has used, without its secret").answers(&[(200, "EnrollmentCode")]),
+    op!(delete below!("/agents/enrollments/{id}") => enrollments::revoke, "revokeEnrollment", WRITE).about("Hosting agents", "Revoke an enrolment code that no agent has used").with(IF_MATCH).answers(&[(204, "")]),
     op!(get below!("/agents/{id}") => agents::get, "getAgent", READ).about("Hosting agents", "Read a hosting agent").answers(&[(200, "Agent")]),
     op!(patch below!("/agents/{id}") => agents::patch, "renameAgent", WRITE).about("Hosting agents", "Name a hosting agent").with(IF_MATCH).body("AgentPatch").answers(&[(200, "Agent")]),
     op!(delete below!("/agents/{id}") => agents::delete, "barAgent", WRITE).about("Hosting agents", "Bar a hosting agent at once").with(IF_MATCH).answers(&[(204, "")]),

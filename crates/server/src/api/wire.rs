@@ -20,6 +20,7 @@ pub(super) mod closing;
 pub(super) mod connection;
 pub(super) mod connection_change;
 pub(super) mod duration;
+pub(super) mod enrollment_code;
 pub(super) mod environment;
 pub(super) mod etag;
 pub(super) mod event;

@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 use wicketgate_link::{AgentShareState, AgentShares, ToGateway};
-use wicketgate_model::{AgentFinding, AgentReport, FindingResult, ShareId};
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_model::{AgentFinding, AgentReport, EnrolRefusal, FindingResult, ShareId};
+use wicketgate_store::{EnrolAttempt, WriteContext};
+use wicketgate_transport::enrolment_code::{EnrolmentCode, secret_hash};
 
 #[tokio::test]
 async fn an_agent_is_listed_until_it_is_barred() {
@@ -137,10 +138,45 @@ async fn a_code_is_shown_once() {
     assert!(left <= SignedDuration::from_hours(1) && left > SignedDuration::from_mins(59), "{left}");
     let code: EnrolmentCode = made.body["enrollmentCode"].as_str().unwrap().parse().unwrap();
     assert_ne!(code.secret(), &[0; 16]);
+    assert_eq!(made.body["id"], json!(code.enrollment()));
     let site = app.enrol().await;
     let replica = app.post("agents/enrollments", json!({"environmentId": site.environment})).await;
     assert_eq!(replica.body["environmentId"], json!(site.environment));
     let nowhere = json!({"environmentId": "env-00000000000000000000000000000000"});
     assert_json_snapshot!("nowhere", app.shown(&app.post("agents/enrollments", nowhere).await));
     assert_eq!(app.post("agents/enrollments", json!({"env": 1})).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn an_unused_code_is_listed_and_revoked() {
+    let app = TestApp::new().await;
+    let made = app.call(Method::POST, "agents/enrollments", None).await;
+    // A code that an agent has used is none that could be revoked: the agent can be barred.
+    app.enrol().await;
+    let list = app.get("agents/enrollments").await;
+    assert_json_snapshot!("codes", app.shown(&list));
+    let secret = made.body["enrollmentCode"].as_str().unwrap();
+    assert!(!list.text.contains(&secret[4..]));
+    let path = format!("agents/enrollments/{}", made.body["id"].as_str().unwrap());
+    assert_eq!(app.get(&path).await.body["state"], "ACTIVE");
+    assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(app.get(&path).await.body["state"], "EXPIRED");
+    let code: EnrolmentCode = secret.parse().unwrap();
+    let asked = EnrolAttempt {
+        enrollment: code.enrollment(),
+        secret_sha256: secret_hash(code.secret()),
+        public_key_sha256: [7; 32],
+        name: "late".to_owned(),
+        z_id: "AAAAAAAAAA".parse().unwrap(),
+    };
+    let refused = app.store.enrol(&asked, &WriteContext::new("late", Timestamp::now(), Uuid::now_v7)).await;
+    assert_eq!(refused.unwrap().unwrap_err(), EnrolRefusal::Expired);
+    // Once is enough: the second one records nothing.
+    assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
+    let ends = app.get("executions?action=DELETE&resourceType=enrollment").await;
+    assert_eq!(ends.body["totalElements"], 1);
+    let other = "agents/enrollments/enr-00000000000000000000000000000000";
+    for answer in [app.get(other).await, app.delete(other).await] {
+        assert_eq!((answer.status, &answer.body["error"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    }
 }

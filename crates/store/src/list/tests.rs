@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Column, ColumnType, agent, api_account, column, connection_change, environment, execution_row, frontdoor,
-    handover_link, share, tunnel,
+    Column, ColumnType, agent, api_account, column, connection_change, enrollment_code, environment,
+    execution_row, frontdoor, handover_link, share, tunnel,
 };
 use jiff::Timestamp;
 
@@ -37,6 +37,7 @@ async fn no_list_of_a_frontdoor_scans_a_table() {
         (&frontdoor::LISTING, &column::frontdoor::ORGANIZATION, column::frontdoor::ALL),
         (&api_account::LISTING, &column::api_account::ORGANIZATION, column::api_account::ALL),
         (&handover_link::LISTING, &column::handover_link::TUNNEL, column::handover_link::ALL),
+        (&enrollment_code::LISTING, &column::enrollment_code::FRONTDOOR, column::enrollment_code::ALL),
         (&environment::LISTING, &column::environment::FRONTDOOR, column::environment::ALL),
         (&agent::LISTING, &column::agent::FRONTDOOR, column::agent::ALL),
         (&tunnel::LISTING, &column::tunnel::FRONTDOOR, column::tunnel::ALL),

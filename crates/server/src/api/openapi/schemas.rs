@@ -3,8 +3,8 @@
 use crate::api::{
     locations, unknown_agents, unknown_peers,
     wire::{
-        agent, answer::Representation, api_account, closing, connection_change, environment, execution,
-        frontdoor, handover_link, property::Property, reset, schema, session, share, site, tunnel,
+        agent, answer::Representation, api_account, closing, connection_change, enrollment_code, environment,
+        execution, frontdoor, handover_link, property::Property, reset, schema, session, share, site, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -55,6 +55,7 @@ pub(super) fn add_resources(all: &mut Value) {
         listed::<unknown_agents::Stranger>("UnknownAgent", unknown_agents::PROPERTIES),
         listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
         listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
+        listed::<enrollment_code::EnrollmentCode>("EnrollmentCode", enrollment_code::PROPERTIES),
         listed::<handover_link::HandoverLink>("HandoverLink", handover_link::PROPERTIES),
     ] {
         let page = PAGE.replace("<Resource>", name).replace("<resourceList>", list);

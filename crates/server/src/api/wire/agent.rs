@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use std::net::IpAddr;
 use wicketgate_link::{AgentShareState, AgentShares};
 use wicketgate_model::{
-    AgentId, AgentName, AgentReport, EnvironmentId, EnvironmentKey, FrontdoorId, ShareId, ZId,
+    AgentId, AgentName, AgentReport, EnrollmentId, EnvironmentId, EnvironmentKey, FrontdoorId, ShareId, ZId,
 };
 use wicketgate_store::{AgentRow, column::agent as column};
 
@@ -158,6 +158,7 @@ impl Representation for Agent {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Enrollment<'a> {
+    pub(in crate::api) id: EnrollmentId,
     pub(in crate::api) frontdoor_id: FrontdoorId,
     pub(in crate::api) enrollment_code: &'a str,
     pub(in crate::api) expires_at: Timestamp,

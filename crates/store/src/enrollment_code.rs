@@ -1,0 +1,101 @@
+//! Enrolment codes that no agent has used, as they are listed and revoked. Their secrets are nowhere.
+
+use crate::{
+    Action, ListRequest, Page, ResourceType, Result, Store, WriteContext, execution::Execution,
+    list::Listing, row::rows,
+};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use wicketgate_model::{EnrollmentId, EnvironmentId, FrontdoorId, text_enum};
+
+rows! {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct EnrollmentCodeRow {
+        pub id: EnrollmentId,
+        pub frontdoor: FrontdoorId,
+        /// Of the environment that gets one more agent; `None`: it makes a new one.
+        pub environment: Option<EnvironmentId>,
+        pub expires_at: Timestamp,
+        /// Requests with a wrong secret.
+        pub tries: u32,
+        pub created_at: Timestamp,
+        pub created_by: String,
+    }
+}
+
+text_enum!(
+    /// Whether an agent can still enrol with a code.
+    EnrollmentCodeState {
+        Active = "ACTIVE",
+        /// Its `expires_at` has passed, or it was revoked.
+        Expired = "EXPIRED",
+        /// It was tried too often with wrong secrets.
+        Locked = "LOCKED",
+    }
+);
+
+impl EnrollmentCodeRow {
+    pub fn state(&self, now: Timestamp) -> EnrollmentCodeState {
+        match () {
+            () if self.tries >= crate::enrollment::TRIES => EnrollmentCodeState::Locked,
+            () if self.expires_at <= now => EnrollmentCodeState::Expired,
+            () => EnrollmentCodeState::Active,
+        }
+    }
+}
+
+impl Store {
+    /// The unused codes of a Frontdoor, also those that have expired.
+    pub async fn enrollment_codes(
+        &self,
+        frontdoor: FrontdoorId,
+        request: &ListRequest,
+    ) -> Result<Page<EnrollmentCodeRow>> {
+        self.list(&LISTING, Some((&columns::FRONTDOOR, vec![frontdoor.to_string()])), request).await
+    }
+
+    pub async fn enrollment_code(
+        &self,
+        frontdoor: FrontdoorId,
+        id: EnrollmentId,
+    ) -> Result<Option<EnrollmentCodeRow>> {
+        self.find(LISTING.find("c.id = $1 AND c.frontdoor = $2"), &[&id, &frontdoor]).await
+    }
+
+    /// Ends a code: no agent can enrol with it any more. Does nothing if it was used, or has expired.
+    pub async fn revoke_enrollment(
+        &self,
+        frontdoor: FrontdoorId,
+        id: EnrollmentId,
+        context: &WriteContext,
+    ) -> Result<()> {
+        self.write(context, move |write| {
+            async move {
+                let end = "UPDATE enrollment SET expires_at = $1 \
+                           WHERE id = $2 AND frontdoor = $3 AND agent IS NULL AND expires_at > $1";
+                match write.tx.execute(end, &[&write.context.at, &id, &frontdoor]).await? {
+                    0 => Ok(()),
+                    _ => {
+                        let code = Execution::of(ResourceType::Enrollment, &id);
+                        write.record(frontdoor, Action::Delete, code).await.map(drop)
+                    }
+                }
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+pub(crate) static LISTING: Listing = Listing::new("c.*", "enrollment c", "c.id").only("c.agent IS NULL");
+
+pub mod columns {
+    crate::list_column::columns! {
+        ID = Text("c.id");
+        FRONTDOOR = Text("c.frontdoor");
+        ENVIRONMENT = Text("c.environment").optional();
+        EXPIRES_AT = Time("c.expires_at");
+        CREATED_AT = Time("c.created_at");
+        CREATED_BY = Text("c.created_by");
+    }
+}
