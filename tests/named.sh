@@ -20,7 +20,7 @@ done
 
 awk -v timed="$timed" -v runs="$runs" '
   NR == FNR { if ($2 > worst[$1]) worst[$1] = $2; next }
-  { sub(/the worst of [0-9]+ runs/, "the worst of " runs " runs") }
+  { sub(/(the worst of [0-9]+ runs|that of one run)/, runs == 1 ? "that of one run" : "the worst of " runs " runs") }
   NF > 3 && $(NF-1) ~ timed {
     row = $1; sub(/^\| /, "", row); gsub(/`/, "", row)
     if (row in worst) {

@@ -121,12 +121,19 @@ pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches)
 
 pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
     let said = which_one(matches);
-    let (_, path) = session.resolve(kind, said).await?;
+    let (id, path) = session.resolve(kind, said).await?;
     let said = match is_id(kind, said) {
         true => name(kind, &session.client.get(&path, &[]).await?),
         false => said.to_owned(),
     };
+    let below = if kind.name == ACCOUNT.name { accounts_below(session, &id).await? } else { Vec::new() };
     session.client.write(Method::DELETE, &path, None, None).await?;
+    if !below.is_empty() {
+        say(&format!(
+            "With it end the accounts that it created, or that these created: {}.",
+            below.join(", ")
+        ));
+    }
     let patience = patience(matches);
     if kind.settles && patience.waits {
         session.settled(kind, &path, patience).await?;
@@ -135,6 +142,24 @@ pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches)
         say(&format!("{} {} {said}.", if kind.settles { "Deleting" } else { "Deleted" }, kind.name));
     }
     Ok(())
+}
+
+/// The names of the accounts that go back to an account.
+async fn accounts_below(session: &Session, id: &str) -> Result<Vec<String>, Failed> {
+    let list = session.list_path(&ACCOUNT).await?;
+    Ok(below(session.client.list(&list, &[], None).try_collect().await?, id))
+}
+
+fn below(mut left: Vec<Value>, id: &str) -> Vec<String> {
+    let (mut found, mut above) = (Vec::new(), vec![id.to_owned()]);
+    while let Some(creator) = above.pop() {
+        for account in left.extract_if(.., |account| text(account, "createdBy") == creator) {
+            above.push(text(&account, ACCOUNT.id).to_owned());
+            found.push(text(&account, ACCOUNT.label).to_owned());
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Waits for a write if that was asked for, prints the resource, and suggests the next command.
@@ -168,5 +193,25 @@ pub(crate) fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<()
             Ok(out.flush()?)
         }
         _ => output.one(kind, resource),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn accounts_that_go_back_to_another_are_named() {
+        let account = |id: &str, name: &str, by: &str| json!({"clientId": id, "name": name, "createdBy": by});
+        let all = [
+            ("acc-1", "a", "admin"),
+            ("acc-2", "b", "acc-1"),
+            ("acc-3", "c", "acc-2"),
+            ("acc-4", "d", "acc-9"),
+        ];
+        let all: Vec<_> = all.map(|(id, name, by)| account(id, name, by)).into();
+        assert_eq!(below(all.clone(), "acc-1"), ["b", "c"]);
+        assert_eq!(below(all, "acc-3"), [] as [&str; 0]);
     }
 }

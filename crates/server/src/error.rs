@@ -246,7 +246,9 @@ impl ApiError {
     fn quota_exceeded(frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64) -> Self {
         let whose = frontdoor.map_or("the organization".to_owned(), |id| format!("the Frontdoor {id}"));
         let relief = match kind {
-            QuotaKind::EnrollmentCodes => "Use one, revoke one, wait until one expires, an hour after it was made,",
+            QuotaKind::EnrollmentCodes => {
+                "Use one, revoke one, wait until one expires, an hour after it was made,"
+            }
             QuotaKind::Agents | QuotaKind::Environments => {
                 "Delete some that are not needed, wait until unused enrolment codes expire, an hour after they were made,"
             }
