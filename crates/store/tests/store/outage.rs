@@ -241,7 +241,7 @@ async fn the_key_of_a_commit_without_an_answer_tells_at_once_whether_it_was_carr
             Claim { principal, key, fingerprint, token: Uuid::now_v7() }
         };
         let first = claim();
-        let running = store.running(&first);
+        let running = store.running(&first).unwrap();
         assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         let acting = WriteContext { claim: Some(Arc::new(first)), ..context() };
         goes.store(true, Ordering::SeqCst);
