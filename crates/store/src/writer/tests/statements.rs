@@ -4,6 +4,7 @@ use super::{BOUND, context, store};
 use crate::{
     ApiAccountSpec, FrontdoorSpec, Result, ShareSpec, Store, Tags, TunnelSpec,
     bulk::{parts, places},
+    event_retention,
     share_count::{Counted, ShareCounts},
     statement::bind,
 };
@@ -263,4 +264,61 @@ async fn a_step_of_retention_deletes_shares_of_many_environments_in_few_statemen
     assert_eq!(count(&store, "ipsec_share_count WHERE shares <> 0").await, 0);
     let most = |statements: Vec<usize>| statements.into_iter().max().unwrap();
     assert!(most(pruned) <= most(statements) + parts_of(SHARES), "a step");
+}
+
+/// Events of these Frontdoors, so many of each, which are the newest ones.
+async fn add_events(store: &Store, frontdoors: &[FrontdoorId], each: i64) -> i64 {
+    let mut tx = store.database.begin().await.unwrap();
+    let newest = "SELECT newest FROM event_sequence";
+    let (mut newest,): (i64,) = tx.one(newest, &[]).await.unwrap();
+    let add = "WITH RECURSIVE n(i) AS (SELECT $2 + 1 UNION ALL SELECT i + 1 FROM n WHERE i < $3) \
+               INSERT INTO event (id, frontdoor, at, kind, resource, status) \
+               SELECT i, $1, 0, 'ipsec-share', 'x', 'DEPLOYED' FROM n";
+    for frontdoor in frontdoors {
+        tx.execute(add, &[frontdoor, &newest, &(newest + each)]).await.unwrap();
+        newest += each;
+    }
+    tx.execute("UPDATE event_sequence SET newest = $1", &[&newest]).await.unwrap();
+    tx.commit().await.unwrap();
+    newest
+}
+
+#[tokio::test]
+async fn events_of_many_frontdoors_are_bounded_in_few_statements() {
+    let (_dir, store) = store().await;
+    let all: Vec<_> = (0..500).map(|_| FrontdoorId::new(Uuid::now_v7())).collect();
+    let (few, many) = all.split_at(497);
+    add_events(&store, many, 10_000).await;
+    add_events(&store, few, 1).await;
+    let newest = add_events(&store, many, 100).await;
+    let bounded = async || {
+        let mut tx = store.database.begin().await?;
+        event_retention::bound(&mut tx, newest, 1000).await?;
+        tx.commit().await
+    };
+    let ((), statements) = counted(&store, bounded()).await;
+    assert!(statements[0] <= AROUND, "{statements:?}");
+    assert_eq!(count(&store, "event").await, 30_000 + few.len());
+    assert_eq!(count(&store, "event_forgotten").await, many.len());
+    for frontdoor in many {
+        assert_eq!(count(&store, &format!("event WHERE frontdoor = '{frontdoor}'")).await, 10_000);
+        let known = "event_forgotten f WHERE f.newest + 1 = (SELECT MIN(id) FROM event e WHERE e.frontdoor = f.frontdoor)";
+        assert!(count(&store, &format!("{known} AND f.frontdoor = '{frontdoor}'")).await <= 1);
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_kept_although_the_events_before_it_cannot_be_bounded() {
+    let (_dir, store) = store().await;
+    let site = Site::new(&store).await;
+    let newest = add_events(&store, &[site.frontdoor], 11_000).await;
+    add_events(&store, &[FrontdoorId::new(Uuid::now_v7())], 11_999 - newest).await;
+    let mut tx = store.database.begin().await.unwrap();
+    tx.carry_out("ALTER TABLE event_forgotten RENAME TO elsewhere").await.unwrap();
+    tx.commit().await.unwrap();
+    let port = IngressPort::try_from(1).unwrap();
+    let (name, target) = ("share".parse().unwrap(), "10.0.0.1:80".parse().unwrap());
+    let spec = ShareSpec::new(site.tunnel, site.environment, name, target, port);
+    let made = timeout(BOUND, store.create_share(site.frontdoor, &spec, &context())).await.unwrap().unwrap();
+    assert_eq!(count(&store, &format!("event WHERE id = 12000 AND resource = '{}'", made.id)).await, 1);
 }
