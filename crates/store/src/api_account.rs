@@ -187,7 +187,12 @@ impl Write {
             return Err(StoreError::Missing);
         };
         let first = revoked.remove(first);
-        self.record_account(&first, Action::Delete).await?;
+        // It says how many other records there are, which may be lost with the process.
+        let with = match revoked.len() {
+            0 => None,
+            others => Some(format!("{others} accounts that go back to it were revoked with it")),
+        };
+        self.record_account(&first, Action::Delete, with).await?;
         self.recorded(&revoked).await
     }
 
@@ -201,16 +206,27 @@ impl Write {
         ]);
         let row = self.tx.row(set.insert("api_account", "RETURNING *")?).await?;
         let account = row.ok_or(StoreError::Stale)?;
-        self.record_account(&account, Action::Create).await?;
+        self.record_account(&account, Action::Create, None).await?;
         Ok(account)
     }
 
-    async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
+    async fn record_account(
+        &mut self,
+        account: &ApiAccountRow,
+        action: Action,
+        message: Option<String>,
+    ) -> Result<()> {
         // Also if the account reaches no Frontdoor.
         claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.deferred.forgets = true;
         let all = self.recorded(std::slice::from_ref(account)).await?;
-        let records: Vec<_> = all.iter().map(|account| account.record(&self.context, action)).collect();
+        let record = |of: &Recorded| {
+            let record = of.record(&self.context, action);
+            // In the record of the organization, whose accounts they are.
+            let message = message.clone().filter(|_| of.organization.is_some());
+            if let Some(message) = message { record.with_message(message) } else { record }
+        };
+        let records: Vec<_> = all.iter().map(record).collect();
         execution::insert_all(&mut self.tx, &records).await
     }
 

@@ -161,6 +161,13 @@ pub(crate) struct Record {
     organization: Option<String>,
 }
 
+impl Record {
+    /// With what came of the action.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message: Some(message), ..self }
+    }
+}
+
 write!(Record {
     id,
     process,
