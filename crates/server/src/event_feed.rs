@@ -1,7 +1,8 @@
 //! The event feed: each event that was written reaches every subscriber, and is read once for all of them.
 //!
 //! Invariant: a reader that subscribes and then reads the table misses nothing: what the feed skips while it has no
-//! subscriber is in the table by then.
+//! subscriber is in the table by then. Numbers only increase, unless the database loses transactions: then subscribers are told
+//! to read everything again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 use wicketgate_model::{FrontdoorId, QuotaKind, QuotaLimit};
 use wicketgate_store::{EventRow, Store, StoreError};
 use wicketgate_system::Mutex;
@@ -35,6 +37,14 @@ const READERS: usize = 128;
 /// Of these, at most so many of one organization: whatever the quotas of its Frontdoors add up to, others find a place.
 const READERS_OF_ORGANIZATION: usize = READERS / 2;
 
+/// What subscribers are told.
+#[derive(Debug, Clone)]
+pub(crate) enum FeedMessage {
+    Event(Arc<EventRow>),
+    /// The database has lost events that were sent: this is the newest one that it has.
+    Reset(u64),
+}
+
 /// The Frontdoors that have subscribers, and how many: few, since all are [`READERS`].
 type Following = HashMap<FrontdoorId, Followers>;
 
@@ -48,7 +58,7 @@ struct Followers {
 #[derive(Debug, Clone)]
 pub(crate) struct EventFeed {
     store: Store,
-    sender: broadcast::Sender<Arc<EventRow>>,
+    sender: broadcast::Sender<FeedMessage>,
     readers: Arc<Semaphore>,
     following: Arc<Mutex<Following>>,
     /// Set once the feed knows its first event: an earlier subscriber could miss events that it takes for old.
@@ -121,7 +131,7 @@ impl EventFeed {
     }
 
     /// `None`: the feed cannot begin, because the database does not answer.
-    pub(crate) async fn subscribe(&self) -> Option<broadcast::Receiver<Arc<EventRow>>> {
+    pub(crate) async fn subscribe(&self) -> Option<broadcast::Receiver<FeedMessage>> {
         timeout(BEGIN_WITHIN, self.begun.cancelled()).await.ok()?;
         Some(self.sender.subscribe())
     }
@@ -136,6 +146,17 @@ impl EventFeed {
         let newest = self.store.event_span().await?.newest;
         let since = since.get_or_insert(newest);
         self.begun.cancel();
+        if newest < *since {
+            error!(
+                sent = *since,
+                newest,
+                "the database has lost events that clients have received, as after a failover to a PostgreSQL server without the \
+                 last transactions: clients are told to read everything again. Run `wicketgate restore --in-place`, as \
+                 DATABASE.md says under \"After a failover\""
+            );
+            *since = newest;
+            let _ = self.sender.send(FeedMessage::Reset(newest));
+        }
         if self.sender.receiver_count() == 0 {
             *since = newest;
         }
@@ -143,7 +164,7 @@ impl EventFeed {
             let events = self.store.events(None, *since, READ).await?;
             *since = events.last().map_or(newest, |last| last.id);
             for event in events {
-                let _ = self.sender.send(Arc::new(event));
+                let _ = self.sender.send(FeedMessage::Event(Arc::new(event)));
             }
         }
         Ok(())
@@ -176,6 +197,32 @@ impl BackgroundTask for EventReader {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[tokio::test]
+    async fn subscribers_are_told_that_the_database_has_lost_events() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("db");
+        let keys = wicketgate_store::SecretKeyFile::created_at(dir.path().join("secret-key"));
+        let store = Store::open(&file.display().to_string(), &keys).await.unwrap();
+        let newest = |number: u64| {
+            let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10)\n\
+                          db.execute('UPDATE event_sequence SET newest = ?', (int(sys.argv[2]),)); db.commit()";
+            let mut python = std::process::Command::new("python3");
+            assert!(
+                python.args(["-c", script]).arg(&file).arg(number.to_string()).status().unwrap().success()
+            );
+        };
+        let (feed, mut since) = (EventFeed::new(store, CancellationToken::new()), None);
+        newest(9);
+        feed.feed(&mut since).await.unwrap();
+        let mut told = feed.subscribe().await.unwrap();
+        newest(5);
+        feed.feed(&mut since).await.unwrap();
+        assert!(matches!(told.try_recv(), Ok(FeedMessage::Reset(5))));
+        assert_eq!(since, Some(5));
+        feed.feed(&mut since).await.unwrap();
+        assert!(told.try_recv().is_err(), "it is told once");
+    }
 
     #[tokio::test]
     async fn readers_are_limited_per_frontdoor_per_organization_and_in_total() {

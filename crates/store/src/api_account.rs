@@ -2,17 +2,26 @@
 //! API, and kept for the audit trail.
 
 use crate::{
-    Action, ListRequest, NamedRow, Page, Reach, ResourceType, Result, Store, StoreError, WriteContext, claim,
-    execution::Execution,
+    Action, DatabaseFault, ListRequest, NamedRow, Page, Reach, ResourceType, Result, Store, StoreError,
+    WriteContext, claim,
+    execution::{self, Execution, Record},
     list::Listing,
     quota,
     row::{rows, specs},
     statement::Assignments,
     write::Write,
+    writer::Revises,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
+use tokio::time::sleep;
+use tracing::error;
 use wicketgate_model::{ApiAccountId, FrontdoorId, QuotaKind};
+use wicketgate_system::backoff::Backoff;
 
 rows! {
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +102,74 @@ impl Store {
     }
 
     /// From the next request on, its secret and all its tokens are refused, and so are those of the accounts that it
-    /// created, that these created, and so on. The enrolment codes and handover links of all of them end.
+    /// created, that these created, and so on. The unused enrolment codes and the handover links of all of them end. All of
+    /// this is one transaction, which has the record of the first account; the records of the others follow in transactions of
+    /// their own, also if the caller goes away.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
-        self.write(context, move |write| write.revoke_api_account(id).boxed()).await
+        let descendants = self.write(context, move |write| write.revoke_api_account(id).boxed()).await?;
+        if !descendants.is_empty() {
+            let (store, context) = (self.clone(), context.clone());
+            let recorded = tokio::spawn(async move { store.record_revoked(descendants, &context).await });
+            // A panic of it is no reason to say that the account was not revoked.
+            drop(recorded.await);
+        }
+        Ok(())
+    }
+
+    /// Records that these were revoked, with the account that they go back to.
+    async fn record_revoked(&self, accounts: Vec<Recorded>, context: &WriteContext) {
+        let (mut pauses, mut left) = (Backoff::new(PAUSE, LONGEST_PAUSE), ATTEMPTS);
+        for part in accounts.chunks(RECORDS) {
+            while let Err(error) = self.try_record_revoked(part.to_vec(), context.clone()).await {
+                left = left.saturating_sub(1);
+                if left == 0 || error.fault() == DatabaseFault::Unconfirmed {
+                    error!(
+                        %error, process = %context.process, records = part.len(),
+                        "API accounts are revoked, and records of it are missing in the audit trail: those of accounts that a \
+                         revoked one had created. Repair the database"
+                    );
+                    break;
+                }
+                sleep(pauses.doubled()).await;
+            }
+        }
+    }
+
+    async fn try_record_revoked(&self, part: Vec<Recorded>, context: WriteContext) -> Result<()> {
+        // By the server, since the account may have revoked itself. The records name its actor.
+        let server = WriteContext::new("server", context.at, context.fresh);
+        let made = self.writer.write(&server, Revises::Nothing, move |write| {
+            async move {
+                let records: Vec<_> = part.iter().map(|of| of.record(&context, Action::Delete)).collect();
+                execution::insert_all(&mut write.tx, &records).await
+            }
+            .boxed()
+        });
+        made.await
+    }
+}
+
+/// Records in one unit of work, which takes milliseconds: units of other callers run between them.
+const RECORDS: usize = 512;
+/// Attempts that may fail, of all units, while the database is not available for some seconds.
+const ATTEMPTS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// An account, in the record of its organization or of a Frontdoor that it reaches.
+#[derive(Debug, Clone)]
+struct Recorded {
+    account: ApiAccountId,
+    frontdoor: Option<FrontdoorId>,
+    /// Of the record of an organization.
+    organization: Option<String>,
+}
+
+impl Recorded {
+    fn record(&self, context: &WriteContext, action: Action) -> Record {
+        let organization = self.organization.as_deref();
+        let on = Execution { organization, ..Execution::of(ResourceType::ApiAccount, &self.account) };
+        on.record(context, self.frontdoor, action)
     }
 }
 
@@ -114,19 +188,24 @@ const END_GRANTS: &[&str] = &[
 ];
 
 impl Write {
-    async fn revoke_api_account(&mut self, id: ApiAccountId) -> Result<()> {
+    /// Returns the records that are still to be written.
+    async fn revoke_api_account(&mut self, id: ApiAccountId) -> Result<Vec<Recorded>> {
         let mut revoked: Vec<ApiAccountRow> = self.tx.all(REVOKE, &[&self.context.at, &id]).await?;
-        if revoked.is_empty() {
+        revoked.sort_by_key(|account| account.id);
+        let Some(first) = revoked.iter().position(|account| account.id == id) else {
             return Err(StoreError::Missing);
-        }
+        };
         for end in END_GRANTS {
             self.tx.execute(*end, &[&self.context.at]).await?;
         }
-        revoked.sort_by_key(|account| account.id);
-        for account in &revoked {
-            self.record_account(account, Action::Delete).await?;
-        }
-        Ok(())
+        let first = revoked.remove(first);
+        // It says how many other records there are, which may be lost with the process.
+        let with = match revoked.len() {
+            0 => None,
+            others => Some(format!("{others} accounts that go back to it were revoked with it")),
+        };
+        self.record_account(&first, Action::Delete, with).await?;
+        self.recorded(&revoked).await
     }
 
     async fn create_api_account(&mut self, spec: ApiAccountSpec) -> Result<ApiAccountRow> {
@@ -139,22 +218,49 @@ impl Write {
         ]);
         let row = self.tx.row(set.insert("api_account", "RETURNING *")?).await?;
         let account = row.ok_or(StoreError::Stale)?;
-        self.record_account(&account, Action::Create).await?;
+        self.record_account(&account, Action::Create, None).await?;
         Ok(account)
     }
 
-    async fn record_account(&mut self, account: &ApiAccountRow, action: Action) -> Result<()> {
+    async fn record_account(
+        &mut self,
+        account: &ApiAccountRow,
+        action: Action,
+        message: Option<String>,
+    ) -> Result<()> {
         // Also if the account reaches no Frontdoor.
         claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.deferred.forgets = true;
-        let organization = &account.spec.organization;
-        let on = || Execution::of(ResourceType::ApiAccount, &account.id);
-        let whole = Execution { organization: Some(organization.as_str()), ..on() };
-        whole.insert(&mut self.tx, &self.context, None, action).await?;
-        for frontdoor in self.reached(&account.spec).await? {
-            self.record(frontdoor, action, on()).await?;
+        let all = self.recorded(std::slice::from_ref(account)).await?;
+        let record = |of: &Recorded| {
+            let record = of.record(&self.context, action);
+            // In the record of the organization, whose accounts they are.
+            let message = message.clone().filter(|_| of.organization.is_some());
+            if let Some(message) = message { record.with_message(message) } else { record }
+        };
+        let records: Vec<_> = all.iter().map(record).collect();
+        execution::insert_all(&mut self.tx, &records).await
+    }
+
+    /// The records of an action on each of the accounts.
+    async fn recorded(&mut self, accounts: &[ApiAccountRow]) -> Result<Vec<Recorded>> {
+        let mut of_organization: BTreeMap<&str, Vec<FrontdoorId>> = BTreeMap::new();
+        let mut all = Vec::new();
+        for ApiAccountRow { id, spec, .. } in accounts {
+            let (account, organization) = (*id, Some(spec.organization.clone()));
+            all.push(Recorded { account, frontdoor: None, organization });
+            let reached = match &spec.frontdoors {
+                Some(named) => named,
+                // Accounts are created by those of their own organization: there is one.
+                None => match of_organization.entry(&spec.organization) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(self.reached(spec).await?),
+                },
+            };
+            let of = |id: &FrontdoorId| Recorded { account, frontdoor: Some(*id), organization: None };
+            all.extend(reached.iter().map(of));
         }
-        Ok(())
+        Ok(all)
     }
 
     async fn reached(&mut self, spec: &ApiAccountSpec) -> Result<Vec<FrontdoorId>> {

@@ -1,7 +1,10 @@
 //! A request's claim on its idempotency key.
 
 use crate::{Result, StoreError, transaction::Transaction};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 use uuid::Uuid;
 use wicketgate_model::ExecutionId;
 use wicketgate_system::Mutex;
@@ -18,32 +21,59 @@ pub struct Claim {
     pub token: Uuid,
 }
 
-/// The claims whose requests run. Cheap to clone.
+/// The claims whose requests run, by their principals and keys. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RunningClaims(Arc<Mutex<BTreeSet<Uuid>>>);
+pub(crate) struct RunningClaims(Arc<Mutex<BTreeMap<Owned, Running>>>);
+
+/// A principal and its key.
+type Owned = (String, String);
+
+#[derive(Debug)]
+struct Running {
+    token: Uuid,
+    fingerprint: String,
+}
 
 impl RunningClaims {
-    pub(crate) fn insert(&self, claim: &Claim) -> RunningClaim {
-        self.0.lock().insert(claim.token);
-        RunningClaim { all: self.clone(), token: claim.token }
+    /// The running claim on the same key is told in place of it.
+    pub(crate) fn insert(&self, claim: &Claim) -> Result<RunningClaim, OtherClaim> {
+        let Claim { principal, key, fingerprint, token } = claim;
+        match self.0.lock().entry((principal.clone(), key.clone())) {
+            Entry::Occupied(running) if running.get().fingerprint == *fingerprint => Err(OtherClaim::Same),
+            Entry::Occupied(_) => Err(OtherClaim::Different),
+            Entry::Vacant(free) => {
+                let of = free.key().clone();
+                free.insert(Running { token: *token, fingerprint: fingerprint.clone() });
+                Ok(RunningClaim { all: self.clone(), of })
+            }
+        }
     }
 
-    /// By its token.
-    pub(crate) fn contains(&self, token: Uuid) -> bool {
-        self.0.lock().contains(&token)
+    /// Whether the claim with this token runs.
+    pub(crate) fn contains(&self, claim: &Claim, token: Uuid) -> bool {
+        let of = (claim.principal.clone(), claim.key.clone());
+        self.0.lock().get(&of).is_some_and(|running| running.token == token)
     }
 }
 
-/// Its request runs until this is dropped.
+/// What runs with the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherClaim {
+    /// The same request.
+    Same,
+    Different,
+}
+
+/// Its request runs until this is dropped. There is one for each key of a principal.
 #[derive(Debug)]
 pub struct RunningClaim {
     all: RunningClaims,
-    token: Uuid,
+    of: Owned,
 }
 
 impl Drop for RunningClaim {
     fn drop(&mut self) {
-        self.all.0.lock().remove(&self.token);
+        self.all.0.lock().remove(&self.of);
     }
 }
 

@@ -1,11 +1,10 @@
 //! Environments: private networks that hosting agents serve. Only an enrolment creates one.
 
 use crate::{
-    Action, ListRequest, NamedRow, Page, ResourceType, Result, ShareRow, Store, StoreError, WriteContext,
+    Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, WriteContext,
     execution::Execution,
     list::{Listing, of},
     row::rows,
-    share,
     write::Write,
 };
 use futures_util::FutureExt as _;
@@ -118,15 +117,7 @@ impl Write {
         let delete = "UPDATE environment SET deleted_at = $1, updated_at = $1 WHERE id = $2";
         self.tx.execute(delete, &[&at, &id]).await?;
         self.record(frontdoor, Action::Delete, Execution::of(ResourceType::Environment, &id)).await?;
-        let shares = concat!(
-            "SELECT ",
-            share::selected!(),
-            " FROM ipsec_share WHERE environment = $1 AND status NOT IN ('DELETING', 'DELETED') ORDER BY id"
-        );
-        let shares: Vec<ShareRow> = self.tx.all(self.locking(shares, "ipsec_share"), &[&id]).await?;
-        for share in &shares {
-            self.delete(share).await?;
-        }
+        self.delete_shares_of(frontdoor, id).await?;
         let disconnect = "UPDATE agent_link SET connected_since = NULL \
                           WHERE agent IN (SELECT id FROM agent WHERE environment = $1)";
         self.tx.execute(disconnect, &[&id]).await?;

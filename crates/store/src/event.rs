@@ -14,6 +14,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
+use tracing::warn;
 use wicketgate_model::{ConnectionError, Detail, FrontdoorId, Problem};
 
 wicketgate_model::text_enum!(
@@ -59,6 +60,16 @@ impl From<&ConnectionError> for Why {
     }
 }
 
+/// A failure is undone alone, and the events are written all the same: what is too much is deleted after a later step.
+async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Result<()> {
+    tx.carry_out("SAVEPOINT surplus").await?;
+    if let Err(error) = event_retention::bound(tx, newest, count).await {
+        warn!(%error, "cannot delete the oldest events of Frontdoors that have too many; the next events try again");
+        tx.carry_out("ROLLBACK TO SAVEPOINT surplus").await?;
+    }
+    tx.carry_out("RELEASE SAVEPOINT surplus").await
+}
+
 /// Writes the events of a transaction, just before its commit.
 pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<()> {
     let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
@@ -79,5 +90,5 @@ pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<
         }
         tx.run(query).await?;
     }
-    event_retention::bound(tx, newest, count).await
+    bound(tx, newest, count).await
 }

@@ -3,8 +3,14 @@
 //! Invariant: a flood of events of one Frontdoor deletes events of that Frontdoor only, and takes no more room than the
 //! bound and a step. It is bounded as it is written, not an hour later.
 
-use crate::{Result, transaction::Transaction};
+use crate::{
+    Result,
+    bulk::{parts, places},
+    statement::bind,
+    transaction::Transaction,
+};
 use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
 use wicketgate_model::FrontdoorId;
 
 /// Events of a Frontdoor that are kept: a day of a large site.
@@ -14,27 +20,42 @@ const STEP: i64 = 1000;
 /// How long an event is kept, in microseconds: a week. A reader that was away for longer reads everything again.
 const KEPT: i64 = 7 * 24 * 3600 * 1_000_000;
 
+/// The Frontdoors with more than `$2` events among those that have one after `$1`, each with the newest of its `$3` oldest surplus
+/// events: a Frontdoor that has more than at the last step has an event since then.
+const SURPLUS: &str = "SELECT o.frontdoor, COALESCE((SELECT e.id FROM event e WHERE e.frontdoor = o.frontdoor AND e.id <= o.last \
+    ORDER BY e.id LIMIT 1 OFFSET $3), o.last) AS last FROM (SELECT r.frontdoor, \
+    (SELECT e.id FROM event e WHERE e.frontdoor = r.frontdoor ORDER BY e.id DESC LIMIT 1 OFFSET $2) AS last \
+    FROM (SELECT DISTINCT frontdoor FROM event WHERE id > $1) r) o WHERE o.last IS NOT NULL ORDER BY o.frontdoor";
+
 /// Deletes what Frontdoors have too many of, each time that the numbers pass a step. `newest` events have been written, the last
-/// `count` of them by this transaction.
+/// `count` of them by this transaction. The number of statements does not depend on that of Frontdoors, but in parts of those that
+/// have too many.
 pub(crate) async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Result<()> {
     if newest / STEP == (newest - count) / STEP {
         return Ok(());
     }
-    // A Frontdoor that has more than at the last step has an event since then.
-    let recent = "SELECT DISTINCT frontdoor FROM event WHERE id > $1";
-    let recent: Vec<(FrontdoorId,)> = tx.all(recent, &[&(newest - count - STEP)]).await?;
-    for (frontdoor,) in recent {
-        let last = "SELECT id FROM event WHERE frontdoor = $1 ORDER BY id DESC LIMIT 1 OFFSET $2";
-        let Some((last,)) = tx.find::<(i64,)>(last, &[&frontdoor, &MOST]).await? else { continue };
-        // Twice what was added, so that a surplus of before is gone after some steps, and no write waits for all of it.
-        let most = 2 * count.max(STEP);
-        let first = "SELECT id FROM event WHERE frontdoor = $1 AND id <= $2 ORDER BY id LIMIT 1 OFFSET $3";
-        let first: Option<(i64,)> = tx.find(first, &[&frontdoor, &last, &(most - 1)]).await?;
-        let last = first.map_or(last, |(first,)| first);
-        tx.execute("DELETE FROM event WHERE frontdoor = $1 AND id <= $2", &[&frontdoor, &last]).await?;
-        let note = "INSERT INTO event_forgotten (frontdoor, newest) VALUES ($1, $2) \
-                    ON CONFLICT (frontdoor) DO UPDATE SET newest = excluded.newest";
-        tx.execute(note, &[&frontdoor, &last]).await?;
+    // Twice what was added, so that a surplus of before is gone after some steps, and no write waits for all of it.
+    let most = 2 * count.max(STEP);
+    let surplus: Vec<(FrontdoorId, i64)> =
+        tx.all(SURPLUS, &[&(newest - count - STEP), &MOST, &(most - 1)]).await?;
+    for part in parts(&surplus) {
+        let rows = places(part.len(), 2);
+        // `VALUES` calls its columns `column1` and `column2` in both databases.
+        let delete = format!(
+            "DELETE FROM event WHERE id IN (SELECT e.id FROM (VALUES {rows}) v \
+             JOIN event e ON e.frontdoor = v.column1 AND e.id <= v.column2)"
+        );
+        let note = format!(
+            "INSERT INTO event_forgotten (frontdoor, newest) VALUES {rows} \
+             ON CONFLICT (frontdoor) DO UPDATE SET newest = excluded.newest"
+        );
+        for statement in [delete, note] {
+            let mut query = sqlx::query(AssertSqlSafe(statement));
+            for (frontdoor, last) in part {
+                query = bind(query, &[frontdoor, last])?;
+            }
+            tx.run(query).await?;
+        }
     }
     Ok(())
 }

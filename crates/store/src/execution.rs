@@ -2,8 +2,11 @@
 //! resource and result. It is the audit trail.
 
 use crate::{
-    Result, StoreError, WriteContext, field::text_fields, statement::Assignments, transaction::Transaction,
+    Result, StoreError, WriteContext, bulk::parts, field::text_fields, row::write, statement::Assignments,
+    transaction::Transaction,
 };
+use jiff::Timestamp;
+use std::net::IpAddr;
 use wicketgate_model::{ExecutionId, FrontdoorId, Generation, text_enum};
 
 text_enum!(
@@ -83,35 +86,8 @@ impl<'a> Execution<'a> {
         frontdoor: Option<FrontdoorId>,
         action: Action,
     ) -> Result<ExecutionId> {
-        let is_running = self.ends_with != EndsWith::Itself;
-        let status = match self.fault {
-            Some(_) => ExecutionStatus::Failed,
-            None if is_running => ExecutionStatus::Running,
-            None => ExecutionStatus::Success,
-        };
-        let (id, resource) = (ExecutionId::new((context.fresh)()), self.resource.to_string());
-        // No row has generation 0: no status ends the execution.
-        let generation = if let EndsWith::Status(generation) = self.ends_with { generation.get() } else { 0 };
-        let finished_at = (!is_running).then_some(context.at);
-        // Empty in the record of an organization alone.
-        let owner = frontdoor.map(|id| id.to_string()).unwrap_or_default();
-        let set = Assignments::new(&[
-            ("id", &id),
-            ("process", &context.process),
-            ("actor", &context.actor),
-            ("source_address", &context.origin.address),
-            ("request_id", &context.origin.request_id),
-            ("action", &action),
-            ("resource_type", &self.resource_type),
-            ("resource", &resource),
-            ("generation", &generation),
-            ("status", &status),
-            ("message", &self.fault),
-            ("created_at", &context.at),
-            ("finished_at", &finished_at),
-            ("frontdoor", &owner),
-            ("organization", &self.organization),
-        ]);
+        let record = self.record(context, frontdoor, action);
+        let set = Assignments::of(&record);
         let insert = if self.is_new_in_its_frontdoor(action) {
             let number = set.number("frontdoor");
             let live = format!("FROM frontdoor f WHERE f.id = ${number} AND f.deleted_at IS NULL");
@@ -121,7 +97,40 @@ impl<'a> Execution<'a> {
         };
         match (tx.run(insert).await?, frontdoor) {
             (0, Some(id)) => Err(StoreError::NoFrontdoor(id)),
-            _ => Ok(id),
+            _ => Ok(record.id),
+        }
+    }
+
+    pub(crate) fn record(
+        &self,
+        context: &WriteContext,
+        frontdoor: Option<FrontdoorId>,
+        action: Action,
+    ) -> Record {
+        let is_running = self.ends_with != EndsWith::Itself;
+        let status = match self.fault {
+            Some(_) => ExecutionStatus::Failed,
+            None if is_running => ExecutionStatus::Running,
+            None => ExecutionStatus::Success,
+        };
+        // No row has generation 0: no status ends the execution.
+        let generation = if let EndsWith::Status(generation) = self.ends_with { generation.get() } else { 0 };
+        Record {
+            id: ExecutionId::new((context.fresh)()),
+            process: context.process,
+            actor: context.actor.clone(),
+            source_address: context.origin.address,
+            request_id: context.origin.request_id.clone(),
+            action,
+            resource_type: self.resource_type,
+            resource: self.resource.to_string(),
+            generation,
+            status,
+            message: self.fault.map(str::to_owned),
+            created_at: context.at,
+            finished_at: (!is_running).then_some(context.at),
+            frontdoor: frontdoor.map(|id| id.to_string()).unwrap_or_default(),
+            organization: self.organization.map(str::to_owned),
         }
     }
 
@@ -130,4 +139,58 @@ impl<'a> Execution<'a> {
         matches!(action, Action::Create | Action::Enrol)
             && !matches!(self.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount)
     }
+}
+
+/// The row of an execution.
+pub(crate) struct Record {
+    id: ExecutionId,
+    process: ExecutionId,
+    actor: String,
+    source_address: Option<IpAddr>,
+    request_id: Option<String>,
+    action: Action,
+    resource_type: ResourceType,
+    resource: String,
+    generation: u64,
+    status: ExecutionStatus,
+    message: Option<String>,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    /// Empty in the record of an organization alone.
+    frontdoor: String,
+    organization: Option<String>,
+}
+
+impl Record {
+    /// With what came of the action.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message: Some(message), ..self }
+    }
+}
+
+write!(Record {
+    id,
+    process,
+    actor,
+    source_address,
+    request_id,
+    action,
+    resource_type,
+    resource,
+    generation,
+    status,
+    message,
+    created_at,
+    finished_at,
+    frontdoor,
+    organization,
+});
+
+/// Writes records of what is not new in its Frontdoor: a statement for each part of them.
+pub(crate) async fn insert_all(tx: &mut Transaction, records: &[Record]) -> Result<()> {
+    for part in parts(records) {
+        let rows: Vec<_> = part.iter().map(Assignments::of).collect();
+        tx.run(Assignments::insert_all("execution", &rows)?).await?;
+    }
+    Ok(())
 }

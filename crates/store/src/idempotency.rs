@@ -3,11 +3,11 @@
 //! A request claims its key before anything else. The transaction of its write marks the claim, so that there is no write
 //! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, or the
 //! answer to the COMMIT is lost, the mark shows whether the write was made. Which requests run is known to the process: it is the
-//! only one of the database. Should another one have been, its write fails, since the claim is not its own any more.
+//! only one of the database, and one request runs with a key. Should another one have been, its write fails, since the claim is not its own any more.
 
 use crate::{
     Claim, Result, Store, StoreError,
-    claim::{RunningClaim, RunningClaims},
+    claim::{OtherClaim, RunningClaim},
     row::rows,
 };
 use jiff::Timestamp;
@@ -46,9 +46,16 @@ pub enum Claimed {
 const FIND: &str = "SELECT * FROM idempotency WHERE principal = $1 AND key = $2";
 
 impl Store {
-    /// From before a claim until its answer is kept, or its request has failed.
-    pub fn running(&self, claim: &Claim) -> RunningClaim {
-        self.claims.insert(claim)
+    /// From before a claim until its answer is kept, or its request has failed. While one runs, another one with its key is told
+    /// so here, and takes no connection of the database: that one would wait for the first one's transaction.
+    ///
+    /// # Errors
+    /// The state of the key, if it is taken.
+    pub fn running(&self, claim: &Claim) -> Result<RunningClaim, Claimed> {
+        self.claims.insert(claim).map_err(|other| match other {
+            OtherClaim::Same => Claimed::Running,
+            OtherClaim::Different => Claimed::Other,
+        })
     }
 
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Claimed> {
@@ -62,7 +69,8 @@ impl Store {
         // Locked: a transaction that may still be committed is waited for, and then decides.
         let known: Option<Known> =
             tx.find(self.database.locking(FIND, "idempotency"), &[principal, key]).await?;
-        if known.is_some_and(|known| known.is_free(now, &self.claims)) {
+        let runs = |known: &Known| self.claims.contains(claim, known.token);
+        if known.is_some_and(|known| known.is_free(now, runs(&known))) {
             let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2";
             tx.execute(forget, &[principal, key]).await?;
         }
@@ -73,7 +81,10 @@ impl Store {
         let is_same = tx.keys().is_tag(&found.fingerprint, fingerprint);
         tx.commit().await?;
         Ok(match fresh {
-            0 if is_same => found.claimed(&self.claims),
+            0 if is_same => {
+                let runs = runs(&found);
+                found.claimed(runs)
+            }
             0 => Claimed::Other,
             _ => Claimed::Fresh,
         })
@@ -105,20 +116,50 @@ rows! {
 
 impl Known {
     /// It has expired, or its request ended without a write.
-    fn is_free(&self, now: Timestamp, running: &RunningClaims) -> bool {
+    fn is_free(&self, now: Timestamp, runs: bool) -> bool {
         let is_open = self.process.is_none() && self.status.is_none();
-        self.claimed_at < now.as_microsecond() - KEPT || (is_open && !running.contains(self.token))
+        self.claimed_at < now.as_microsecond() - KEPT || (is_open && !runs)
     }
 
     /// For the same request.
-    fn claimed(self, running: &RunningClaims) -> Claimed {
+    fn claimed(self, runs: bool) -> Claimed {
         if let Some(status) = self.status {
             let headers = self.headers.unwrap_or_default();
             return Claimed::Answered(KeptAnswer { status, headers, body: self.body });
         }
         match self.process {
-            Some(process) if !running.contains(self.token) => Claimed::Lost(process),
+            Some(process) if !runs => Claimed::Lost(process),
             _ => Claimed::Running,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn a_repeated_key_takes_no_connection_while_its_request_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::store::fresh(dir.path()).await;
+        let claim = |fingerprint: &str| {
+            let [principal, key, fingerprint] = ["someone", "k", fingerprint].map(str::to_owned);
+            Claim { principal, key, fingerprint, token: Uuid::now_v7() }
+        };
+        let first = claim("a");
+        let running = store.running(&first).unwrap();
+        // The only connection that writes is in use: a claim in the database would wait for it.
+        let writer = store.database.begin().await.unwrap();
+        let begin = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(store.running(&claim("a")).err(), Some(Claimed::Running));
+            assert_eq!(store.running(&claim("b")).err(), Some(Claimed::Other));
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        drop(running);
+        let next = store.running(&claim("b")).unwrap();
+        drop((writer, next));
+        assert_eq!(store.claim(&first, Timestamp::UNIX_EPOCH).await.unwrap(), Claimed::Fresh);
     }
 }

@@ -1,6 +1,7 @@
 //! The database: all SQL there is, one text for SQLite and PostgreSQL.
 //!
-//! Invariants: a write and the record of its execution are one transaction; unique indexes are the arbiter of names,
+//! Invariants: a write and the record of its execution are one transaction, except that the records of API accounts that end with
+//! the one that created them follow; unique indexes are the arbiter of names,
 //! ports, slots and peer addresses; values are bound and never part of a statement's text. Time and fresh ids come
 //! from the caller, in a [`WriteContext`]. Secrets are sealed before they are bound, and opened when a row is read.
 

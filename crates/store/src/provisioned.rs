@@ -58,8 +58,15 @@ pub(crate) struct Unique {
     pub(crate) holds: &'static str,
 }
 
+/// Follows a condition: rows that are not deleted, nor being deleted.
+pub(crate) const LIVE_YET: &str = "AND status NOT IN ('DELETING', 'DELETED')";
+
 /// The rows that most unique indexes are about.
 pub(crate) const LIVE: &str = "status <> 'DELETED'";
+
+/// What else a change assigns.
+const NEW_GENERATION: &str =
+    ", generation = generation + 1, reason = NULL, message = NULL, detail_since = NULL";
 
 /// Finds the row of the id `$1` in the Frontdoor `$2`.
 fn select<R: Provisioned>() -> String {
@@ -150,9 +157,8 @@ impl Write {
             ("updated_at", &at),
             ("revision", &self.revision),
         ]);
-        let reset = ", generation = generation + 1, reason = NULL, message = NULL, detail_since = NULL";
         let returning = format!("RETURNING {}", R::COLUMNS);
-        let update = set.update(R::TABLE, reset, &before.head().id, &returning)?;
+        let update = set.update(R::TABLE, NEW_GENERATION, &before.head().id, &returning)?;
         let row = self.tx.row(update).await?.ok_or(StoreError::Stale)?;
         self.record_change(Some(before), row, action).await
     }
@@ -161,6 +167,39 @@ impl Write {
     pub(crate) async fn delete<R: Provisioned>(&mut self, before: &R) -> Result<R> {
         let actor = self.context.actor.clone();
         self.change(before, Assignments::new(&[("deleted_by", &actor)]), Action::Delete).await
+    }
+
+    /// As [`delete`](Self::delete), for all live rows of a Frontdoor that have this value in a column. Their number does not
+    /// change how many statements find and update them.
+    pub(crate) async fn delete_all<R: Provisioned>(
+        &mut self,
+        frontdoor: FrontdoorId,
+        column: &'static str,
+        value: &dyn Argument,
+    ) -> Result<()> {
+        let at = self.context.at;
+        let set = Assignments::new(&[
+            ("deleted_by", &self.context.actor),
+            ("status", &Status::Deleting),
+            ("status_since", &at),
+            ("updated_at", &at),
+            ("revision", &self.revision),
+        ]);
+        let update = set.update_all(
+            R::TABLE,
+            NEW_GENERATION,
+            (column, value),
+            &format!("{LIVE_YET} RETURNING id, generation"),
+        )?;
+        let mut deleted: Vec<(String, Generation)> = self.tx.rows(update).await?;
+        // In the order in which they were created.
+        deleted.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut executions = Vec::with_capacity(deleted.len());
+        for (id, generation) in &deleted {
+            let ends_with = EndsWith::Status(*generation);
+            executions.push((frontdoor, Execution { ends_with, ..Execution::of(R::TYPE, id) }));
+        }
+        self.record_all(Action::Delete, &executions).await
     }
 
     async fn record_change<R: Provisioned>(

@@ -3,7 +3,7 @@
 use crate::{
     Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
     list::{CountTable, Listing, of},
-    provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
+    provisioned::{HIDDEN, Head, LIVE, LIVE_YET, Provisioned, Unique},
     row::{rows, specs},
     share_count::Counted,
     statement::Assignments,
@@ -11,9 +11,10 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
 use wicketgate_model::{
     AllowedSources, Description, EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr,
-    QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Target, TunnelId, ZId,
+    QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId, ZId,
 };
 
 rows! {
@@ -220,6 +221,24 @@ impl Write {
             Some(share) => Ok(share),
             None => self.check_references(frontdoor, &spec).await.and(Err(StoreError::Stale)),
         }
+    }
+
+    /// Deletes the shares of an environment, in a number of statements that grows with parts of them, not with each.
+    pub(crate) async fn delete_shares_of(
+        &mut self,
+        frontdoor: FrontdoorId,
+        environment: EnvironmentId,
+    ) -> Result<()> {
+        // It holds until they are updated, since writes follow one another.
+        let live = format!(
+            "SELECT status, COUNT(*) FROM ipsec_share WHERE environment = $1 {LIVE_YET} GROUP BY status"
+        );
+        let live: Vec<(Status, i64)> = self.tx.all(AssertSqlSafe(live), &[&environment]).await?;
+        for (status, shares) in live {
+            let from = Counted { frontdoor, environment, status };
+            self.deferred.counts.all_moved(from, Counted { status: Status::Deleting, ..from }, shares);
+        }
+        self.delete_all::<ShareRow>(frontdoor, "environment", &environment).await
     }
 
     /// Checks that the share's tunnel is live and its environment exists, both in the same Frontdoor. This holds until the

@@ -2,7 +2,14 @@
 //!
 //! Invariant: in every snapshot of the database, `ipsec_share_count` equals `COUNT(*)`.
 
-use crate::{Result, row::rows, transaction::Transaction};
+use crate::{
+    Result,
+    bulk::{parts, places},
+    row::rows,
+    statement::bind,
+    transaction::Transaction,
+};
+use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
 use wicketgate_model::{EnvironmentId, FrontdoorId, Status};
 
@@ -28,6 +35,13 @@ impl ShareCounts {
         }
     }
 
+    /// Counts so many shares elsewhere.
+    pub(crate) fn all_moved(&mut self, from: Counted, to: Counted, shares: i64) {
+        for (counted, change) in [(from, -shares), (to, shares)] {
+            *self.0.entry(counted).or_default() += change;
+        }
+    }
+
     /// How the number of a Frontdoor's shares changes that are not `DELETED`.
     pub(crate) fn of(&self, frontdoor: FrontdoorId) -> i64 {
         let is_of = |counted: &Counted| counted.frontdoor == frontdoor && counted.status != Status::Deleted;
@@ -42,12 +56,19 @@ impl ShareCounts {
 
     /// In one order in all transactions, so that on PostgreSQL no two wait for each other.
     pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<()> {
-        let insert = "INSERT INTO ipsec_share_count (frontdoor, environment, status, shares) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT (frontdoor, environment, status) \
-                      DO UPDATE SET shares = ipsec_share_count.shares + excluded.shares";
-        for (counted, change) in self.0.iter().filter(|(_, change)| **change != 0) {
-            let Counted { frontdoor, environment, status } = counted;
-            tx.execute(insert, &[frontdoor, environment, status, change]).await?;
+        let changed: Vec<_> = self.0.iter().filter(|(_, change)| **change != 0).collect();
+        for part in parts(&changed) {
+            let insert = format!(
+                "INSERT INTO ipsec_share_count (frontdoor, environment, status, shares) VALUES {} \
+                 ON CONFLICT (frontdoor, environment, status) \
+                 DO UPDATE SET shares = ipsec_share_count.shares + excluded.shares",
+                places(part.len(), 4)
+            );
+            let mut query = sqlx::query(AssertSqlSafe(insert));
+            for (Counted { frontdoor, environment, status }, change) in part {
+                query = bind(query, &[frontdoor, environment, status, *change])?;
+            }
+            tx.run(query).await?;
         }
         Ok(())
     }

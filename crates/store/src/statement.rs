@@ -2,6 +2,7 @@
 
 use crate::{
     Result,
+    bulk::places,
     field::{Argument, Query},
     row::{Assignment, ToColumns},
 };
@@ -52,6 +53,16 @@ impl<'a> Assignments<'a> {
         self.query(format!("INSERT INTO {table} ({}) VALUES ({numbers}) {rest}", self.names()), &[])
     }
 
+    /// Inserts rows that have the same columns.
+    pub(crate) fn insert_all(table: &str, rows: &[Self]) -> Result<Query> {
+        let Some(first) = rows.first() else { return Err(sqlx::Error::RowNotFound.into()) };
+        let places = places(rows.len(), first.0.len());
+        let text = format!("INSERT INTO {table} ({}) VALUES {places}", first.names());
+        let values: Vec<_> = rows.iter().flat_map(|row| &row.0).map(|(_, value)| *value).collect();
+        // Names of columns are literals of this program.
+        query(AssertSqlSafe(text), &values)
+    }
+
     /// Inserts the row if a condition holds: `from` follows a SELECT of the values, and may refer to those by [`number`].
     ///
     /// [`number`]: Self::number
@@ -65,6 +76,19 @@ impl<'a> Assignments<'a> {
         let set = self.each(|name, number| format!("{name} = ${number}"));
         let id_number = self.0.len() + 1;
         self.query(format!("UPDATE {table} SET {set}{also} WHERE id = ${id_number} {rest}"), &[id])
+    }
+
+    /// Updates the rows that have this value in a column. `rest` follows the condition.
+    pub(crate) fn update_all(
+        &self,
+        table: &str,
+        also: &str,
+        (column, value): Assignment<'_>,
+        rest: &str,
+    ) -> Result<Query> {
+        let set = self.each(|name, number| format!("{name} = ${number}"));
+        let number = self.0.len() + 1;
+        self.query(format!("UPDATE {table} SET {set}{also} WHERE {column} = ${number} {rest}"), &[value])
     }
 
     /// `a = excluded.a, b = excluded.b`: what an upsert does to a row that is there.

@@ -2,7 +2,12 @@
 //!
 //! Invariant: in every snapshot of the database, the table of tags has what the column `tags` of each row says.
 
-use crate::{Result, Tags, field::Argument, write::Write};
+use crate::{
+    Result, Tags,
+    bulk::{list, parts},
+    field::Argument,
+    write::Write,
+};
 use sqlx::AssertSqlSafe;
 use wicketgate_model::FrontdoorId;
 
@@ -20,9 +25,16 @@ impl Write {
         let Tagged { id, frontdoor, before, tags } = row;
         let (none, id) = (Tags::new(), id.to_owned());
         let before = before.unwrap_or(&none);
-        let delete = format!("DELETE FROM {table} WHERE id = $1 AND name = $2");
-        for name in before.keys().filter(|name| !tags.contains_key(*name)) {
-            self.tx.execute(AssertSqlSafe(delete.clone()), &[&id, name]).await?;
+        let removed: Vec<_> = before.keys().filter(|name| !tags.contains_key(*name)).collect();
+        for part in parts(&removed) {
+            let delete = format!(
+                "DELETE FROM {table} WHERE name IN ({}) AND id = ${}",
+                list(part.len()),
+                part.len() + 1
+            );
+            let names = part.iter().map(|name| *name as &dyn Argument);
+            let values: Vec<_> = names.chain([&id as &dyn Argument]).collect();
+            self.tx.execute(AssertSqlSafe(delete), &values).await?;
         }
         let changed: Vec<_> = tags.iter().filter(|(name, value)| before.get(*name) != Some(*value)).collect();
         if changed.is_empty() {

@@ -1,4 +1,4 @@
-//! A transaction whose beginning and end are bounded in time.
+//! A transaction whose statements are bounded in time, each by itself.
 //!
 //! Invariant: a connection is used again only after its transaction has ended. Otherwise it is closed, which rolls the
 //! transaction back unless its COMMIT was carried out.
@@ -17,14 +17,21 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::error;
 
-/// For a statement that takes a disk's sync at most. A host that is gone does not answer: TCP would wait for a quarter
-/// of an hour. A COMMIT that takes longer may be carried out, and its connection holds no other write back.
+/// For a statement: milliseconds, or a disk's sync. A host that is gone does not answer: TCP would wait for a quarter of an hour.
+/// What takes longer, such as a backup or a migration, has a connection of its own. PostgreSQL may still carry out a COMMIT that
+/// takes longer, and meanwhile its transaction keeps its locks, that of `revision` too: while a synchronous standby is missing or
+/// the disk of the log hangs, writes of all servers fail. No timeout of PostgreSQL bounds a COMMIT.
 const STATEMENT: Duration = Duration::from_secs(4);
+
+/// For the next row of a long read: for the first one, PostgreSQL may have to sort all of them.
+const ROW: Duration = Duration::from_secs(20);
 
 /// Dropped, it is rolled back.
 pub(crate) struct Transaction {
     connection: PoolConnection<Any>,
     is_open: bool,
+    /// A statement was given up before it was answered: none can follow it.
+    is_lost: bool,
     health: WriteHealth,
     keys: Arc<SecretKeys>,
 }
@@ -36,8 +43,10 @@ impl Transaction {
         health: WriteHealth,
         keys: Arc<SecretKeys>,
     ) -> Result<Self> {
+        health.begins();
         // Open from before the statement, which may be carried out after its timeout.
-        let mut begun = Self { connection: pool.acquire().await?, is_open: true, health, keys };
+        let mut begun =
+            Self { connection: pool.acquire().await?, is_open: true, is_lost: false, health, keys };
         begun.carry_out(statement).await?;
         Ok(begun)
     }
@@ -57,9 +66,33 @@ impl Transaction {
 
     /// A statement about the transaction itself.
     pub(crate) async fn carry_out(&mut self, statement: &'static str) -> Result<()> {
-        let done = timeout(STATEMENT, self.connection.execute(statement)).await;
-        let done = done.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())));
+        let late = || Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        let done = self.answered(async |db| db.execute(statement).await).await?.unwrap_or_else(late);
         self.health.noted(done).map(|_| ())
+    }
+
+    /// A statement about rows. A later one, or a COMMIT, fails at once if this one is not answered in time.
+    async fn bounded<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut AnyConnection) -> sqlx::Result<T>,
+    ) -> Result<T> {
+        let done = self.answered(statement).await?.ok_or(StoreError::RolledBack)?;
+        self.health.noted(done)
+    }
+
+    /// `None`: it was not answered in time.
+    async fn answered<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&mut AnyConnection) -> sqlx::Result<T>,
+    ) -> Result<Option<sqlx::Result<T>>> {
+        if self.is_lost {
+            return Err(StoreError::RolledBack);
+        }
+        // Also if a caller stops to wait before the bound.
+        self.is_lost = true;
+        let done = timeout(STATEMENT, statement(&mut self.connection)).await.ok();
+        self.is_lost = done.is_none();
+        Ok(done)
     }
 
     /// What seals and opens secrets.
@@ -77,8 +110,7 @@ impl Transaction {
     }
 
     pub(crate) async fn run(&mut self, query: Query) -> Result<u64> {
-        let done = query.execute(self.db()).await;
-        Ok(self.health.noted(done)?.rows_affected())
+        Ok(self.bounded(async |db| query.execute(db).await).await?.rows_affected())
     }
 
     /// The row that a statement returns, if there is one.
@@ -101,8 +133,8 @@ impl Transaction {
 
     /// As [`find`](Self::find), for a statement with its values.
     pub(crate) async fn row<T: FromRow>(&mut self, query: Query) -> Result<Option<T>> {
-        let found = query.fetch_optional(self.db()).await;
-        self.health.noted(found)?.map(|row| opened(&row, &self.keys)).transpose()
+        let found = self.bounded(async |db| query.fetch_optional(db).await).await?;
+        found.map(|row| opened(&row, &self.keys)).transpose()
     }
 
     /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
@@ -115,8 +147,16 @@ impl Transaction {
         mut take: impl FnMut(T) + Send,
     ) -> Result<bool> {
         let mut are_all = true;
+        if self.is_lost {
+            return Err(StoreError::RolledBack);
+        }
         let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
-        while let Some(row) = rows.try_next().await? {
+        loop {
+            // Each row has the bound: all of them may take longer.
+            self.is_lost = true;
+            let next = timeout(ROW, rows.try_next()).await.map_err(|_| StoreError::RolledBack)?;
+            self.is_lost = false;
+            let Some(row) = next? else { break };
             match opened(&row, &self.keys) {
                 Ok(read) => take(read),
                 Err(error @ StoreError::Corrupt { .. }) => {
@@ -136,8 +176,13 @@ impl Transaction {
         sql: impl SqlSafeStr,
         values: &[&dyn Argument],
     ) -> Result<Vec<T>> {
-        let found = query(sql, values)?.fetch_all(self.db()).await;
-        self.health.noted(found)?.iter().map(|row| opened(row, &self.keys)).collect()
+        self.rows(query(sql, values)?).await
+    }
+
+    /// As [`all`](Self::all), for a statement with its values.
+    pub(crate) async fn rows<T: FromRow>(&mut self, query: Query) -> Result<Vec<T>> {
+        let found = self.bounded(async |db| query.fetch_all(db).await).await?;
+        found.iter().map(|row| opened(row, &self.keys)).collect()
     }
 }
 

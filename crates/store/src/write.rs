@@ -1,16 +1,15 @@
 //! The transaction of a unit of work.
 
 use crate::{
-    Action, EventKind, ResourceType, Result, StoreError, WriteContext, claim, database::Database,
-    deferred::Deferred, event::NewEvent, execution::Execution, transaction::Transaction,
+    Action, EventKind, ResourceType, Result, StoreError, WriteContext, claim,
+    database::Database,
+    deferred::Deferred,
+    event::NewEvent,
+    execution::{self, Execution},
+    transaction::Transaction,
 };
 use sqlx::AssertSqlSafe;
-use std::time::Duration;
-use tokio::time::timeout;
 use wicketgate_model::{ApiAccountId, ExecutionId, FrontdoorId, Status};
-
-/// For one statement.
-const REVISION: Duration = Duration::from_secs(4);
 
 /// The transaction that a unit of work writes in.
 pub(crate) struct Write {
@@ -38,8 +37,7 @@ impl Write {
     pub(crate) async fn take_revision(&mut self) -> Result<()> {
         if self.revision.is_none() {
             let next = "UPDATE revision SET value = value + 1 WHERE id = 1 RETURNING value";
-            let taken = timeout(REVISION, self.tx.one(next, &[])).await;
-            let (revision,) = taken.map_err(|_| StoreError::RolledBack)??;
+            let (revision,) = self.tx.one(next, &[]).await?;
             self.revision = Some(revision);
         }
         Ok(())
@@ -67,6 +65,27 @@ impl Write {
         on: Execution<'_>,
     ) -> Result<ExecutionId> {
         claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
+        self.tell(frontdoor, action, &on);
+        on.insert(&mut self.tx, &self.context, Some(frontdoor), action).await
+    }
+
+    /// As [`record`](Self::record), for an action on many resources that creates none in a Frontdoor.
+    pub(crate) async fn record_all(
+        &mut self,
+        action: Action,
+        all: &[(FrontdoorId, Execution<'_>)],
+    ) -> Result<()> {
+        claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
+        let mut records = Vec::with_capacity(all.len());
+        for (frontdoor, on) in all {
+            self.tell(*frontdoor, action, on);
+            records.push(on.record(&self.context, Some(*frontdoor), action));
+        }
+        execution::insert_all(&mut self.tx, &records).await
+    }
+
+    /// Defers the event of the status that the action sets.
+    fn tell(&mut self, frontdoor: FrontdoorId, action: Action, on: &Execution<'_>) {
         self.deferred.forgets |=
             matches!(on.resource_type, ResourceType::Frontdoor | ResourceType::ApiAccount);
         let status = match (on.resource_type, action) {
@@ -82,20 +101,17 @@ impl Write {
             ResourceType::Share => EventKind::Share,
             _ => EventKind::Environment,
         };
-        if let Some(status) = status {
-            // A deleted environment waits for nothing; its shares have events of their own.
-            let stands = status.parse().ok().filter(|_| kind != EventKind::Environment);
-            let detail = stands.and_then(|s: Status| s.waiting(self.context.at));
-            let resource = on.resource.to_string();
-            self.deferred.events.push(NewEvent {
-                frontdoor,
-                at: self.context.at,
-                kind,
-                resource,
-                status,
-                why: detail.as_ref().map(Into::into),
-            });
-        }
-        on.insert(&mut self.tx, &self.context, Some(frontdoor), action).await
+        let Some(status) = status else { return };
+        // A deleted environment waits for nothing; its shares have events of their own.
+        let stands = status.parse().ok().filter(|_| kind != EventKind::Environment);
+        let detail = stands.and_then(|s: Status| s.waiting(self.context.at));
+        self.deferred.events.push(NewEvent {
+            frontdoor,
+            at: self.context.at,
+            kind,
+            resource: on.resource.to_string(),
+            status,
+            why: detail.as_ref().map(Into::into),
+        });
     }
 }

@@ -40,7 +40,8 @@ use tracing::error;
 const MOST: usize = 64;
 /// Units that wait. With more, callers wait for a place, as bounded by [`ANSWER`].
 const QUEUE: usize = 256;
-/// For one unit: some statements, each of which takes milliseconds. A PostgreSQL host that is gone does not answer, see
+/// For one unit: some statements, and one for each part of its rows ([`crate::bulk`]), each of which takes milliseconds: never one for
+/// each row, of which a tenant may have thousands. A PostgreSQL host that is gone does not answer, see
 /// [`crate::transaction`]. Shorter than [`ANSWER`], so that its caller is told that nothing was changed.
 const UNIT: Duration = Duration::from_secs(4);
 /// A transaction that is open for longer takes no more units: on a slow disk, its first one would wait for all of them. It

@@ -1,7 +1,7 @@
 //! `/{frontdoorId}/events`: every change of status as it happens, as server-sent events.
 //!
 //! A reader that reconnects with the id of the last event it received gets every event since then; if they are no
-//! longer kept, it gets a `reset` and must read the lists again. A reader that is too slow is disconnected, and may
+//! longer kept, or the database has lost some, it gets a `reset` and must read the lists again. A reader that is too slow is disconnected, and may
 //! reconnect.
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
         query::Query,
     },
 };
-use crate::{error::ApiError, state::AppState};
+use crate::{error::ApiError, event_feed::FeedMessage, state::AppState};
 use axum::{
     body::Body,
     http::{
@@ -22,13 +22,13 @@ use axum::{
     response::IntoResponse,
 };
 use futures_util::stream;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 use tokio::{
     sync::{broadcast, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use wicketgate_model::FrontdoorId;
-use wicketgate_store::{EventRow, EventSpan};
+use wicketgate_store::EventSpan;
 
 /// Shorter than the idle timeout of proxies.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -97,7 +97,7 @@ impl Reader {
         self,
         after: Option<u64>,
         span: EventSpan,
-        mut live: broadcast::Receiver<Arc<EventRow>>,
+        mut live: broadcast::Receiver<FeedMessage>,
     ) -> Result<(), Over> {
         let feed = self.state.feed.clone();
         let end = Instant::now() + LONGEST;
@@ -108,10 +108,16 @@ impl Reader {
             tokio::select! {
                 next = live.recv() => {
                     // Lagged: too slow. Closed: never while the feed exists.
-                    let row = next.map_err(|_| Over)?;
-                    if row.id > seen && row.frontdoor == self.frontdoor {
-                        seen = row.id;
-                        self.say(event(&row)).await?;
+                    match next.map_err(|_| Over)? {
+                        FeedMessage::Event(row) if row.id > seen && row.frontdoor == self.frontdoor => {
+                            seen = row.id;
+                            self.say(event(&row)).await?;
+                        }
+                        FeedMessage::Event(_) => {}
+                        FeedMessage::Reset(newest) => {
+                            seen = newest;
+                            self.say(reset(newest)).await?;
+                        }
                     }
                 }
                 () = sleep_until(heartbeat_at) => self.say(heartbeat()).await?,

@@ -83,8 +83,12 @@ async fn claimed(
     next: Next,
 ) -> Result<Response, ApiError> {
     // The key of a request that runs no more is free, unless its write was committed.
-    let _running = state.store.running(&claim);
-    match state.store.claim(&claim, now()).await? {
+    let running = state.store.running(&claim);
+    let state_of_key = match &running {
+        Ok(_) => state.store.claim(&claim, now()).await?,
+        Err(taken) => taken.clone(),
+    };
+    match state_of_key {
         Claimed::Fresh => {}
         Claimed::Running => {
             let error =

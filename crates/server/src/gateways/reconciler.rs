@@ -132,8 +132,8 @@ impl Reconciler {
         self.decide(now).await
     }
 
-    /// Takes in the rows that are newer than the newest one seen; every few minutes all of them, and then those that are
-    /// gone are forgotten.
+    /// Takes in the rows that are newer than the newest one seen; every few minutes, and after the database has lost
+    /// transactions, all of them, and then those that are gone are forgotten.
     async fn read(&mut self, now: Timestamp) -> Result<(), StoreError> {
         let is_first = self.read_all_at.is_none();
         if self.read_all_at.is_none_or(|at| now.duration_since(at) >= FULL_READ_EVERY) {
@@ -153,7 +153,18 @@ impl Reconciler {
             }
         }
         let store = self.parts.store.clone();
-        self.revision = store.changes(self.revision, |change| self.take(change, now)).await?;
+        let newest = store.changes(self.revision, |change| self.take(change, now)).await?;
+        if newest < self.revision {
+            error!(
+                seen = ?self.revision, ?newest,
+                "the database has lost transactions that were seen, as after a failover to a PostgreSQL server without the last \
+                 ones: everything is read again. Run `wicketgate restore --in-place`, as DATABASE.md says under \"After a failover\""
+            );
+            self.read_all(now).await?;
+            self.read_all_at = Some(now);
+            return Ok(());
+        }
+        self.revision = newest;
         Ok(())
     }
 

@@ -388,3 +388,4 @@ async fn a_server_that_stops_in_a_transaction_holds_others_back_for_a_short_time
 }
 
 mod many;
+mod statements;

@@ -146,7 +146,7 @@ fn a_key_is_for_one_request() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
         let first = claim("k", "a");
-        let running = store.running(&first);
+        let running = store.running(&first).unwrap();
         assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         assert_eq!(store.claim(&claim("k", "a"), now()).await.unwrap(), Claimed::Running);
         assert_eq!(store.claim(&claim("k", "b"), now()).await.unwrap(), Claimed::Other);
@@ -176,7 +176,7 @@ fn an_abandoned_claim_is_taken_over_at_once_and_its_late_write_fails() {
         let left = claim("k", "a");
         assert_eq!(store.claim(&left, now()).await.unwrap(), Claimed::Fresh);
         let next = claim("k", "a");
-        let running = store.running(&next);
+        let running = store.running(&next).unwrap();
         assert_eq!(store.claim(&next, now()).await.unwrap(), Claimed::Fresh);
         assert_eq!(store.claim(&claim("k", "a"), after(3600)).await.unwrap(), Claimed::Running);
         let late = WriteContext { claim: Some(Arc::new(left)), ..context() };

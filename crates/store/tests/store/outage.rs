@@ -18,10 +18,10 @@ use tokio::{
 };
 use uuid::Uuid;
 use wicketgate_lab::postgres;
-use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{ExecutionId, ShareId, TrafficDelta, TunnelId};
 use wicketgate_store::{
-    Claim, Claimed, DatabaseFault, FrontdoorSpec, ListRequest, PageRequest, Reach, Store, StoreError,
-    TrafficReport, TrafficScope, WriteContext,
+    Claim, Claimed, DatabaseFault, FrontdoorSpec, KeptAnswer, ListRequest, NewSession, PageRequest, Reach,
+    SessionKind, Store, StoreError, TrafficReport, TrafficScope, WriteContext,
 };
 
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
@@ -241,7 +241,7 @@ async fn the_key_of_a_commit_without_an_answer_tells_at_once_whether_it_was_carr
             Claim { principal, key, fingerprint, token: Uuid::now_v7() }
         };
         let first = claim();
-        let running = store.running(&first);
+        let running = store.running(&first).unwrap();
         assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         let acting = WriteContext { claim: Some(Arc::new(first)), ..context() };
         goes.store(true, Ordering::SeqCst);
@@ -252,4 +252,65 @@ async fn the_key_of_a_commit_without_an_answer_tells_at_once_whether_it_was_carr
         let known = timeout(BOUND, store.claim(&claim(), now())).await.unwrap().unwrap();
         assert_eq!(known, if is_carried_out { Claimed::Lost(acting.process) } else { Claimed::Fresh });
     }
+}
+
+/// A write outside of the queue.
+#[derive(Clone, Copy)]
+enum Lone {
+    KeepAnswer,
+    EndAction,
+    BeginSession,
+    SessionUsed,
+}
+
+impl Lone {
+    /// What its statement begins with.
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::KeepAnswer => b"UPDATE idempotency",
+            Self::EndAction => b"UPDATE execution",
+            Self::BeginSession => b"INSERT INTO console_session",
+            Self::SessionUsed => b"UPDATE console_session",
+        }
+    }
+
+    async fn write(self, store: &Store) -> Result<(), StoreError> {
+        let [principal, key, fingerprint] = ["someone", "k", "a"].map(str::to_owned);
+        let claim = Claim { principal, key, fingerprint, token: Uuid::now_v7() };
+        let session = NewSession {
+            token_sha256: [1; 32],
+            kind: SessionKind::Admin,
+            actor: "admin".to_owned(),
+            credential: "x".to_owned(),
+            scopes: Vec::new(),
+            created_at: now(),
+            expires_at: now(),
+        };
+        let answer = KeptAnswer { status: 202, headers: Vec::new(), body: None };
+        match self {
+            Self::KeepAnswer => store.keep_answer(&claim, &answer).await,
+            Self::EndAction => {
+                store.end_action(ExecutionId::new(Uuid::nil()), &Ok(String::new()), now()).await
+            }
+            Self::BeginSession => store.begin_session(&session).await,
+            Self::SessionUsed => store.session_used(&[1; 32], now()).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_freezes_within_a_transaction_causes_an_error_in_time() {
+    let all =
+        [Lone::KeepAnswer, Lone::EndAction, Lone::BeginSession, Lone::SessionUsed].map(|lone| async move {
+            let Some((store, goes)) = store_that_goes(Fault::at(lone.word())).await else { return };
+            goes.store(true, Ordering::SeqCst);
+            let begin = Instant::now();
+            let refused = timeout(BOUND, lone.write(&store)).await.unwrap();
+            assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Late);
+            assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
+            // Another connection is used than the one that hangs, and nothing holds a lock.
+            goes.store(false, Ordering::SeqCst);
+            timeout(BOUND, lone.write(&store)).await.unwrap().unwrap();
+        });
+    futures_util::future::join_all(all).await;
 }

@@ -243,7 +243,7 @@ fn a_fingerprint_is_no_hash_that_keys_can_be_tried_with() {
             token: uuid::Uuid::now_v7(),
         };
         let first = claim("abc");
-        let _running = store.running(&first);
+        let _running = store.running(&first).unwrap();
         assert_eq!(store.claim(&first, now()).await.unwrap(), Claimed::Fresh);
         assert_eq!(store.claim(&claim("abc"), now()).await.unwrap(), Claimed::Running);
         assert_eq!(store.claim(&claim("abd"), now()).await.unwrap(), Claimed::Other);

@@ -189,12 +189,17 @@ impl Bench {
 
     /// Changes a share's row directly, as in a database shell, without a new revision or generation.
     pub(super) fn edit(&self, id: ShareId, change: &str) {
+        self.sql(&format!("UPDATE ipsec_share SET {change} WHERE id = '{id}'"));
+    }
+
+    /// Carries out a statement behind the store's back.
+    pub(super) fn sql(&self, statement: &str) {
         let script = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=10)\n\
-                      db.execute('UPDATE ipsec_share SET ' + sys.argv[3] + ' WHERE id = ?', (sys.argv[2],)); db.commit()";
+                      db.execute(sys.argv[2]); db.commit()";
         let run = Command::new("python3")
             .args(["-c", script])
             .arg(self.dir.path().join("db"))
-            .args([&id.to_string(), change])
+            .arg(statement)
             .status();
         assert!(run.unwrap().success());
     }
