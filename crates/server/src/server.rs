@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::{Era, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, Installation, SecretKeyFile, Store};
+use wicketgate_store::{DatabaseLock, Installation, NewGateway, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -199,8 +199,8 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// The listener has no address.
-    pub fn start(
+    /// The listener has no address, or the database does not answer.
+    pub async fn start(
         self,
         link: ServerEnd,
         agent_url: Option<String>,
@@ -210,6 +210,9 @@ impl Prepared {
         let (tasks, stop, ca) = (TaskTracker::new(), CancellationToken::new(), config.ca);
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let (gateway_id, location) = (link.gateway, link.location.clone());
+        // Before the API answers: a tunnel is placed at a gateway.
+        let own = NewGateway { id: gateway_id, location: location.clone(), in_process: true };
+        store.register_gateway(&own, Timestamp::now()).await.context("cannot record the gateway")?;
         let (send, handshake) = link.open();
         let view = SharedView::new(Timestamp::now());
         let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };

@@ -1,27 +1,55 @@
-//! Gateways. There is one: whatever the database knows of a gateway is about it.
+//! Gateways.
+//!
+//! Invariant: no more than one gateway is in a server's process (a unique index). It has the id of the data directory, and
+//! whatever the database knows of it is kept when that changes.
 
-use crate::{Result, Store, agent_link::environment_event, write::Write};
+use crate::{Result, Store, WriteContext, agent_link::environment_event, row::rows, write::Write};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::GatewayId;
+use uuid::Uuid;
+use wicketgate_model::{GatewayId, LocationId};
+
+rows! {
+    /// A gateway, as all servers know it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct GatewayRow {
+        pub id: GatewayId,
+        /// `None`: it has not started since the database was of a version without it.
+        pub location: Option<LocationId>,
+        pub in_process: bool,
+        pub created_at: Timestamp,
+    }
+}
+
+/// A gateway that is to be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGateway {
+    pub id: GatewayId,
+    pub location: LocationId,
+    /// It runs in the server's own process.
+    pub in_process: bool,
+}
 
 impl Store {
-    /// Records that a gateway's link begins. No agent counts as connected to it until the gateway reports it again.
+    /// Records a gateway, or that it is at another location than before.
     ///
-    /// A gateway with another id than the one before takes its place: its data directory is new, or the database is of
-    /// a version in which the gateway had no row.
+    /// One in the server's process takes the place of the one before with another id: its data directory is new, or the
+    /// database is of a version in which the gateway had no id.
+    pub async fn register_gateway(&self, gateway: &NewGateway, at: Timestamp) -> Result<()> {
+        let gateway = gateway.clone();
+        let context = WriteContext::new("server", at, Uuid::nil);
+        self.write(&context, move |write| write.register_gateway(gateway).boxed()).await
+    }
+
+    /// All gateways, the oldest first.
+    pub async fn gateways(&self) -> Result<Vec<GatewayRow>> {
+        self.all("SELECT id, location, in_process, created_at FROM gateway ORDER BY created_at, id", &[])
+            .await
+    }
+
+    /// Records that a gateway's link begins. No agent counts as connected to it until the gateway reports it again.
     pub async fn gateway_linked(&self, gateway: GatewayId, at: Timestamp) -> Result<()> {
-        self.settle(move |write| {
-            async move {
-                write.tx.execute("UPDATE gateway SET id = $1 WHERE id <> $1", &[&gateway]).await?;
-                let insert =
-                    "INSERT INTO gateway (id, created_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
-                write.tx.execute(insert, &[&gateway, &at]).await?;
-                write.disconnect_agents(gateway, at, None).await
-            }
-            .boxed()
-        })
-        .await
+        self.settle(move |write| write.disconnect_agents(gateway, at, None).boxed()).await
     }
 
     /// Records that a gateway's link has ended. Its agents were connected until then.
@@ -31,6 +59,17 @@ impl Store {
 }
 
 impl Write {
+    async fn register_gateway(&mut self, gateway: NewGateway) -> Result<()> {
+        let NewGateway { id, location, in_process } = gateway;
+        if in_process {
+            let rename = "UPDATE gateway SET id = $1 WHERE in_process = 1 AND id <> $1";
+            self.tx.execute(rename, &[&id]).await?;
+        }
+        let upsert = "INSERT INTO gateway (id, location, in_process, created_at) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT (id) DO UPDATE SET location = excluded.location";
+        self.tx.execute(upsert, &[&id, &location, &in_process, &self.context.at]).await.map(drop)
+    }
+
     /// Ends all links of a gateway, with the events of their environments. `seen` is when its agents were last known to be
     /// connected; without it, that is when they connected.
     async fn disconnect_agents(

@@ -34,8 +34,8 @@ use wicketgate_server::{
     ensure_first_frontdoor, router,
 };
 use wicketgate_store::{
-    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, SecretKeyFile, StatusUpdate, Store,
-    WriteContext,
+    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, NewGateway, Resource, SecretKeyFile, StatusUpdate,
+    Store, WriteContext,
 };
 use wicketgate_transport::trust::Fingerprint;
 
@@ -132,7 +132,8 @@ impl TestApp {
         let store =
             Store::open(place, &SecretKeyFile::created_at(dir.path().join("secret-key"))).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
-        store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
+        let own = NewGateway { id: gateway_id(), location: "local".parse().unwrap(), in_process: true };
+        store.register_gateway(&own, Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);
         let gateway = LinkedGateway {
             location: "local".parse().unwrap(),

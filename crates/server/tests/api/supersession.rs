@@ -57,7 +57,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     };
     let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
     let prepared = Server::prepare(config).await.unwrap();
-    let server = prepared.start(server_end, None, Registry::default()).unwrap();
+    let server = prepared.start(server_end, None, Registry::default()).await.unwrap();
     let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
     timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 

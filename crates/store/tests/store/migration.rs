@@ -1,6 +1,9 @@
 //! A database of an older version keeps all its data.
 
-use crate::{database, secrets, site::ALL};
+use crate::{
+    database, secrets,
+    site::{ALL, own_gateway},
+};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _, migrate::Migrator};
 use std::{borrow::Cow, path::Path};
@@ -133,6 +136,7 @@ async fn check_everything(store: &Store) {
 async fn gateway(store: &Store, url: &str) {
     for n in [1, 2] {
         let id = GatewayId::new(uuid::Uuid::from_u128(n));
+        store.register_gateway(&own_gateway(id), at(90)).await.unwrap();
         store.gateway_linked(id, at(90)).await.unwrap();
         for (table, rows) in
             [("gateway", 1), ("tunnel_endpoint", 2), ("connection_change", 3), ("agent_link", 2)]

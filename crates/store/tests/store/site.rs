@@ -7,8 +7,8 @@ use wicketgate_model::{
     LoadBalancerPools, PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
-    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest,
-    Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
+    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, NewGateway,
+    PageRequest, Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
 };
 
 pub(crate) static ALL: ListRequest = ListRequest {
@@ -45,6 +45,11 @@ pub(crate) fn gateway() -> GatewayId {
     GatewayId::new(Uuid::nil())
 }
 
+/// The gateway in the server's process.
+pub(crate) fn own_gateway(id: GatewayId) -> NewGateway {
+    NewGateway { id, location: "local".parse().unwrap(), in_process: true }
+}
+
 pub(crate) fn link(agent: AgentId) -> AgentLink {
     let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
     AgentLink { gateway: gateway(), agent, name, version, address: [10, 0, 0, 1].into() }
@@ -57,7 +62,7 @@ pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
         ipsec_shares_enabled: true,
         quotas: Default::default(),
     };
-    store.gateway_linked(gateway(), now()).await.unwrap();
+    store.register_gateway(&own_gateway(gateway()), now()).await.unwrap();
     store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 

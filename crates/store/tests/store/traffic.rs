@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{after, now},
+    site::{after, now, own_gateway},
 };
 use uuid::Uuid;
 use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
@@ -11,7 +11,7 @@ use wicketgate_store::{MetricsWindow, Store, TrafficReport, TrafficScope};
 /// A gateway that has linked.
 pub(crate) async fn gateway(store: &Store) -> GatewayId {
     let gateway = GatewayId::new(Uuid::now_v7());
-    store.gateway_linked(gateway, now()).await.unwrap();
+    store.register_gateway(&own_gateway(gateway), now()).await.unwrap();
     gateway
 }
 

@@ -11,8 +11,8 @@ use wicketgate_model::{
     ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
-    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, SecretKeyFile, ShareRow, ShareSpec, TunnelChange,
-    TunnelRow, TunnelSpec, WriteContext,
+    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, NewGateway, SecretKeyFile, ShareRow, ShareSpec,
+    TunnelChange, TunnelRow, TunnelSpec, WriteContext,
 };
 
 /// A server without its tasks: the test runs each activation, at times of its choice.
@@ -63,7 +63,8 @@ impl Bench {
             ipsec_shares_enabled: true,
             quotas: Default::default(),
         };
-        store.gateway_linked(gateway_id(), now).await.unwrap();
+        let own = NewGateway { id: gateway_id(), location: "local".parse().unwrap(), in_process: true };
+        store.register_gateway(&own, now).await.unwrap();
         let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
         let enrollment = EnrollmentId::new(Uuid::now_v7());
         let new = NewEnrollment {

@@ -1,0 +1,2 @@
+-- Reserved: the number belongs to the migration of the secrets that servers share.
+SELECT 1;
