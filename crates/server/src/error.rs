@@ -401,6 +401,7 @@ impl From<StoreError> for ApiError {
                  which is not within it"
             )),
             StoreError::Stale
+            | StoreError::Superseded
             | StoreError::Conflict { .. }
             | StoreError::Reference { .. }
             | StoreError::NotLive(_)

@@ -15,8 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{Era, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, Installation, NewGateway, SecretKeyFile, Store};
+use wicketgate_model::{Era, GatewayId, LoadBalancerPools, LocationId, Quotas};
+use wicketgate_store::{DatabaseLock, GatewayEpoch, Installation, NewGateway, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -177,6 +177,17 @@ async fn own_installation(store: &Store, config: &ServerConfig) -> anyhow::Resul
     Ok(installation)
 }
 
+/// Records the gateway in this process, and that its link begins.
+async fn own_gateway(
+    store: &Store,
+    id: GatewayId,
+    location: &LocationId,
+) -> wicketgate_store::Result<GatewayEpoch> {
+    let (own, now) = (NewGateway { id, location: location.clone(), in_process: true }, Timestamp::now());
+    store.register_gateway(&own, now).await?;
+    store.link_gateway(id, now).await
+}
+
 /// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
 /// deleted while the server runs.
 fn refuse_other_location(with_tunnels: &[LocationId], own: &LocationId) -> anyhow::Result<()> {
@@ -211,8 +222,7 @@ impl Prepared {
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let (gateway_id, location) = (link.gateway, link.location.clone());
         // Before the API answers: a tunnel is placed at a gateway.
-        let own = NewGateway { id: gateway_id, location: location.clone(), in_process: true };
-        store.register_gateway(&own, Timestamp::now()).await.context("cannot record the gateway")?;
+        let epoch = own_gateway(&store, gateway_id, &location).await.context("cannot record the gateway")?;
         let (send, handshake) = link.open();
         let view = SharedView::new(Timestamp::now());
         let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
@@ -233,7 +243,7 @@ impl Prepared {
         let reconciler = Reconciler::new(ReconcilerParts {
             store: store.clone(),
             ca: Arc::clone(&ca),
-            gateway: gateway_id,
+            epoch,
             era,
             view: Arc::clone(&gateway.view),
             metrics: Arc::clone(&state.metrics),
@@ -241,7 +251,7 @@ impl Prepared {
             deadlines: reconciler::deadlines(config.provisioning_deadline),
         });
         let metrics = Arc::clone(&state.metrics);
-        let link_task = GatewayLink { store: store.clone(), ca, id: gateway_id, gateway, metrics, send };
+        let link_task = GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
         tasks.spawn(essential("serves the gateway's link", link_task.run(handshake)));

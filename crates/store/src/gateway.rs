@@ -46,16 +46,6 @@ impl Store {
         self.all("SELECT id, location, in_process, created_at FROM gateway ORDER BY created_at, id", &[])
             .await
     }
-
-    /// Records that a gateway's link begins. No agent counts as connected to it until the gateway reports it again.
-    pub async fn gateway_linked(&self, gateway: GatewayId, at: Timestamp) -> Result<()> {
-        self.settle(move |write| write.disconnect_agents(gateway, at, None).boxed()).await
-    }
-
-    /// Records that a gateway's link has ended. Its agents were connected until then.
-    pub async fn gateway_lost(&self, gateway: GatewayId, at: Timestamp) -> Result<()> {
-        self.settle(move |write| write.disconnect_agents(gateway, at, Some(at)).boxed()).await
-    }
 }
 
 impl Write {
@@ -67,19 +57,24 @@ impl Write {
         }
         let upsert = "INSERT INTO gateway (id, location, in_process, created_at) VALUES ($1, $2, $3, $4) \
                       ON CONFLICT (id) DO UPDATE SET location = excluded.location";
-        self.tx.execute(upsert, &[&id, &location, &in_process, &self.context.at]).await.map(drop)
+        self.tx.execute(upsert, &[&id, &location, &in_process, &self.context.at]).await?;
+        let link =
+            "INSERT INTO gateway_link (gateway, epoch) VALUES ($1, 0) ON CONFLICT (gateway) DO NOTHING";
+        self.tx.execute(link, &[&id]).await.map(drop)
     }
 
-    /// Ends all links of a gateway, with the events of their environments. `seen` is when its agents were last known to be
+    /// Ends all agents' links to a gateway, with the events of environments that have none to another one. `seen` is when its agents were last known to be
     /// connected; without it, that is when they connected.
-    async fn disconnect_agents(
+    pub(crate) async fn disconnect_agents(
         &mut self,
         gateway: GatewayId,
         at: Timestamp,
         seen: Option<Timestamp>,
     ) -> Result<()> {
         let active = "SELECT id, frontdoor FROM environment WHERE id IN (SELECT a.environment FROM agent a \
-                      JOIN agent_link k ON k.agent = a.id WHERE k.gateway = $1 AND k.connected_since IS NOT NULL) ORDER BY id";
+                      JOIN agent_link k ON k.agent = a.id WHERE k.gateway = $1 AND k.connected_since IS NOT NULL) \
+                      AND NOT EXISTS (SELECT 1 FROM agent a JOIN agent_link k ON k.agent = a.id \
+                      WHERE a.environment = environment.id AND k.gateway <> $1 AND k.connected_since IS NOT NULL) ORDER BY id";
         let active = self.tx.all(active, &[&gateway]).await?;
         let disconnect = "UPDATE agent_link SET last_seen = COALESCE($1, connected_since), connected_since = NULL \
                           WHERE gateway = $2 AND connected_since IS NOT NULL";

@@ -1,7 +1,7 @@
 //! Reads and writes of the reconciler: the rows that changed, and their statuses.
 
 use crate::{
-    EventKind, Result, ShareRow, Store, TunnelRow,
+    EventKind, GatewayEpoch, Result, ShareRow, Store, TunnelRow,
     bulk::{list, parts, places},
     deferred::Deferred,
     event::NewEvent,
@@ -120,14 +120,14 @@ impl Store {
         Ok(Revision(revision))
     }
 
-    /// Writes statuses, all or none, and ends their executions. A row that has another generation or is `DELETED` is left
+    /// Writes statuses of rows that a gateway serves, all or none, and ends their executions. A row that has another generation or is `DELETED` is left
     /// unchanged. The desired state of gateways does not change: the rows get no new revision.
-    pub async fn update_statuses(&self, updates: &[StatusUpdate]) -> Result<()> {
+    pub async fn update_statuses(&self, epoch: &GatewayEpoch, updates: &[StatusUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
         }
         let updates = updates.to_vec();
-        self.settle(move |write| {
+        self.settle_under(epoch, move |write| {
             async move {
                 let (tunnels, shares): (Vec<_>, Vec<_>) =
                     updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));

@@ -3,7 +3,7 @@
 //! Invariant: a change of a connection is written together with its event. Counters and the times of SAs are no change.
 
 use crate::{
-    Result, Store,
+    GatewayEpoch, Result, Store,
     connection_change::{self, ConnectionColumns},
     event::{EventKind, NewEvent},
     peer_address::{self, PeerPlace},
@@ -24,18 +24,18 @@ macro_rules! endpoint {
 pub(crate) use endpoint;
 
 impl Store {
-    /// Writes connections as this gateway reports them. The tunnels themselves do not change: they get no new revision.
+    /// Writes connections as a gateway reports them. The tunnels themselves do not change: they get no new revision.
     pub async fn record_connections(
         &self,
-        gateway: GatewayId,
+        epoch: &GatewayEpoch,
         connections: &[(TunnelId, Connection)],
         now: Timestamp,
     ) -> Result<()> {
         if connections.is_empty() {
             return Ok(());
         }
-        let connections = connections.to_vec();
-        self.settle(move |write| {
+        let (gateway, connections) = (epoch.gateway(), connections.to_vec());
+        self.settle_under(epoch, move |write| {
             async move {
                 for (tunnel, connection) in &connections {
                     let event = record(&mut write.tx, gateway, *tunnel, connection, now).await?;

@@ -14,8 +14,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, GatewayId, ShareId, TunnelId};
-use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
+use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, ShareId, TunnelId};
+use wicketgate_store::{Change, GatewayEpoch, PreviousKeys, Revision, Store, StoreError};
 
 use super::{PeerState, SharedView};
 use crate::{
@@ -48,7 +48,8 @@ const RUN_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct ReconcilerParts {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
-    pub(crate) gateway: GatewayId,
+    /// Taken when the gateway's link began.
+    pub(crate) epoch: GatewayEpoch,
     /// Of the database.
     pub(crate) era: Era,
     pub(crate) view: Arc<SharedView>,

@@ -228,7 +228,8 @@ fn serves(share: &ShareObserved) -> bool {
     share.ready.is_some() && share.problem.as_ref().is_none_or(|problem| problem.reason.is_warning())
 }
 
-/// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more.
+/// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more, nor is what is
+/// about a gateway whose link another server has.
 pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
 where
     F: Future<Output = wicketgate_store::Result<T>>,
@@ -237,6 +238,9 @@ where
     while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
         if error.is_closed() {
             return warn!("cannot {what}: the database is closed");
+        }
+        if error.is_superseded() {
+            return warn!("cannot {what}: {error}");
         }
         if outage.failed() {
             warn!(%error, "cannot {what}; retrying every second");

@@ -18,6 +18,7 @@ pub(super) const TABLES: &[&str] = &[
     "last_backup",
     "revision",
     "gateway",
+    "gateway_link",
     "frontdoor",
     "api_account",
     "environment",

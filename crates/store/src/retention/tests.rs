@@ -38,7 +38,8 @@ const TABLES: &[(&str, Bound)] = &[
     ("event_sequence", Few("one row")),
     ("execution", After(365 * DAY, "finished_at = AT")),
     ("frontdoor", Few("the quota limits those of an organization; a deleted one stays, as a record")),
-    ("gateway", Few("one row")),
+    ("gateway", Few("operators join gateways, some at each location")),
+    ("gateway_link", Few("one of each gateway")),
     ("handover_link", After(30 * DAY, "expires_at = AT, frontdoor = FRONTDOOR, tunnel = 'TUNNEL'")),
     ("idempotency", After(DAY, "claimed_at = AT")),
     (

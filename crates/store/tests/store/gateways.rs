@@ -1,12 +1,17 @@
 //! Several gateways of one database.
 
 use crate::{
-    database::on_each,
-    site::{after, own_gateway},
+    database::{on_each, open, place},
+    site::{ALL, Site, after, context, epoch, link, now, own_gateway, settled},
+    traffic::{gateway, received},
 };
+use std::time::Duration;
+use tempfile::TempDir;
 use uuid::Uuid;
-use wicketgate_model::GatewayId;
-use wicketgate_store::{NewGateway, Store};
+use wicketgate_model::{
+    AgentReport, Connection, ConnectionState, GatewayId, ShareId, Status, TrafficDelta, TunnelId,
+};
+use wicketgate_store::{GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope};
 
 fn id(n: u128) -> GatewayId {
     GatewayId::new(Uuid::from_u128(n))
@@ -38,4 +43,164 @@ fn only_the_gateway_in_the_servers_process_takes_the_place_of_the_one_before() {
         store.register_gateway(&moved, after(5)).await.unwrap();
         assert_eq!(store.gateways().await.unwrap(), rows);
     });
+}
+
+/// What a server writes about a gateway.
+#[derive(Debug, Clone, Copy)]
+enum Report {
+    Status,
+    Connection,
+    AgentConnected,
+    Agent,
+    Traffic,
+    AgentDisconnected,
+    Unlinked,
+}
+
+impl Report {
+    const ALL: [Self; 7] = [
+        Self::Status,
+        Self::Connection,
+        Self::AgentConnected,
+        Self::Agent,
+        Self::Traffic,
+        Self::AgentDisconnected,
+        Self::Unlinked,
+    ];
+
+    async fn write(self, store: &Store, site: &Site, share: ShareId, epoch: &GatewayEpoch) -> Result<()> {
+        let agent = site.enrolled.agent;
+        match self {
+            Self::Status => store.update_statuses(epoch, &[settled(share, 1, Status::Deployed)]).await,
+            Self::Connection => {
+                let up = Connection { state: ConnectionState::Up, ..Connection::down(after(5)) };
+                store.record_connections(epoch, &[(site.tunnel, up)], after(5)).await
+            }
+            Self::AgentConnected => store.agent_connected(epoch, &link(agent), after(6)).await,
+            Self::Agent => store.agent_reported(epoch, agent, &AgentReport::default(), after(7)).await,
+            Self::Traffic => {
+                let delta = TrafficDelta { rx: 7, ..TrafficDelta::new(share, site.tunnel) };
+                let report = TrafficReport::new(Uuid::now_v7(), now(), &[delta]);
+                store.record_traffic(epoch, &report).await
+            }
+            Self::AgentDisconnected => store.agent_disconnected(epoch, agent, after(8)).await,
+            Self::Unlinked => store.unlink_gateway(epoch, after(9)).await,
+        }
+    }
+}
+
+/// All that reports change.
+async fn shown(store: &Store, site: &Site, share: ShareId) -> String {
+    let share_row = store.share(site.frontdoor, share).await.unwrap().unwrap();
+    let tunnel = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
+    let agent = store.agent(site.frontdoor, site.enrolled.agent).await.unwrap().unwrap();
+    format!(
+        "{:?}",
+        (
+            (
+                share_row.standing,
+                tunnel.connection,
+                store.connection_changes(site.tunnel, &ALL).await.unwrap().total
+            ),
+            (agent.connected_since, agent.last_seen, store.agent_report(agent.id).await.unwrap()),
+            (received(store, TrafficScope::Share(share)).await, store.event_span().await.unwrap().newest),
+            store.gateways().await.unwrap(),
+        )
+    )
+}
+
+#[test]
+fn a_report_of_an_earlier_link_changes_nothing() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap().id;
+        let mut held = site.epoch;
+        for report in Report::ALL {
+            // The gateway links again, and an agent connects, so that there is something to overwrite.
+            let earlier = std::mem::replace(&mut held, epoch(&store).await);
+            if matches!(report, Report::AgentDisconnected | Report::Unlinked) {
+                Report::AgentConnected.write(&store, &site, share, &held).await.unwrap();
+            }
+            let before = shown(&store, &site, share).await;
+            let refused = report.write(&store, &site, share, &earlier).await;
+            assert!(matches!(refused, Err(StoreError::Superseded)), "{report:?}: {refused:?}");
+            assert_eq!(shown(&store, &site, share).await, before, "{report:?}");
+            report.write(&store, &site, share, &held).await.unwrap();
+            assert_ne!(shown(&store, &site, share).await, before, "{report:?}");
+        }
+    });
+}
+
+#[test]
+fn a_gateway_that_is_not_registered_cannot_link() {
+    on_each(|store| async move {
+        let refused = store.link_gateway(id(1), now()).await;
+        assert!(matches!(refused, Err(StoreError::Missing)), "{refused:?}");
+    });
+}
+
+#[test]
+fn the_links_of_two_gateways_do_not_end_each_other() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        store.register_gateway(&other(7), now()).await.unwrap();
+        let second = store.link_gateway(id(7), now()).await.unwrap();
+        for epoch in [&site.epoch, &second] {
+            store.agent_connected(epoch, &link(site.enrolled.agent), after(1)).await.unwrap();
+        }
+        let newest = store.event_span().await.unwrap().newest;
+        store.unlink_gateway(&second, after(2)).await.unwrap();
+        assert_eq!(store.event_span().await.unwrap().newest, newest);
+        let environment =
+            store.environment(site.frontdoor, site.enrolled.environment).await.unwrap().unwrap();
+        assert!(environment.active, "the agent is connected to the other gateway");
+        store.agent_disconnected(&site.epoch, site.enrolled.agent, after(3)).await.unwrap();
+        let environment =
+            store.environment(site.frontdoor, site.enrolled.environment).await.unwrap().unwrap();
+        assert!(!environment.active);
+    });
+}
+
+/// Transactions of other servers that have begun with the earlier epoch end before the link begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
+    const ROUNDS: usize = 20;
+    /// What a server writes beside other transactions: more of them would never leave the lock to the next link.
+    const WRITERS: usize = 2;
+    const PAUSE: Duration = Duration::from_millis(4);
+    let dir = TempDir::new().unwrap();
+    let place = place(&dir);
+    let store = open(&place, &dir).await.unwrap();
+    let writing =
+        if place.starts_with("postgres") { open(&place, &dir).await.unwrap() } else { store.clone() };
+    let (mut held, share) = (gateway(&store).await, ShareId::new(Uuid::now_v7()));
+    for _ in 0..ROUNDS {
+        let (earlier, before) = (held, received(&store, TrafficScope::Share(share)).await);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let store = writing.clone();
+                tokio::spawn(async move {
+                    let delta =
+                        TrafficDelta { rx: 1, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
+                    let report = || TrafficReport::new(Uuid::now_v7(), now(), std::slice::from_ref(&delta));
+                    loop {
+                        match store.record_traffic(&earlier, &report()).await {
+                            Ok(()) => tokio::time::sleep(PAUSE).await,
+                            Err(StoreError::Superseded) => return,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        while received(&store, TrafficScope::Share(share)).await == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        held = store.link_gateway(earlier.gateway(), now()).await.unwrap();
+        let at_begin = received(&store, TrafficScope::Share(share)).await;
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(received(&store, TrafficScope::Share(share)).await, at_begin);
+    }
 }

@@ -137,7 +137,7 @@ async fn gateway(store: &Store, url: &str) {
     for n in [1, 2] {
         let id = GatewayId::new(uuid::Uuid::from_u128(n));
         store.register_gateway(&own_gateway(id), at(90)).await.unwrap();
-        store.gateway_linked(id, at(90)).await.unwrap();
+        store.link_gateway(id, at(90)).await.unwrap();
         for (table, rows) in
             [("gateway", 1), ("tunnel_endpoint", 2), ("connection_change", 3), ("agent_link", 2)]
         {

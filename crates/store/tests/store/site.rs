@@ -7,8 +7,8 @@ use wicketgate_model::{
     LoadBalancerPools, PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
-    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, NewGateway,
-    PageRequest, Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
+    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, GatewayEpoch, ListRequest, NewEnrollment,
+    NewGateway, PageRequest, Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
 };
 
 pub(crate) static ALL: ListRequest = ListRequest {
@@ -50,9 +50,14 @@ pub(crate) fn own_gateway(id: GatewayId) -> NewGateway {
     NewGateway { id, location: "local".parse().unwrap(), in_process: true }
 }
 
+/// Begins another link of its.
+pub(crate) async fn epoch(store: &Store) -> GatewayEpoch {
+    store.link_gateway(gateway(), now()).await.unwrap()
+}
+
 pub(crate) fn link(agent: AgentId) -> AgentLink {
     let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
-    AgentLink { gateway: gateway(), agent, name, version, address: [10, 0, 0, 1].into() }
+    AgentLink { agent, name, version, address: [10, 0, 0, 1].into() }
 }
 
 pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
@@ -113,6 +118,8 @@ pub(crate) struct Site {
     pub(crate) frontdoor: FrontdoorId,
     pub(crate) tunnel: TunnelId,
     pub(crate) enrolled: EnrolledAgent,
+    /// Of its gateway's link.
+    pub(crate) epoch: GatewayEpoch,
 }
 
 impl Site {
@@ -120,7 +127,8 @@ impl Site {
         let frontdoor = frontdoor(store).await;
         let pools = LoadBalancerPools::ipsec();
         let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(1), &pools, &context()).await.unwrap();
-        Self { frontdoor, tunnel: tunnel.id, enrolled: enrolled(store, frontdoor, 1).await }
+        let (enrolled, epoch) = (enrolled(store, frontdoor, 1).await, epoch(store).await);
+        Self { frontdoor, tunnel: tunnel.id, enrolled, epoch }
     }
 
     pub(crate) fn share(&self, name: &str, port: u16) -> ShareSpec {

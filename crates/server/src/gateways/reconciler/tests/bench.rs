@@ -7,8 +7,8 @@ use std::process::Command;
 use uuid::Uuid;
 use wicketgate_link::{FromGateway, GatewayHello, LinkReceiver, VERSIONS};
 use wicketgate_model::{
-    Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, LoadBalancerPools, LocationId,
-    ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
+    Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools,
+    LocationId, ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
     Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, NewGateway, SecretKeyFile, ShareRow, ShareSpec,
@@ -82,7 +82,7 @@ impl Bench {
             z_id: ZId::from_random([3; 10]),
         };
         let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
-        let (reconciler, gateway) = restarted(&store, &ca, now);
+        let (reconciler, gateway) = restarted(&store, &ca, now).await;
         let tunnel = TunnelId::new(Uuid::nil());
         let mut bench =
             Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 };
@@ -219,8 +219,8 @@ impl Bench {
     }
 
     /// Restarts the server's process, and with it the gateway in the same process.
-    pub(super) fn restart(&mut self) {
-        (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now);
+    pub(super) async fn restart(&mut self) {
+        (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now).await;
     }
 }
 
@@ -238,9 +238,10 @@ pub(super) fn hello() -> GatewayHello {
     }
 }
 
-fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
+async fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
     let id = gateway_id();
+    let epoch = store.link_gateway(id, now).await.unwrap();
     let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
     let (send, at_server) = server_end.open();
     let (reports, at_gateway) = gateway_end.open(hello());
@@ -252,7 +253,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let link_task = GatewayLink {
         store: store.clone(),
         ca: Arc::clone(ca),
-        id,
+        epoch,
         gateway,
         metrics: Arc::clone(&metrics),
         send: send.clone(),
@@ -261,7 +262,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         era: Era::FIRST,
         store: store.clone(),
         ca: Arc::clone(ca),
-        gateway: id,
+        epoch,
         view,
         metrics,
         send,
