@@ -60,7 +60,8 @@ impl Write {
         self.tx.execute(upsert, &[&id, &location, &in_process, &self.context.at]).await?;
         let link =
             "INSERT INTO gateway_link (gateway, epoch) VALUES ($1, 0) ON CONFLICT (gateway) DO NOTHING";
-        self.tx.execute(link, &[&id]).await.map(drop)
+        self.tx.execute(link, &[&id]).await?;
+        self.place_the_unplaced(id, &location).await
     }
 
     /// Ends all agents' links to a gateway, with the events of environments that have none to another one. `seen` is when its agents were last known to be

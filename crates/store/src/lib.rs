@@ -24,6 +24,7 @@ mod database_lock;
 mod database_name;
 mod deferred;
 mod disk_room;
+mod endpoint_place;
 mod enrollment;
 mod environment;
 mod erasure;

@@ -28,6 +28,7 @@ pub(super) const TABLES: &[&str] = &[
     "enrollment",
     "ipsec_tunnel",
     "ipsec_tunnel_tag",
+    "endpoint_place",
     "tunnel_endpoint",
     "connection_change",
     "peer_address_hold",

@@ -2,16 +2,19 @@
 
 use crate::{
     database::{on_each, open, place},
-    site::{ALL, Site, after, context, epoch, link, now, own_gateway, settled},
-    traffic::{gateway, received},
+    site::{ALL, Site, after, context, epoch, gateway as own, link, now, own_gateway, settled, tunnel_spec},
+    traffic::{gateway as linked_gateway, received},
 };
 use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentReport, Connection, ConnectionState, GatewayId, ShareId, Status, TrafficDelta, TunnelId,
+    AgentReport, Connection, ConnectionState, GatewayId, LoadBalancerPools, ShareId, Status, TrafficDelta,
+    TunnelId,
 };
-use wicketgate_store::{GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope};
+use wicketgate_store::{
+    GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope, TunnelSpec,
+};
 
 fn id(n: u128) -> GatewayId {
     GatewayId::new(Uuid::from_u128(n))
@@ -42,6 +45,39 @@ fn only_the_gateway_in_the_servers_process_takes_the_place_of_the_one_before() {
         // A restart.
         store.register_gateway(&moved, after(5)).await.unwrap();
         assert_eq!(store.gateways().await.unwrap(), rows);
+    });
+}
+
+#[test]
+fn a_tunnel_is_placed_at_the_gateway_with_the_fewest() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let create = async |n, location: &str| {
+            let spec = TunnelSpec { location: location.parse().unwrap(), ..tunnel_spec(n) };
+            let pools = LoadBalancerPools::ipsec();
+            store.create_tunnel(site.frontdoor, &spec, &pools, &context()).await.unwrap()
+        };
+        let placed = async |id| store.tunnel(site.frontdoor, id).await.unwrap().unwrap().gateway;
+        assert_eq!(placed(site.tunnel).await, Some(own()));
+        store.register_gateway(&other(7), now()).await.unwrap();
+        assert_eq!(placed(site.tunnel).await, Some(own()), "it stays");
+        let second = create(2, "local").await;
+        assert_eq!((second.gateway, placed(second.id).await), (Some(id(7)), Some(id(7))));
+        assert_eq!(create(3, "local").await.gateway, Some(own()));
+        assert_eq!(create(4, "local").await.gateway, Some(id(7)));
+        let listed = store.tunnels(site.frontdoor, &ALL).await.unwrap().rows;
+        assert_eq!(listed.iter().filter(|row| row.gateway == Some(id(7))).count(), 2);
+
+        // A location gets its gateway later.
+        let waiting = create(5, "away").await;
+        assert_eq!((waiting.gateway, placed(waiting.id).await), (None, None));
+        let away = NewGateway { location: "away".parse().unwrap(), ..other(8) };
+        store.register_gateway(&away, now()).await.unwrap();
+        assert_eq!(placed(waiting.id).await, Some(id(8)));
+        assert_eq!(create(6, "away").await.gateway, Some(id(8)));
+        // Another one takes nothing from it.
+        store.register_gateway(&NewGateway { id: id(9), ..away }, now()).await.unwrap();
+        assert_eq!(placed(waiting.id).await, Some(id(8)));
     });
 }
 
@@ -173,7 +209,7 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
     let store = open(&place, &dir).await.unwrap();
     let writing =
         if place.starts_with("postgres") { open(&place, &dir).await.unwrap() } else { store.clone() };
-    let (mut held, share) = (gateway(&store).await, ShareId::new(Uuid::now_v7()));
+    let (mut held, share) = (linked_gateway(&store).await, ShareId::new(Uuid::now_v7()));
     for _ in 0..ROUNDS {
         let (earlier, before) = (held, received(&store, TrafficScope::Share(share)).await);
         let writers: Vec<_> = (0..WRITERS)
