@@ -5,6 +5,7 @@ use crate::{
     site::{ALL, Site, after, context, epoch, gateway as own, link, now, own_gateway, settled, tunnel_spec},
     traffic::{gateway as linked_gateway, received},
 };
+use sqlx::{AnyConnection, Connection as _};
 use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use wicketgate_model::{
     TunnelId,
 };
 use wicketgate_store::{
-    GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope, TunnelSpec,
+    AgentLink, GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope, TunnelSpec,
 };
 
 fn id(n: u128) -> GatewayId {
@@ -239,4 +240,84 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
         }
         assert_eq!(received(&store, TrafficScope::Share(share)).await, at_begin);
     }
+}
+
+/// Places a tunnel at one more gateway, as a later version does.
+async fn place_also(place: &str, tunnel: TunnelId, gateway: GatewayId, ordinal: i64) {
+    let url = if place.contains("://") { place.to_owned() } else { format!("sqlite://{place}") };
+    let mut db = AnyConnection::connect(&url).await.unwrap();
+    let insert = "INSERT INTO endpoint_place (tunnel, gateway, ordinal, placed_at, revision) VALUES ($1, $2, $3, 0, 0)";
+    let insert = sqlx::query(insert).bind(tunnel.to_string()).bind(gateway.to_string()).bind(ordinal);
+    insert.execute(&mut db).await.unwrap();
+    db.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tunnel_at_two_gateways_shows_the_better_connection_and_one_history() {
+    let dir = TempDir::new().unwrap();
+    let place = place(&dir);
+    let store = open(&place, &dir).await.unwrap();
+    let site = Site::new(&store).await;
+    store.register_gateway(&other(7), now()).await.unwrap();
+    let second = store.link_gateway(id(7), now()).await.unwrap();
+    let record = async |epoch: &GatewayEpoch, state, at| {
+        let connection = Connection { state, ..Connection::down(after(at)) };
+        store.record_connections(epoch, &[(site.tunnel, connection)], after(at)).await.unwrap();
+    };
+    let shown = async || {
+        let row = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
+        let listed = store.tunnels(site.frontdoor, &ALL).await.unwrap().rows;
+        let connection = row.connection.unwrap();
+        assert_eq!(listed[0].connection.as_ref(), Some(&connection));
+        (connection.state, connection.since)
+    };
+    use ConnectionState::{Connecting, Down, Idle, Up};
+    record(&site.epoch, Down, 1).await;
+    record(&second, Up, 2).await;
+    assert_eq!(shown().await, (Down, after(1)), "the other gateway has no place");
+    place_also(&place, site.tunnel, id(7), 2).await;
+    assert_eq!(shown().await, (Up, after(2)));
+    record(&site.epoch, Up, 3).await;
+    assert_eq!(shown().await, (Up, after(3)), "the first place is preferred");
+    for (at, [first, other], better) in [
+        (10, [Idle, Connecting], 11),
+        (20, [Down, Idle], 21),
+        (30, [Connecting, Idle], 30),
+        (40, [Down, Down], 40),
+    ] {
+        record(&site.epoch, first, at).await;
+        record(&second, other, at + 1).await;
+        assert_eq!(shown().await.1, after(better), "{first:?} {other:?}");
+    }
+    let changes = store.connection_changes(site.tunnel, &ALL).await.unwrap().rows;
+    let changes: Vec<_> = changes.iter().map(|change| (change.number, change.gateway, change.at)).collect();
+    let (own, other) = (own(), id(7));
+    let expected = [(1, other, after(2)), (2, own, after(3)), (3, own, after(10)), (4, other, after(11))];
+    assert_eq!(changes, expected);
+}
+
+#[test]
+fn an_agent_with_two_links_is_shown_once_with_the_newest() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        store.register_gateway(&other(7), now()).await.unwrap();
+        let second = store.link_gateway(id(7), now()).await.unwrap();
+        let agent = site.enrolled.agent;
+        let shown = async || {
+            let row = store.agent(site.frontdoor, agent).await.unwrap().unwrap();
+            let listed = store.agents(site.frontdoor, &ALL).await.unwrap();
+            assert_eq!((listed.total, listed.rows.len()), (1, 1));
+            assert_eq!(listed.rows[0].connected_since, row.connected_since);
+            (row.version.unwrap(), row.connected_since, row.last_seen)
+        };
+        let of = |version: &str| AgentLink { version: version.to_owned(), ..link(agent) };
+        store.agent_connected(&site.epoch, &of("1"), after(1)).await.unwrap();
+        store.agent_connected(&second, &of("2"), after(2)).await.unwrap();
+        assert_eq!(shown().await, ("2".to_owned(), Some(after(2)), None));
+        store.agent_disconnected(&second, agent, after(3)).await.unwrap();
+        assert_eq!(shown().await, ("1".to_owned(), Some(after(1)), None), "one is up");
+        store.agent_disconnected(&site.epoch, agent, after(4)).await.unwrap();
+        assert_eq!(shown().await, ("1".to_owned(), None, Some(after(4))));
+        assert_eq!(store.counts().await.unwrap().agents_connected, 0);
+    });
 }
