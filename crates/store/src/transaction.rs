@@ -105,17 +105,17 @@ impl Transaction {
         self.health.noted(found)?.map(|row| opened(&row, &self.keys)).transpose()
     }
 
-    /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
+    /// Passes each row that a statement returns to `take`. Streamed: there may be very many rows, and a row
     /// takes several times the memory of what it is read as. A row that cannot be read is left out; returns whether all were
     /// read.
     pub(crate) async fn each<T: FromRow>(
         &mut self,
         sql: &'static str,
-        value: i64,
+        values: &[&dyn Argument],
         mut take: impl FnMut(T) + Send,
     ) -> Result<bool> {
         let mut are_all = true;
-        let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
+        let mut rows = query(sql, values)?.fetch(&mut *self.connection);
         while let Some(row) = rows.try_next().await? {
             match opened(&row, &self.keys) {
                 Ok(read) => take(read),

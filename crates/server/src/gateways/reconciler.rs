@@ -154,7 +154,8 @@ impl Reconciler {
             }
         }
         let store = self.parts.store.clone();
-        self.revision = store.changes(self.revision, |change| self.take(change, now)).await?;
+        let gateway = self.parts.epoch.gateway();
+        self.revision = store.changes_of(gateway, self.revision, |change| self.take(change, now)).await?;
         Ok(())
     }
 
@@ -162,11 +163,13 @@ impl Reconciler {
         let store = self.parts.store.clone();
         let (mut tunnels, mut shares, mut agents) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut are_all = true;
-        let revision = store.changes(Revision::default(), |change| {
+        let gateway = self.parts.epoch.gateway();
+        let revision = store.changes_of(gateway, Revision::default(), |change| {
             match &change {
                 Change::Tunnel(row) => drop(tunnels.insert(row.id)),
                 Change::Share(row) => drop(shares.insert(row.id)),
                 Change::Agent(id, _) => drop(agents.insert(*id)),
+                Change::Withdrawn(_) => {}
                 Change::Unreadable => are_all = false,
             }
             self.take(change, now);

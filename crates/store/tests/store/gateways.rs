@@ -2,10 +2,13 @@
 
 use crate::{
     database::{on_each, open, place},
-    site::{ALL, Site, after, context, epoch, gateway as own, link, now, own_gateway, settled, tunnel_spec},
+    site::{
+        ALL, Site, after, changes, changes_of, context, epoch, gateway as own, link, now, own_gateway,
+        settled, tunnel_spec,
+    },
     traffic::{gateway as linked_gateway, received},
 };
-use sqlx::{AnyConnection, Connection as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -14,7 +17,8 @@ use wicketgate_model::{
     TunnelId,
 };
 use wicketgate_store::{
-    AgentLink, GatewayEpoch, NewGateway, Result, Store, StoreError, TrafficReport, TrafficScope, TunnelSpec,
+    AgentLink, GatewayEpoch, NewGateway, Result, Revision, ShareSpec, Store, StoreError, TrafficReport,
+    TrafficScope, TunnelSpec,
 };
 
 fn id(n: u128) -> GatewayId {
@@ -79,6 +83,40 @@ fn a_tunnel_is_placed_at_the_gateway_with_the_fewest() {
         // Another one takes nothing from it.
         store.register_gateway(&NewGateway { id: id(9), ..away }, now()).await.unwrap();
         assert_eq!(placed(waiting.id).await, Some(id(8)));
+    });
+}
+
+#[test]
+fn a_gateway_is_passed_its_own_rows_only() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let first = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+        store.register_gateway(&other(7), now()).await.unwrap();
+        let empty = changes_of(&store, id(7), Revision::default()).await;
+        assert_eq!((empty.tunnels, empty.shares.len(), empty.enrolled.len()), (0, 0, 1));
+        let pools = LoadBalancerPools::ipsec();
+        let tunnel = store.create_tunnel(site.frontdoor, &tunnel_spec(2), &pools, &context()).await.unwrap();
+        assert_eq!(tunnel.gateway, Some(id(7)));
+        let spec = ShareSpec { tunnel: tunnel.id, ..site.share("b", 1) };
+        let second = store.create_share(site.frontdoor, &spec, &context()).await.unwrap();
+
+        let of = async |gateway, since| {
+            let seen = changes_of(&store, gateway, since).await;
+            assert_eq!(seen.withdrawn, 0);
+            (seen.tunnels, seen.shares)
+        };
+        for since in [Revision::default(), empty.revision] {
+            assert_eq!(of(id(7), since).await, (1, vec![Status::New]));
+        }
+        assert_eq!(of(own(), Revision::default()).await, (1, vec![Status::New]));
+        assert_eq!(of(own(), empty.revision).await, (0, vec![]));
+
+        let since = changes_of(&store, id(7), Revision::default()).await.revision;
+        store.delete_share(site.frontdoor, first.id, &context()).await.unwrap();
+        assert_eq!(of(id(7), since).await, (0, vec![]));
+        store.delete_share(site.frontdoor, second.id, &context()).await.unwrap();
+        assert_eq!(of(id(7), since).await, (0, vec![Status::Deleting]));
+        assert_eq!(of(own(), since).await, (0, vec![Status::Deleting]));
     });
 }
 
@@ -242,13 +280,11 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
     }
 }
 
-/// Places a tunnel at one more gateway, as a later version does.
-async fn place_also(place: &str, tunnel: TunnelId, gateway: GatewayId, ordinal: i64) {
+/// Writes what no version writes yet.
+async fn run(place: &str, statement: &str) {
     let url = if place.contains("://") { place.to_owned() } else { format!("sqlite://{place}") };
     let mut db = AnyConnection::connect(&url).await.unwrap();
-    let insert = "INSERT INTO endpoint_place (tunnel, gateway, ordinal, placed_at, revision) VALUES ($1, $2, $3, 0, 0)";
-    let insert = sqlx::query(insert).bind(tunnel.to_string()).bind(gateway.to_string()).bind(ordinal);
-    insert.execute(&mut db).await.unwrap();
+    db.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
     db.close().await.unwrap();
 }
 
@@ -275,7 +311,9 @@ async fn a_tunnel_at_two_gateways_shows_the_better_connection_and_one_history() 
     record(&site.epoch, Down, 1).await;
     record(&second, Up, 2).await;
     assert_eq!(shown().await, (Down, after(1)), "the other gateway has no place");
-    place_also(&place, site.tunnel, id(7), 2).await;
+    let insert = "INSERT INTO endpoint_place (tunnel, gateway, ordinal, placed_at, revision) VALUES ('TUNNEL', 'OTHER', 2, 0, 0)";
+    run(&place, &insert.replace("TUNNEL", &site.tunnel.to_string()).replace("OTHER", &id(7).to_string()))
+        .await;
     assert_eq!(shown().await, (Up, after(2)));
     record(&site.epoch, Up, 3).await;
     assert_eq!(shown().await, (Up, after(3)), "the first place is preferred");
@@ -294,6 +332,40 @@ async fn a_tunnel_at_two_gateways_shows_the_better_connection_and_one_history() 
     let (own, other) = (own(), id(7));
     let expected = [(1, other, after(2)), (2, own, after(3)), (3, own, after(10)), (4, other, after(11))];
     assert_eq!(changes, expected);
+}
+
+#[tokio::test]
+async fn a_place_that_is_added_or_withdrawn_is_passed_to_its_gateway() {
+    let dir = TempDir::new().unwrap();
+    let place = place(&dir);
+    let store = open(&place, &dir).await.unwrap();
+    let site = Site::new(&store).await;
+    store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
+    store.register_gateway(&other(7), now()).await.unwrap();
+    let since = changes_of(&store, id(7), Revision::default()).await.revision;
+    let write = async |of: &'static str| {
+        // It takes a revision, which the place gets.
+        store.register_gateway(&other(7), now()).await.unwrap();
+        let statement = of.replace("NOW", "(SELECT value FROM revision)");
+        run(
+            &place,
+            &statement.replace("TUNNEL", &site.tunnel.to_string()).replace("OTHER", &id(7).to_string()),
+        )
+        .await;
+    };
+    write("INSERT INTO endpoint_place (tunnel, gateway, ordinal, placed_at, revision) VALUES ('TUNNEL', 'OTHER', 2, 0, NOW)")
+        .await;
+    let placed = changes_of(&store, id(7), since).await;
+    assert_eq!((placed.tunnels, placed.shares.len(), placed.withdrawn), (1, 1, 0));
+    let own_rows = changes(&store, since).await;
+    assert_eq!((own_rows.tunnels, own_rows.shares.len(), own_rows.withdrawn), (0, 0, 0));
+
+    write("UPDATE endpoint_place SET withdrawn_at = 1, revision = NOW WHERE gateway = 'OTHER'").await;
+    let withdrawn = changes_of(&store, id(7), placed.revision).await;
+    assert_eq!((withdrawn.tunnels, withdrawn.shares.len(), withdrawn.withdrawn), (0, 0, 1));
+    let first = changes_of(&store, id(7), Revision::default()).await;
+    assert_eq!((first.tunnels, first.shares.len(), first.withdrawn), (0, 0, 0));
+    assert_eq!(changes(&store, placed.revision).await.withdrawn, 0);
 }
 
 #[test]

@@ -197,7 +197,8 @@ async fn tunnels(store: &Store) {
     assert_eq!(store.tunnels(frontdoor(1), &ALL).await.unwrap().total, 2);
 
     let mut seen = 0;
-    store.changes(Revision::default(), |_| seen += 1).await.unwrap();
+    let gateway = store.gateways().await.unwrap()[0].id;
+    store.changes_of(gateway, Revision::default(), |_| seen += 1).await.unwrap();
     // The changes are three tunnels, the live share and the barred agent.
     assert_eq!(seen, 5);
 }

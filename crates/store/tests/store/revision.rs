@@ -128,7 +128,7 @@ async fn follow(
                 found.push(share);
             }
         };
-        let newest = store.changes(since, take).await.unwrap();
+        let newest = store.changes_of(epoch.gateway(), since, take).await.unwrap();
         assert!(newest >= since);
         since = newest;
         if was_done {

@@ -92,6 +92,7 @@ pub(crate) fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> EnrolAttem
 pub(crate) struct Changes {
     pub(crate) revision: Revision,
     pub(crate) tunnels: usize,
+    pub(crate) withdrawn: usize,
     /// The statuses of the changed shares.
     pub(crate) shares: Vec<Status>,
     pub(crate) barred: Vec<AgentId>,
@@ -100,17 +101,22 @@ pub(crate) struct Changes {
 }
 
 pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
+    changes_of(store, gateway(), since).await
+}
+
+pub(crate) async fn changes_of(store: &Store, gateway: GatewayId, since: Revision) -> Changes {
     let mut seen = Changes::default();
     let take = |change| match change {
         Change::Tunnel(_) => seen.tunnels += 1,
         Change::Share(share) => seen.shares.push(share.standing.status),
+        Change::Withdrawn(_) => seen.withdrawn += 1,
         Change::Unreadable => {}
         Change::Agent(agent, AgentDesired::Barred) => seen.barred.push(agent),
         Change::Agent(agent, AgentDesired::Enrolled { key_sha256, .. }) => {
             seen.enrolled.push((agent, key_sha256));
         }
     };
-    let revision = store.changes(since, take).await.unwrap();
+    let revision = store.changes_of(gateway, since, take).await.unwrap();
     Changes { revision, ..seen }
 }
 

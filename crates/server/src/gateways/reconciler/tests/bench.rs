@@ -82,7 +82,7 @@ impl Bench {
             z_id: ZId::from_random([3; 10]),
         };
         let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
-        let (reconciler, gateway) = restarted(&store, &ca, now).await;
+        let (reconciler, gateway) = linked(&store, &ca, (gateway_id(), now)).await;
         let tunnel = TunnelId::new(Uuid::nil());
         let mut bench =
             Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 };
@@ -210,17 +210,35 @@ impl Bench {
 
     /// Lets both sides exchange messages until none is left.
     pub(super) async fn settle(&mut self) {
-        for _ in 0..3 {
-            self.activate().await;
-            self.gateway.receive();
-            self.gateway.report(&self.reconciler).await;
-            self.activate().await;
-        }
+        settle((&mut self.reconciler, &mut self.gateway), self.now).await;
+    }
+
+    /// The reconciler is made to miss what was written.
+    pub(super) async fn skip_changes(&mut self) {
+        let since = self.reconciler.revision;
+        self.reconciler.revision = self.store.changes_of(gateway_id(), since, |_| {}).await.unwrap();
+    }
+
+    /// Another gateway of the location, with a reconciler of its own, that has just linked.
+    pub(super) async fn join(&self, id: GatewayId) -> (Reconciler, FakeGateway) {
+        let other = NewGateway { id, location: "local".parse().unwrap(), in_process: false };
+        self.store.register_gateway(&other, self.now).await.unwrap();
+        linked(&self.store, &self.ca, (id, self.now)).await
     }
 
     /// Restarts the server's process, and with it the gateway in the same process.
     pub(super) async fn restart(&mut self) {
-        (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now).await;
+        (self.reconciler, self.gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now)).await;
+    }
+}
+
+/// Lets both ends of a link exchange messages until none is left.
+pub(super) async fn settle((reconciler, gateway): (&mut Reconciler, &mut FakeGateway), now: Timestamp) {
+    for _ in 0..3 {
+        reconciler.reconcile(now).await.unwrap();
+        gateway.receive();
+        gateway.report(reconciler).await;
+        reconciler.reconcile(now).await.unwrap();
     }
 }
 
@@ -238,9 +256,9 @@ pub(super) fn hello() -> GatewayHello {
     }
 }
 
-async fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
+/// Both ends of a gateway's link that has just begun.
+async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
-    let id = gateway_id();
     let epoch = store.link_gateway(id, now).await.unwrap();
     let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
     let (send, at_server) = server_end.open();
