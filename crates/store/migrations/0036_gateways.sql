@@ -2,6 +2,9 @@
 -- columns without a value are those that it has not told yet.
 ALTER TABLE gateway ADD COLUMN location TEXT;
 ALTER TABLE gateway ADD COLUMN in_process BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE gateway ADD COLUMN public_address TEXT;
+ALTER TABLE gateway ADD COLUMN esp TEXT;
+ALTER TABLE gateway ADD COLUMN namespaces TEXT;
 ALTER TABLE gateway ADD COLUMN max_tunnels BIGINT;
 ALTER TABLE gateway ADD COLUMN draining BIGINT NOT NULL DEFAULT 0;
 CREATE UNIQUE INDEX gateway_in_process ON gateway (in_process) WHERE in_process = 1;

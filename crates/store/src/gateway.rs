@@ -3,11 +3,33 @@
 //! Invariant: no more than one gateway is in a server's process (a unique index). It has the id of the data directory, and
 //! whatever the database knows of it is kept when that changes.
 
-use crate::{Result, Store, WriteContext, agent_link::environment_event, row::rows, write::Write};
+use crate::{
+    GatewayEpoch, Result, Store, WriteContext,
+    agent_link::environment_event,
+    row::{rows, specs},
+    statement::Assignments,
+    write::Write,
+};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use std::net::Ipv4Addr;
 use uuid::Uuid;
-use wicketgate_model::{GatewayId, LocationId};
+use wicketgate_model::{EspMode, GatewayId, LocationId};
+
+specs! {
+    /// What a gateway tells of itself when it links.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct GatewayFacts {
+        /// The address that remote sites dial; `None` without IPsec, or before it has linked.
+        pub public_address: Option<Ipv4Addr>,
+        /// Where ESP is done; `None` before it has linked.
+        pub esp: Option<EspMode>,
+        /// The beginning of the names of its tunnels' namespaces.
+        pub namespaces: Option<String>,
+        /// The number of tunnels that it can hold, if that is known.
+        pub max_tunnels: Option<u32>,
+    }
+}
 
 rows! {
     /// A gateway, as all servers know it.
@@ -17,6 +39,8 @@ rows! {
         /// `None`: it has not started since the database was of a version without it.
         pub location: Option<LocationId>,
         pub in_process: bool,
+        /// As it told them last.
+        pub facts: GatewayFacts,
         pub created_at: Timestamp,
     }
 }
@@ -43,8 +67,20 @@ impl Store {
 
     /// All gateways, the oldest first.
     pub async fn gateways(&self) -> Result<Vec<GatewayRow>> {
-        self.all("SELECT id, location, in_process, created_at FROM gateway ORDER BY created_at, id", &[])
-            .await
+        self.all("SELECT * FROM gateway ORDER BY created_at, id", &[]).await
+    }
+
+    /// Records what a gateway tells of itself: it is known, too, while the gateway is not linked.
+    pub async fn gateway_introduced(&self, epoch: &GatewayEpoch, facts: &GatewayFacts) -> Result<()> {
+        let (gateway, facts) = (epoch.gateway(), facts.clone());
+        self.settle_under(epoch, move |write| {
+            async move {
+                let update = Assignments::of(&facts).update("gateway", "", &gateway, "")?;
+                write.tx.run(update).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
     }
 }
 

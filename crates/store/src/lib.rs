@@ -100,7 +100,7 @@ pub use execution_row::ExecutionRow;
 pub use failed_authentication::AuthenticationSubject;
 pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
-pub use gateway::{GatewayRow, NewGateway};
+pub use gateway::{GatewayFacts, GatewayRow, NewGateway};
 pub use gateway_epoch::GatewayEpoch;
 pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, MOST_LINKS};
 pub use idempotency::{Claimed, KeptAnswer};

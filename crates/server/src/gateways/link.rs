@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_store::{AgentLink, GatewayEpoch, Store};
+use wicketgate_store::{AgentLink, GatewayEpoch, GatewayFacts, Store};
 
 use super::{
     LinkedGateway,
@@ -53,7 +53,11 @@ impl GatewayLink {
 
     async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
         info!(gateway.id = %self.epoch.gateway(), esp = hello.esp.as_str(), "gateway linked");
+        let facts = facts(&hello);
         self.gateway.view.linked(hello);
+        let introduce = retry_until_written("record what the gateway tells of itself", || {
+            self.store.gateway_introduced(&self.epoch, &facts)
+        });
         let mut desk = CertificateDesk::new(
             self.store.clone(),
             Arc::clone(&self.ca),
@@ -78,6 +82,7 @@ impl GatewayLink {
         };
         tokio::join!(
             receive,
+            introduce,
             write(ReportKind::Links),
             write(ReportKind::Agents),
             write(ReportKind::Traffic)
@@ -146,6 +151,16 @@ impl GatewayLink {
                 retry_until_written("record the traffic of shares", write).await;
             }
         }
+    }
+}
+
+/// What is recorded of a hello.
+pub(super) fn facts(hello: &GatewayHello) -> GatewayFacts {
+    GatewayFacts {
+        public_address: hello.public_address,
+        esp: Some(hello.esp),
+        namespaces: hello.namespaces.clone(),
+        max_tunnels: hello.max_tunnels,
     }
 }
 

@@ -13,12 +13,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentReport, Connection, ConnectionState, GatewayId, LoadBalancerPools, ShareId, Status, TrafficDelta,
-    TunnelId,
+    AgentReport, Connection, ConnectionState, EspMode, GatewayId, LoadBalancerPools, ShareId, Status,
+    TrafficDelta, TunnelId,
 };
 use wicketgate_store::{
-    AgentLink, GatewayEpoch, NewGateway, Result, Revision, ShareSpec, Store, StoreError, TrafficReport,
-    TrafficScope, TunnelSpec,
+    AgentLink, GatewayEpoch, GatewayFacts, NewGateway, Result, Revision, ShareSpec, Store, StoreError,
+    TrafficReport, TrafficScope, TunnelSpec,
 };
 
 fn id(n: u128) -> GatewayId {
@@ -28,6 +28,15 @@ fn id(n: u128) -> GatewayId {
 /// A gateway in a process of its own.
 fn other(n: u128) -> NewGateway {
     NewGateway { in_process: false, ..own_gateway(id(n)) }
+}
+
+fn room_for(tunnels: u32) -> GatewayFacts {
+    GatewayFacts {
+        public_address: Some([192, 0, 2, 1].into()),
+        esp: Some(EspMode::Kernel),
+        namespaces: Some("wg-1".to_owned()),
+        max_tunnels: Some(tunnels),
+    }
 }
 
 async fn known(store: &Store) -> Vec<(GatewayId, bool)> {
@@ -87,6 +96,27 @@ fn a_tunnel_is_placed_at_the_gateway_with_the_fewest() {
 }
 
 #[test]
+fn a_gateway_gets_no_more_tunnels_than_it_has_room_for_while_another_has_room() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        store.register_gateway(&other(7), now()).await.unwrap();
+        let second = store.link_gateway(id(7), now()).await.unwrap();
+        store.gateway_introduced(&second, &room_for(1)).await.unwrap();
+        // As it was told, after another link, and after it has ended.
+        let second = store.link_gateway(id(7), now()).await.unwrap();
+        store.unlink_gateway(&second, now()).await.unwrap();
+        assert_eq!(store.gateways().await.unwrap()[1].facts, room_for(1));
+        let mut placed = Vec::new();
+        for n in 2..=5 {
+            let (spec, pools) = (tunnel_spec(n), LoadBalancerPools::ipsec());
+            let made = store.create_tunnel(site.frontdoor, &spec, &pools, &context()).await.unwrap();
+            placed.push(made.gateway);
+        }
+        assert_eq!(placed, [Some(id(7)), Some(own()), Some(own()), Some(own())]);
+    });
+}
+
+#[test]
 fn a_gateway_is_passed_its_own_rows_only() {
     on_each(|store| async move {
         let site = Site::new(&store).await;
@@ -129,17 +159,19 @@ enum Report {
     Agent,
     Traffic,
     AgentDisconnected,
+    Facts,
     Unlinked,
 }
 
 impl Report {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Status,
         Self::Connection,
         Self::AgentConnected,
         Self::Agent,
         Self::Traffic,
         Self::AgentDisconnected,
+        Self::Facts,
         Self::Unlinked,
     ];
 
@@ -159,6 +191,7 @@ impl Report {
                 store.record_traffic(epoch, &report).await
             }
             Self::AgentDisconnected => store.agent_disconnected(epoch, agent, after(8)).await,
+            Self::Facts => store.gateway_introduced(epoch, &room_for(1)).await,
             Self::Unlinked => store.unlink_gateway(epoch, after(9)).await,
         }
     }
