@@ -30,7 +30,8 @@ use crate::{
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{
-        GatewayRpc, Gateways, LinkedGateway, SharedView,
+        GatewayDirectory, GatewayRpc, Gateways, LinkedGateway, SharedView,
+        directory::DirectoryReader,
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
@@ -136,7 +137,7 @@ impl Server {
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
-        refuse_other_location(&store.tunnel_locations().await?, &config.location)?;
+        refuse_other_location(&store.own_tunnel_locations().await?, &config.location)?;
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth {
             admin: AdminToken::new(token.expose_secret()),
@@ -223,6 +224,7 @@ impl Prepared {
         let (gateway_id, location) = (link.gateway, link.location.clone());
         // Before the API answers: a tunnel is placed at a gateway.
         let epoch = own_gateway(&store, gateway_id, &location).await.context("cannot record the gateway")?;
+        let directory = GatewayDirectory::read(&store).await.context("cannot read the gateways")?;
         let (send, handshake) = link.open();
         let view = SharedView::new(Timestamp::now());
         let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
@@ -230,7 +232,7 @@ impl Prepared {
         let state_config = StateConfig {
             store: store.clone(),
             auth,
-            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]),
+            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]).in_directory(directory.clone()),
             pools: config.pools,
             external: config.external,
             ca: ca.fingerprint(),
@@ -267,6 +269,7 @@ impl Prepared {
             server.run_in_background(DatabaseOwnership { lock, store, superseded, stop });
         }
         server.run_in_background(reconciler);
+        server.run_in_background(DirectoryReader { directory, store: server.store.clone() });
         server.run_in_background(Retention(server.store.clone()));
         server.run_in_background(RevocationJournal::new(server.store.clone(), &config.data_dir));
         server.run_in_background(LostActions(server.store.clone()));

@@ -2,6 +2,7 @@
 
 use crate::{
     Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
+    endpoint_place::first_place,
     list::{CountTable, Listing, of},
     provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
     row::{rows, specs},
@@ -12,8 +13,8 @@ use crate::{
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use wicketgate_model::{
-    AllowedSources, Description, EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr,
-    QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, FrontdoorId, GatewayId, Generation, IngressPort, LocationId,
+    PeerCidr, QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Target, TunnelId, ZId,
 };
 
 rows! {
@@ -24,7 +25,8 @@ rows! {
         pub spec: ShareSpec,
         /// The environment's.
         pub z_id: ZId,
-        /// The tunnel's.
+        /// The tunnel's: where it is to be served; `None`: the location has no gateway.
+        pub gateway: Option<GatewayId>,
         pub location: LocationId,
         pub tunnel_name: ResourceName,
         pub generation: Generation,
@@ -84,9 +86,13 @@ impl ShareSpec {
 /// Shares with columns of their tunnel and environment. Subqueries instead of joins: RETURNING can use them too.
 macro_rules! selected {
     () => {
-        "*, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
-         (SELECT n.name FROM ipsec_tunnel n WHERE n.id = tunnel) AS tunnel_name, \
-         (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id"
+        concat!(
+            "*, ",
+            $crate::endpoint_place::first_place!("ipsec_share.tunnel"),
+            " AS gateway, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
+             (SELECT n.name FROM ipsec_tunnel n WHERE n.id = tunnel) AS tunnel_name, \
+             (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id"
+        )
     };
 }
 pub(crate) use selected;
@@ -268,7 +274,11 @@ pub(crate) static LISTING: Listing = Listing {
     hidden: Some(HIDDEN),
     tags: Some("ipsec_share_tag g"),
     ..Listing::new(
-        "r.*, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id",
+        concat!(
+            "r.*, ",
+            first_place!("r.tunnel"),
+            " AS gateway, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id"
+        ),
         "ipsec_share r JOIN ipsec_tunnel t ON t.id = r.tunnel JOIN environment e ON e.id = r.environment",
         "r.id",
     )

@@ -187,9 +187,11 @@ impl Provisioned for TunnelRow {
 }
 
 impl Store {
-    /// The locations that have tunnels.
-    pub async fn tunnel_locations(&self) -> Result<Vec<LocationId>> {
-        let select = "SELECT DISTINCT location FROM ipsec_tunnel WHERE status <> 'DELETED' ORDER BY location";
+    /// The locations of the tunnels that are placed at the gateway in the server's process.
+    pub async fn own_tunnel_locations(&self) -> Result<Vec<LocationId>> {
+        let select = "SELECT DISTINCT t.location FROM ipsec_tunnel t JOIN endpoint_place p ON p.tunnel = t.id \
+                      JOIN gateway g ON g.id = p.gateway WHERE g.in_process = 1 AND p.withdrawn_at IS NULL \
+                      AND t.status <> 'DELETED' ORDER BY t.location";
         let rows: Vec<(LocationId,)> = self.all(select, &[]).await?;
         Ok(rows.into_iter().map(|(location,)| location).collect())
     }
@@ -436,8 +438,8 @@ pub mod columns {
         PEER_CIDR = Text("r.peer_cidr");
         PEER_ID = Text("r.peer_id");
         LOAD_BALANCER_IP = Text("r.load_balancer_ip");
-        // A gateway's address follows from the location. The caller replaces filters by it with filters by LOCATION.
-        GATEWAY_ADDRESS = Text("r.location").optional();
+        // The gateway. The caller replaces filters by its address with filters by its id.
+        GATEWAY_ADDRESS = Text(crate::endpoint_place::first_place!("r.id")).optional();
         IKE_PROPOSALS = List("r.ike_proposals").optional();
         ESP_PROPOSALS = List("r.esp_proposals").optional();
         INITIATE = Boolean("r.initiate");

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_store::{AgentLink, GatewayEpoch, GatewayFacts, Store};
+use wicketgate_store::{AgentLink, GatewayEpoch, Store};
 
 use super::{
     LinkedGateway,
@@ -53,11 +53,8 @@ impl GatewayLink {
 
     async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
         info!(gateway.id = %self.epoch.gateway(), esp = hello.esp.as_str(), "gateway linked");
-        let facts = facts(&hello);
         self.gateway.view.linked(hello);
-        let introduce = retry_until_written("record what the gateway tells of itself", || {
-            self.store.gateway_introduced(&self.epoch, &facts)
-        });
+        let introduce = self.introduce();
         let mut desk = CertificateDesk::new(
             self.store.clone(),
             Arc::clone(&self.ca),
@@ -87,6 +84,13 @@ impl GatewayLink {
             write(ReportKind::Agents),
             write(ReportKind::Traffic)
         );
+    }
+
+    /// Records what the gateway has told of itself.
+    async fn introduce(&self) {
+        let Some(facts) = self.gateway.view.lock().facts() else { return };
+        let write = || self.store.gateway_introduced(&self.epoch, &facts);
+        retry_until_written("record what the gateway tells of itself", write).await;
     }
 
     /// Shows a report to the view, or hands an answer to its caller.
@@ -151,16 +155,6 @@ impl GatewayLink {
                 retry_until_written("record the traffic of shares", write).await;
             }
         }
-    }
-}
-
-/// What is recorded of a hello.
-pub(super) fn facts(hello: &GatewayHello) -> GatewayFacts {
-    GatewayFacts {
-        public_address: hello.public_address,
-        esp: Some(hello.esp),
-        namespaces: hello.namespaces.clone(),
-        max_tunnels: hello.max_tunnels,
     }
 }
 

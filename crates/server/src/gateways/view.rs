@@ -1,6 +1,6 @@
 //! The server's view of one gateway: its link writes it; the reconciler, the API and the metrics read it.
 
-use std::{collections::BTreeSet, mem, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
@@ -11,7 +11,7 @@ use wicketgate_model::{
     EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
     UnknownPeer,
 };
-use wicketgate_store::{StoreError, TrafficReport};
+use wicketgate_store::{GatewayFacts, StoreError, TrafficReport};
 use wicketgate_system::{Mutex, MutexGuard, Outage};
 
 use super::{
@@ -192,19 +192,15 @@ impl GatewayView {
         Some(self.hello.as_ref()?.esp)
     }
 
-    /// The address that remote sites dial; `None` without IPsec.
-    pub(crate) fn public_address(&self) -> Option<Ipv4Addr> {
-        self.hello.as_ref()?.public_address
-    }
-
-    /// The beginning of the names of its tunnels' namespaces.
-    pub(crate) fn namespaces(&self) -> Option<&str> {
-        self.hello.as_ref()?.namespaces.as_deref()
-    }
-
-    /// The number of tunnels that it can hold, if that is known.
-    pub(crate) fn max_tunnels(&self) -> Option<u32> {
-        self.hello.as_ref()?.max_tunnels
+    /// What the gateway has told of itself on this link.
+    pub(crate) fn facts(&self) -> Option<GatewayFacts> {
+        let GatewayHello { esp, public_address, max_tunnels, namespaces, .. } = self.hello.as_ref()?;
+        Some(GatewayFacts {
+            public_address: *public_address,
+            esp: Some(*esp),
+            namespaces: namespaces.clone(),
+            max_tunnels: *max_tunnels,
+        })
     }
 }
 

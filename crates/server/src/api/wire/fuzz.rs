@@ -123,6 +123,7 @@ fn share_of(body: &Map<String, Value>, tunnel: &TunnelRow) -> Option<()> {
         id: ShareId::new(Uuid::nil()),
         frontdoor: tunnel.frontdoor,
         z_id: "env0000001".parse().ok()?,
+        gateway: None,
         location: tunnel.spec.location.clone(),
         tunnel_name: tunnel.spec.name.clone(),
         generation: Generation::FIRST,
