@@ -1,5 +1,7 @@
 //! A database of an older version keeps all its data.
 
+mod of_gateways;
+
 use crate::{
     database, secrets,
     site::{ALL, own_gateway},
@@ -138,9 +140,14 @@ async fn gateway(store: &Store, url: &str) {
         let id = GatewayId::new(uuid::Uuid::from_u128(n));
         store.register_gateway(&own_gateway(id), at(90)).await.unwrap();
         store.link_gateway(id, at(90)).await.unwrap();
-        for (table, rows) in
-            [("gateway", 1), ("tunnel_endpoint", 2), ("connection_change", 3), ("agent_link", 2)]
-        {
+        for (table, rows) in [
+            ("gateway", 1),
+            ("gateway_link", 1),
+            ("endpoint_place", 3),
+            ("tunnel_endpoint", 2),
+            ("connection_change", 3),
+            ("agent_link", 2),
+        ] {
             let column = if table == "gateway" { "id" } else { "gateway" };
             let owners = values(url, column, &["1".to_owned()], table).await;
             assert_eq!(owners.len(), rows, "{table}");
