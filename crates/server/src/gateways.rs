@@ -70,6 +70,11 @@ impl Gateways {
         self.linked.values()
     }
 
+    /// As [`Gateways::all`], with their ids.
+    pub(crate) fn by_id(&self) -> impl Iterator<Item = (GatewayId, &LinkedGateway)> {
+        self.linked.iter().map(|(id, gateway)| (*id, gateway))
+    }
+
     /// Wakes the reconcilers: after every accepted write.
     pub(crate) fn wake(&self) {
         self.all().for_each(|gateway| gateway.view.wake());

@@ -98,7 +98,7 @@ impl GatewayLink {
         let backlog = &self.gateway.view.backlog;
         match message {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
-            FromGateway::Carriers { parked } => self.metrics.parked(parked),
+            FromGateway::Carriers { parked } => self.gateway.view.lock().parked = parked,
             FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,
             FromGateway::UnknownAgents(agents) => self.gateway.view.lock().unknown_agents = agents,
             FromGateway::Draining => {

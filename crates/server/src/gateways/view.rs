@@ -54,6 +54,8 @@ pub(crate) struct GatewayView {
     /// Who sends IKE and is no tunnel's peer.
     pub(crate) unknown_peers: Vec<UnknownPeer>,
     pub(crate) unknown_agents: Vec<UnknownAgent>,
+    /// Agents' connections that wait for a stream.
+    pub(crate) parked: usize,
     touched: TouchedRows,
 }
 
@@ -81,6 +83,7 @@ impl SharedView {
             recent: RecentConnections::default(),
             unknown_peers: Vec::new(),
             unknown_agents: Vec::new(),
+            parked: 0,
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
         Arc::new(Self { inner: Mutex::new(view), wake: Notify::new(), backlog: Backlog::default() })
@@ -117,6 +120,7 @@ impl SharedView {
             view.is_connected = false;
             view.silent_since.get_or_insert(now);
             view.heard = 0;
+            view.parked = 0;
             view.observed = Observed::default();
             view.touched.all = true;
         });
