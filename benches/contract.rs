@@ -115,7 +115,7 @@ async fn serve(home: &Path) -> Result<()> {
         location: "local".parse()?,
         provisioning_deadline: Duration::from_secs(30),
     };
-    let server = Server::prepare(config).await?.start(server_end, None, Registry::default())?;
+    let server = Server::prepare(config).await?.start(server_end, None, Registry::default()).await?;
     let gateway = tokio::spawn(agree(gateway_end));
     fs::write(home.join("address.new"), address)?;
     fs::rename(home.join("address.new"), home.join(ADDRESS))?;

@@ -9,9 +9,12 @@ place=$(mktemp -d "${TMPDIR:-/tmp}/wicketgate-reproducible.XXXXXX")
 trap 'rm -rf "$place"' EXIT
 programs=${ONLY:-wicketgate wicketgate-agent}
 built=${PROFILE:-release}
+# Commits that are made meanwhile are not built.
+commit=$(git rev-parse HEAD)
 for directory in "$place/one" "$place/another/place"; do
-  git clone --quiet . "$directory"
+  git clone --quiet --no-checkout . "$directory"
   cd "$directory"
+  git checkout --quiet --detach "$commit"
   # The agent has no web console.
   [ "$programs" = wicketgate-agent ] || make --no-print-directory console
   # shellcheck disable=SC2086

@@ -23,6 +23,7 @@ mod observed;
 mod options;
 mod peer_claim;
 mod peer_id;
+mod placement;
 mod problem;
 mod proposal;
 mod quota;
@@ -61,6 +62,7 @@ pub use options::{
 };
 pub use peer_claim::{PROOF_LASTS, PeerClaim, PeerHold, UNPROVED_LASTS};
 pub use peer_id::{IdentityType, PeerId};
+pub use placement::{GatewayLoad, place};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
 pub use quota::{QuotaKind, QuotaLimit, QuotaSetting, Quotas};

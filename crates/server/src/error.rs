@@ -9,6 +9,7 @@
 //! the server.
 
 mod oauth_error_code;
+mod of_store;
 
 use crate::{
     auth::{
@@ -28,9 +29,8 @@ use axum::{
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
-use tracing::error;
 use wicketgate_model::{ApiAccountId, FrontdoorId, QuotaKind};
-use wicketgate_store::{AuthenticationSubject, StoreError};
+use wicketgate_store::AuthenticationSubject;
 
 pub(crate) use oauth_error_code::OAuthErrorCode;
 
@@ -377,52 +377,6 @@ fn shown(path: &str) -> String {
 impl From<getrandom::Error> for ApiError {
     fn from(_: getrandom::Error) -> Self {
         Self::unavailable("The server could not generate random bytes; try again")
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(e: StoreError) -> Self {
-        match e {
-            StoreError::NoFrontdoor(id) => Self::frontdoor_not_found(id),
-            StoreError::ActorRevoked => Self::token_invalid(),
-            StoreError::QuotaExceeded { frontdoor, kind, limit, used } => {
-                Self::quota_exceeded(frontdoor, kind, limit, used)
-            }
-            StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
-            StoreError::NoAddress => Self::conflict(
-                "No load balancer pool has a free address outside of peerCidr; add one with --load-balancer-pool",
-            ),
-            StoreError::InUse { with } => Self::conflict(format!("In use by {with}")),
-            StoreError::HasShares { count, .. } => Self::conflict(format!("In use by {count} shares")),
-            StoreError::TooManyLinks(count) => Self::conflict(format!(
-                "{count} handover links have neither expired nor been revoked, as many as a tunnel may have: \
-                 revoke one that is not needed"
-            )),
-            StoreError::SourceOutside { with, source_cidr, peer_cidr } => Self::conflict(format!(
-                "peerCidr can't be {peer_cidr}: allowedSources of IPsec share {with} has {source_cidr}, \
-                 which is not within it"
-            )),
-            StoreError::Stale
-            | StoreError::Conflict { .. }
-            | StoreError::Reference { .. }
-            | StoreError::NotLive(_)
-            | StoreError::Missing => {
-                Self::conflict("The resource was changed by another request at the same time; try again")
-            }
-            StoreError::Open(_)
-            | StoreError::Archive(_)
-            | StoreError::Files { .. }
-            | StoreError::Corrupt { .. }
-            | StoreError::Database(_)
-            | StoreError::Commit(_)
-            | StoreError::Unconfirmed(_)
-            | StoreError::Late
-            | StoreError::RolledBack
-            | StoreError::DiskHangs => {
-                error!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "database failed");
-                Self::unavailable(capitalized(&e.fault().to_string()))
-            }
-        }
     }
 }
 

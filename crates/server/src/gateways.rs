@@ -1,10 +1,11 @@
-//! The gateways that are linked to this server: one view, one link and one reconciler each.
+//! The gateways: one view, one link and one reconciler each for those that are linked to this server.
 //!
 //! `wicketgate up` has one gateway. Code outside of this folder finds the gateway of a tunnel or a share through
-//! [`Gateways`] by location, and does not depend on the number of gateways.
+//! [`Gateways`], by the id that its row has, and does not depend on the number of gateways.
 
 mod backlog;
 mod certificate_desk;
+pub(crate) mod directory;
 pub(crate) mod link;
 mod peer_state;
 mod recent_connections;
@@ -12,7 +13,11 @@ pub(crate) mod reconciler;
 mod rpc;
 mod view;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use futures_util::future;
 use wicketgate_link::{AgentShares, IkeLogLine, ShareCheck};
@@ -20,9 +25,10 @@ use wicketgate_model::{
     AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ResetMode, ResetScope, ShareId,
     TunnelId,
 };
-use wicketgate_store::ShareRow;
+use wicketgate_store::{GatewayFacts, ShareRow};
 
 pub(crate) use backlog::ReportKind;
+pub use directory::GatewayDirectory;
 pub(crate) use peer_state::PeerState;
 pub(crate) use recent_connections::NotServed;
 pub use rpc::GatewayRpc;
@@ -38,19 +44,35 @@ pub struct LinkedGateway {
     pub rpc: GatewayRpc,
 }
 
-/// All gateways of this server, by id. Cheap to clone.
+/// All gateways: those that are linked to this server, and what the database knows of each. Cheap to clone.
+///
+/// What a gateway has told of itself is known of its link first, and else of the database, so also before it has linked.
 #[derive(Debug, Clone)]
-pub struct Gateways(Arc<BTreeMap<GatewayId, LinkedGateway>>);
+pub struct Gateways {
+    linked: Arc<BTreeMap<GatewayId, LinkedGateway>>,
+    directory: GatewayDirectory,
+}
 
 impl FromIterator<(GatewayId, LinkedGateway)> for Gateways {
-    fn from_iter<T: IntoIterator<Item = (GatewayId, LinkedGateway)>>(gateways: T) -> Self {
-        Self(Arc::new(gateways.into_iter().collect()))
+    fn from_iter<T: IntoIterator<Item = (GatewayId, LinkedGateway)>>(linked: T) -> Self {
+        Self { linked: Arc::new(linked.into_iter().collect()), directory: GatewayDirectory::default() }
     }
 }
 
 impl Gateways {
+    /// With what the database knows of them, and of others.
+    pub fn in_directory(self, directory: GatewayDirectory) -> Self {
+        Self { directory, ..self }
+    }
+
+    /// Those that are linked to this server.
     pub(crate) fn all(&self) -> impl Iterator<Item = &LinkedGateway> {
-        self.0.values()
+        self.linked.values()
+    }
+
+    /// As [`Gateways::all`], with their ids.
+    pub(crate) fn by_id(&self) -> impl Iterator<Item = (GatewayId, &LinkedGateway)> {
+        self.linked.iter().map(|(id, gateway)| (*id, gateway))
     }
 
     /// Wakes the reconcilers: after every accepted write.
@@ -59,37 +81,71 @@ impl Gateways {
     }
 
     /// The sites that have gateways, in alphabetical order.
-    pub(crate) fn locations(&self) -> Vec<&LocationId> {
-        let mut locations: Vec<_> = self.all().map(|gateway| &gateway.location).collect();
+    pub(crate) fn locations(&self) -> Vec<LocationId> {
+        let directory = self.directory.get();
+        let known = directory.values().filter_map(|row| row.location.clone());
+        let mut locations: Vec<_> = self.all().map(|gateway| gateway.location.clone()).chain(known).collect();
         locations.sort_unstable();
         locations.dedup();
         locations
     }
 
-    /// The gateway of a location.
-    pub(crate) fn at(&self, location: &LocationId) -> Option<&LinkedGateway> {
-        self.all().find(|gateway| gateway.location == *location)
+    /// A gateway that is linked to this server.
+    pub(crate) fn linked(&self, gateway: Option<GatewayId>) -> Option<&LinkedGateway> {
+        self.linked.get(&gateway?)
     }
 
-    /// Where ESP is done at a location; `None` until its gateway has reported it.
-    pub(crate) fn esp_at(&self, location: &LocationId) -> Option<EspMode> {
-        self.at(location)?.view.lock().esp()
+    /// What a gateway has told of itself.
+    fn facts(&self, gateway: GatewayId) -> Option<GatewayFacts> {
+        let told = self.linked.get(&gateway).and_then(|linked| linked.view.lock().facts());
+        told.or_else(|| Some(self.directory.get().get(&gateway)?.facts.clone()))
     }
 
-    /// What remote sites dial at a location; `None` without IPsec.
-    pub(crate) fn public_address_at(&self, location: &LocationId) -> Option<Ipv4Addr> {
-        self.at(location)?.view.lock().public_address()
+    /// The gateways of a location.
+    fn at(&self, location: &LocationId) -> BTreeSet<GatewayId> {
+        let linked = self.linked.iter().filter(|(_, gateway)| gateway.location == *location);
+        let directory = self.directory.get();
+        let known = directory.values().filter(|row| row.location.as_ref() == Some(location));
+        linked.map(|(id, _)| *id).chain(known.map(|row| row.id)).collect()
     }
 
-    /// The network namespace of the tunnel in this slot of a location; `None` without IPsec.
-    pub(crate) fn namespace_at(&self, location: &LocationId, slot: u16) -> Option<String> {
-        let view = self.at(location)?.view.lock();
-        view.namespaces().map(|names| format!("{names}-{slot}"))
+    /// How many tunnels the gateways of a location have room for; `None` if that is not known of one of them.
+    pub(crate) fn max_tunnels_at(&self, location: &LocationId) -> Option<u32> {
+        let most = |id| self.facts(id)?.max_tunnels;
+        self.at(location).into_iter().map(most).try_fold(0_u32, |sum, most| Some(sum.saturating_add(most?)))
+    }
+
+    /// What remote sites dial at a location.
+    pub(crate) fn public_addresses_at(&self, location: &LocationId) -> Vec<Ipv4Addr> {
+        self.at(location).into_iter().filter_map(|id| self.public_address_of(Some(id))).collect()
+    }
+
+    /// The gateways that remote sites dial at one of these addresses.
+    pub(crate) fn with_address(&self, is_wanted: impl Fn(Ipv4Addr) -> bool) -> Vec<GatewayId> {
+        let all: BTreeSet<_> =
+            self.linked.keys().copied().chain(self.directory.get().keys().copied()).collect();
+        let is_found = |id: &GatewayId| self.public_address_of(Some(*id)).is_some_and(&is_wanted);
+        all.into_iter().filter(is_found).collect()
+    }
+
+    /// Where ESP is done at a gateway; `None` until it has reported it.
+    pub(crate) fn esp_of(&self, gateway: Option<GatewayId>) -> Option<EspMode> {
+        self.facts(gateway?)?.esp
+    }
+
+    /// What remote sites dial at a gateway; `None` without IPsec.
+    pub(crate) fn public_address_of(&self, gateway: Option<GatewayId>) -> Option<Ipv4Addr> {
+        self.facts(gateway?)?.public_address
+    }
+
+    /// The network namespace of the tunnel in this slot of a gateway's location; `None` without IPsec.
+    pub(crate) fn namespace_of(&self, gateway: Option<GatewayId>, slot: u16) -> Option<String> {
+        self.facts(gateway?)?.namespaces.map(|names| format!("{names}-{slot}"))
     }
 
     /// Why the share cannot be reached from the site now; `None` if it can, or if that is not known.
     pub(crate) fn peer_problem(&self, share: &ShareRow) -> Option<Detail> {
-        let (view, tunnel) = (self.at(&share.location)?.view.lock(), share.spec.tunnel);
+        let (view, tunnel) = (self.linked(share.gateway)?.view.lock(), share.spec.tunnel);
         let problem = PeerState::of(&view, tunnel)?.problem(&share.tunnel_name)?;
         let connection = &view.observed.tunnels.get(&tunnel)?.connection;
         Some(Detail { problem, since: connection.passes_since() })
@@ -107,29 +163,29 @@ impl Gateways {
     /// How many connections the share's problem is about.
     pub(crate) fn not_served(
         &self,
-        location: &LocationId,
+        gateway: Option<GatewayId>,
         share: ShareId,
         problem: Reason,
     ) -> Option<NotServed> {
-        self.at(location)?.view.lock().recent.not_served(share, problem)
+        self.linked(gateway)?.view.lock().recent.not_served(share, problem)
     }
 
     /// The share's target does not answer clients: what is told of it, and how many connections it is about.
-    pub(crate) fn unanswered(&self, location: &LocationId, share: ShareId) -> Option<(Problem, u64)> {
+    pub(crate) fn unanswered(&self, gateway: Option<GatewayId>, share: ShareId) -> Option<(Problem, u64)> {
         const UNANSWERED: Reason = Reason::ConnectionsUnanswered;
-        let view = self.at(location)?.view.lock();
+        let view = self.linked(gateway)?.view.lock();
         let problem = view.recent.problem(share).filter(|problem| problem.reason == UNANSWERED)?;
         Some((problem, view.recent.not_served(share, UNANSWERED)?.count))
     }
 
-    /// Inspects a share's path at the gateway of its location. `None`: no gateway answers, or too many checks run.
+    /// Inspects a share's path at its gateway. `None`: no gateway answers, or too many checks run.
     pub(crate) async fn check(
         &self,
-        location: &LocationId,
+        gateway: Option<GatewayId>,
         share: ShareId,
         organization: &str,
     ) -> Result<Option<ShareCheck>, TooManyChecks> {
-        let Some(gateway) = self.at(location) else { return Ok(None) };
+        let Some(gateway) = self.linked(gateway) else { return Ok(None) };
         let seen = gateway.rpc.check(share, organization).await?;
         if seen.as_ref().is_some_and(|seen| seen.dialled.is_ok()) {
             gateway.view.reached(share);
@@ -140,32 +196,32 @@ impl Gateways {
     /// Resets the share's open connections, all or those of one client, and returns how many; `None`: no gateway answers.
     pub(crate) async fn close_connections(
         &self,
-        location: &LocationId,
+        gateway: Option<GatewayId>,
         share: ShareId,
         source: Option<Ipv4Addr>,
     ) -> Option<u64> {
-        self.at(location)?.rpc.close_connections(share, source).await
+        self.linked(gateway)?.rpc.close_connections(share, source).await
     }
 
     /// Resets the tunnel's SAs, and returns what was seen, or why it failed; `None`: no gateway answers.
     pub(crate) async fn reset(
         &self,
-        location: &LocationId,
+        gateway: Option<GatewayId>,
         tunnel: TunnelId,
         scope: ResetScope,
         mode: ResetMode,
     ) -> Option<Result<String, String>> {
-        self.at(location)?.rpc.reset(tunnel, scope, mode).await
+        self.linked(gateway)?.rpc.reset(tunnel, scope, mode).await
     }
 
     /// The first lines of the tunnel's IKE log with a number above `after`; `None`: no gateway answers.
     pub(crate) async fn ike_log(
         &self,
-        location: &LocationId,
+        gateway: Option<GatewayId>,
         tunnel: TunnelId,
         after: u64,
     ) -> Option<Vec<IkeLogLine>> {
-        self.at(location)?.rpc.ike_log(tunnel, after).await
+        self.linked(gateway)?.rpc.ike_log(tunnel, after).await
     }
 
     /// The shares of these agents as their gateways report them; agents without a connection are left out.

@@ -27,7 +27,7 @@ mod turns;
 pub use api::{document, explained, router};
 pub use background::{BackgroundTask, BackgroundTasks, LastRun, Outcome};
 pub use external::{ExternalAddress, ExternalUrl, TrustedProxy};
-pub use gateways::{GatewayRpc, Gateways, LinkedGateway, SharedView};
+pub use gateways::{GatewayDirectory, GatewayRpc, Gateways, LinkedGateway, SharedView};
 pub use rate_limits::{RateSetting, Rates};
 pub use revocation_journal::FILE as REVOCATIONS_FILE;
 pub use serve::tls::{ApiTls, ApiTlsError};

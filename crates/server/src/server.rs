@@ -15,8 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{Era, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, SecretKeyFile, Store};
+use wicketgate_model::{Era, GatewayId, LoadBalancerPools, LocationId, Quotas};
+use wicketgate_store::{DatabaseLock, GatewayEpoch, NewGateway, SecretKeyFile, Store};
 use wicketgate_system::essential;
 
 use crate::{
@@ -30,7 +30,8 @@ use crate::{
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{
-        GatewayRpc, Gateways, LinkedGateway, SharedView,
+        GatewayDirectory, GatewayRpc, Gateways, LinkedGateway, SharedView,
+        directory::DirectoryReader,
         link::GatewayLink,
         reconciler::{self, Reconciler, ReconcilerParts},
     },
@@ -139,7 +140,7 @@ impl Server {
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
-        refuse_other_location(&store.tunnel_locations().await?, &config.location)?;
+        refuse_other_location(&store.own_tunnel_locations().await?, &config.location)?;
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth { admin: AdminToken::new(token.expose_secret()), tokens, provider };
         Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token: is_new.then_some(token) })
@@ -155,6 +156,17 @@ impl Server {
     pub fn admin_token_file(data_dir: &Path) -> PathBuf {
         data_dir.join(admin_token::FILE)
     }
+}
+
+/// Records the gateway in this process, and that its link begins.
+async fn own_gateway(
+    store: &Store,
+    id: GatewayId,
+    location: &LocationId,
+) -> wicketgate_store::Result<GatewayEpoch> {
+    let (own, now) = (NewGateway { id, location: location.clone(), in_process: true }, Timestamp::now());
+    store.register_gateway(&own, now).await?;
+    store.link_gateway(id, now).await
 }
 
 /// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
@@ -184,8 +196,8 @@ impl Prepared {
     ///
     /// # Errors
     ///
-    /// The listener has no address.
-    pub fn start(
+    /// The listener has no address, or the database does not answer.
+    pub async fn start(
         self,
         link: ServerEnd,
         agent_url: Option<String>,
@@ -195,6 +207,9 @@ impl Prepared {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let (gateway_id, location) = (link.gateway, link.location.clone());
+        // Before the API answers: a tunnel is placed at a gateway.
+        let epoch = own_gateway(&store, gateway_id, &location).await.context("cannot record the gateway")?;
+        let directory = GatewayDirectory::read(&store).await.context("cannot read the gateways")?;
         let (send, handshake) = link.open();
         let view = SharedView::new(Timestamp::now());
         let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
@@ -202,7 +217,7 @@ impl Prepared {
         let state_config = StateConfig {
             store: store.clone(),
             auth,
-            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]),
+            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]).in_directory(directory.clone()),
             pools: config.pools,
             external: config.external,
             ca: ca.fingerprint(),
@@ -215,7 +230,7 @@ impl Prepared {
         let reconciler = Reconciler::new(ReconcilerParts {
             store: store.clone(),
             ca: Arc::clone(&ca),
-            gateway: gateway_id,
+            epoch,
             era,
             view: Arc::clone(&gateway.view),
             metrics: Arc::clone(&state.metrics),
@@ -223,7 +238,7 @@ impl Prepared {
             deadlines: reconciler::deadlines(config.provisioning_deadline),
         });
         let metrics = Arc::clone(&state.metrics);
-        let link_task = GatewayLink { store: store.clone(), ca, id: gateway_id, gateway, metrics, send };
+        let link_task = GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send };
 
         // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
         tasks.spawn(essential("serves the gateway's link", link_task.run(handshake)));
@@ -239,6 +254,7 @@ impl Prepared {
             server.run_in_background(DatabaseOwnership { lock, store, superseded, stop });
         }
         server.run_in_background(reconciler);
+        server.run_in_background(DirectoryReader { directory, store: server.store.clone() });
         server.run_in_background(Retention(server.store.clone()));
         server.run_in_background(RevocationJournal::new(server.store.clone(), &config.data_dir));
         server.run_in_background(LostActions(server.store.clone()));

@@ -21,7 +21,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use wicketgate_model::{LoadBalancerPools, LocationId, QuotaKind, Quotas};
+use wicketgate_model::{LoadBalancerPools, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, RequestOrigin, Store, StoreError, WriteContext};
 use wicketgate_transport::trust::Fingerprint;
 
@@ -59,8 +59,6 @@ pub struct AppState {
     pub(crate) ca: Fingerprint,
     pub(crate) agent_server: Option<String>,
     pub(crate) quotas: Arc<Quotas>,
-    /// The sites that have gateways.
-    pub(crate) locations: Arc<[LocationId]>,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) feed: EventFeed,
     pub(crate) tasks: BackgroundTasks,
@@ -90,7 +88,6 @@ impl AppState {
         let metrics = ServerMetrics::new(registry);
         Self {
             revocations: revocations.into(),
-            locations: gateways.locations().into_iter().cloned().collect(),
             rate_limits: Arc::new(RateLimits::new(rates, Arc::clone(&metrics))),
             metrics,
             feed: EventFeed::new(store.clone(), stop),

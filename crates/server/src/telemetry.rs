@@ -82,8 +82,8 @@ pub(crate) struct ServerMetrics {
     traffic: ShareTraffic,
     series: TunnelSeries,
     parked: Gauge,
-    gateways: Family<Labels<2>, Gauge>,
-    lag: Family<Labels<2>, Gauge<f64, AtomicU64>>,
+    gateways: Family<Labels<3>, Gauge>,
+    lag: Family<Labels<3>, Gauge<f64, AtomicU64>>,
 }
 
 impl ServerMetrics {
@@ -128,7 +128,7 @@ impl ServerMetrics {
             parked: registered(
                 shown,
                 "carriers_parked",
-                "Agents' connections that wait at the gateway for a stream",
+                "Agents' connections that wait for a stream, at the gateways that are linked to this server",
             ),
             gateways: registered(shown, "gateway", "1 while the gateway is linked"),
             lag: registered(
@@ -159,10 +159,6 @@ impl ServerMetrics {
         self.durations.get_or_create(&labels).observe(took.as_secs_f64());
         let [method, route] = labels;
         self.requests.get_or_create(&[method, route, ("status", status.to_string())]).inc();
-    }
-
-    pub(crate) fn parked(&self, carriers: usize) {
-        self.parked.set(i64::try_from(carriers).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn carried(&self, deltas: &[TrafficDelta]) {
@@ -243,24 +239,28 @@ impl Scrape {
             Err(error) => warn!(%error, "cannot tell when the last backup was made"),
         }
         metrics.gateways.clear();
-        for gateway in self.gateways.all() {
+        let mut parked = 0_usize;
+        for (id, gateway) in self.gateways.by_id() {
             let (esp, is_connected) = {
                 let view = gateway.view.lock();
+                parked = parked.saturating_add(view.parked);
                 (view.esp(), view.is_connected)
             };
             if let Some(esp) = esp {
                 metrics.series.set_esp(&gateway.location, esp);
             }
             let esp = esp.map_or("", EspMode::as_str);
-            let label = [("location", gateway.location.to_string()), ("esp", esp.to_owned())];
+            let [of, location] = [("gateway", id.to_string()), ("location", gateway.location.to_string())];
+            let label = [of.clone(), location.clone(), ("esp", esp.to_owned())];
             metrics.gateways.get_or_create(&label).set(is_connected.into());
             for kind in ReportKind::ALL {
                 let oldest = gateway.view.backlog.oldest(kind);
                 let age = oldest.map_or(0.0, |since| Timestamp::now().duration_since(since).as_secs_f64());
-                let label = [("location", gateway.location.to_string()), ("reports", kind.to_string())];
+                let label = [of.clone(), location.clone(), ("reports", kind.to_string())];
                 metrics.lag.get_or_create(&label).set(age.max(0.0));
             }
         }
+        metrics.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
     use wicketgate_link::{GatewayHello, VERSIONS};
     use wicketgate_model::{ConnectionError, ConnectionFault, DialTimes, FailureReason, GatewayId};
 
-    /// With one gateway, and the metrics of `registry`.
+    /// With two gateways of which one is linked, and the metrics of `registry`.
     async fn scrape(dir: &TempDir, mut registry: Registry) -> Scrape {
         let store = Store::open(
             dir.path().join("test.db").to_str().unwrap(),
@@ -303,8 +303,13 @@ mod tests {
             max_tunnels: None,
             namespaces: None,
         });
-        let gateway = LinkedGateway { location: "local".parse().unwrap(), view, rpc: GatewayRpc::new(send) };
-        let gateways = Gateways::from_iter([(GatewayId::new(Uuid::now_v7()), gateway)]);
+        let gateway = |view| LinkedGateway {
+            location: "local".parse().unwrap(),
+            view,
+            rpc: GatewayRpc::new(send.clone()),
+        };
+        let both = [gateway(view), gateway(SharedView::new(Timestamp::now()))];
+        let gateways = (1..).map(|n| GatewayId::new(Uuid::from_u128(n))).zip(both).collect();
         Scrape { metrics, registry: Arc::new(registry), store, gateways }
     }
 
@@ -312,7 +317,11 @@ mod tests {
     async fn counted_values_are_exposed() {
         let dir = TempDir::new().unwrap();
         let scrape = scrape(&dir, Registry::default()).await;
-        let metrics = Arc::clone(&scrape.metrics);
+        let (metrics, gateways) = (Arc::clone(&scrape.metrics), scrape.gateways.clone());
+        let (first, second) = (GatewayId::new(Uuid::from_u128(1)), GatewayId::new(Uuid::from_u128(2)));
+        for (gateway, parked) in gateways.all().zip([5, 3]) {
+            gateway.view.lock().parked = parked;
+        }
         let router = router(scrape);
         let scraped = async || {
             let request = Request::get("/metrics").body(Body::empty()).unwrap();
@@ -336,7 +345,6 @@ mod tests {
         };
         metrics.carried(std::slice::from_ref(&delta));
         metrics.carried(&[delta]);
-        metrics.parked(8);
         metrics.answered("GET", "/livez", 200, Duration::from_millis(2));
         let text = scraped().await;
         for line in [
@@ -361,8 +369,11 @@ mod tests {
             format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"5.0\",share=\"{share}\"}} 4"),
             format!("wicketgate_share_dial_duration_seconds_bucket{{le=\"+Inf\",share=\"{share}\"}} 4"),
             format!("wicketgate_share_active_connections{{share=\"{share}\"}} 1"),
-            "wicketgate_gateway{location=\"local\",esp=\"kernel\"} 1".to_owned(),
-            "wicketgate_gateway_report_lag_seconds{location=\"local\",reports=\"traffic\"} 0.0".to_owned(),
+            format!("wicketgate_gateway{{gateway=\"{first}\",location=\"local\",esp=\"kernel\"}} 1"),
+            format!("wicketgate_gateway{{gateway=\"{second}\",location=\"local\",esp=\"\"}} 0"),
+            format!(
+                "wicketgate_gateway_report_lag_seconds{{gateway=\"{first}\",location=\"local\",reports=\"traffic\"}} 0.0"
+            ),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -133,10 +133,12 @@ impl Write {
     }
 }
 
-/// Agents with their environment and their link. An agent has no more than one link, as there is one gateway.
+/// Agents with their environment and one of their links: the newest that is up, or else the one that was up last.
 pub(crate) static LISTING: Listing = Listing::new(
     "a.*, e.z_id AS z_id, k.version, k.address, k.connected_since, k.last_seen",
-    "agent a JOIN environment e ON e.id = a.environment LEFT JOIN agent_link k ON k.agent = a.id",
+    "agent a JOIN environment e ON e.id = a.environment LEFT JOIN agent_link k ON k.agent = a.id \
+     AND k.gateway = (SELECT n.gateway FROM agent_link n WHERE n.agent = a.id ORDER BY n.connected_since IS NULL, \
+     n.connected_since DESC, n.last_seen IS NULL, n.last_seen DESC, n.gateway LIMIT 1)",
     "a.id",
 )
 .only("a.barred_at IS NULL");

@@ -3,7 +3,7 @@
 //! Invariant: no link of a barred agent is up.
 
 use crate::{
-    Result, Store,
+    GatewayEpoch, Result, Store,
     event::{EventKind, NewEvent},
     field::shown,
     transaction::Transaction,
@@ -17,7 +17,6 @@ use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
 /// An agent's link to a gateway, as it was just made.
 #[derive(Debug, Clone)]
 pub struct AgentLink {
-    pub gateway: GatewayId,
     pub agent: AgentId,
     /// The agent's host name, as it reports it.
     pub name: String,
@@ -28,20 +27,26 @@ pub struct AgentLink {
 
 impl Store {
     /// Records a link that is up, and the agent's name. Ignores an agent that is unknown or barred.
-    pub async fn agent_connected(&self, link: &AgentLink, at: Timestamp) -> Result<()> {
-        let link = link.clone();
-        self.settle(move |write| write.connect_agent(link, at).boxed()).await
+    pub async fn agent_connected(&self, epoch: &GatewayEpoch, link: &AgentLink, at: Timestamp) -> Result<()> {
+        let (gateway, link) = (epoch.gateway(), link.clone());
+        self.settle_under(epoch, move |write| write.connect_agent(gateway, link, at).boxed()).await
     }
 
     /// Records that a link has ended. Ignores an agent that is not connected.
-    pub async fn agent_disconnected(&self, gateway: GatewayId, agent: AgentId, at: Timestamp) -> Result<()> {
-        self.settle(move |write| write.disconnect_agent(gateway, agent, at).boxed()).await
+    pub async fn agent_disconnected(
+        &self,
+        epoch: &GatewayEpoch,
+        agent: AgentId,
+        at: Timestamp,
+    ) -> Result<()> {
+        let gateway = epoch.gateway();
+        self.settle_under(epoch, move |write| write.disconnect_agent(gateway, agent, at).boxed()).await
     }
 }
 
 impl Write {
-    async fn connect_agent(&mut self, link: AgentLink, at: Timestamp) -> Result<()> {
-        let AgentLink { gateway, agent, name, version, address } = link;
+    async fn connect_agent(&mut self, gateway: GatewayId, link: AgentLink, at: Timestamp) -> Result<()> {
+        let AgentLink { agent, name, version, address } = link;
         let Some(activity) = Activity::of(&mut self.tx, agent).await? else { return Ok(()) };
         let rename = "UPDATE agent SET name = $1 WHERE id = $2";
         self.tx.execute(rename, &[&shown(&name), &agent]).await?;

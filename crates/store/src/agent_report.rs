@@ -1,14 +1,20 @@
 //! What agents have reported of themselves. Only the last report of each is kept.
 
-use crate::{Result, Store, StoreError};
+use crate::{GatewayEpoch, Result, Store, StoreError};
 use jiff::Timestamp;
 use wicketgate_model::{AgentId, AgentReport};
 
 impl Store {
     /// Replaces the agent's report, unless it is the same: agents send their report again. Ignores an agent that is unknown or barred.
-    pub async fn agent_reported(&self, agent: AgentId, report: &AgentReport, at: Timestamp) -> Result<()> {
+    pub async fn agent_reported(
+        &self,
+        epoch: &GatewayEpoch,
+        agent: AgentId,
+        report: &AgentReport,
+        at: Timestamp,
+    ) -> Result<()> {
         let text = serde_json::to_string(report).map_err(|_| StoreError::Missing)?;
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.begin_under(epoch).await?;
         let replace = "INSERT INTO agent_report (agent, at, report) \
                        SELECT id, $2, $3 FROM agent WHERE id = $1 AND barred_at IS NULL \
                        ON CONFLICT (agent) DO UPDATE SET at = excluded.at, report = excluded.report \

@@ -1,7 +1,8 @@
 //! The history of tunnels' connections: the last changes of each.
 //!
 //! Invariants: a change is written in the transaction that writes the connection. A repeated failure of the same kind is
-//! no change, since repeated attempts would soon replace the rest of the history.
+//! no change, since repeated attempts would soon replace the rest of the history. The changes of a tunnel are numbered in the order in
+//! which they were recorded, whichever gateway they are of: writes follow one another.
 
 use crate::{
     Column, ColumnType, ListRequest, Page, Result, Store,
@@ -17,7 +18,7 @@ use wicketgate_model::{
     Algorithms, Connection, ConnectionError, ConnectionFault, ConnectionState, GatewayId, Peer, TunnelId,
 };
 
-/// Changes that are kept of each endpoint.
+/// Changes that are kept of each tunnel.
 pub(crate) const MOST: i64 = 100;
 
 /// One change: the connection from then on.
@@ -25,6 +26,8 @@ pub(crate) const MOST: i64 = 100;
 pub struct ConnectionChange {
     /// Counts the tunnel's changes from 1.
     pub number: u64,
+    /// Where the connection is.
+    pub gateway: GatewayId,
     pub at: Timestamp,
     pub state: ConnectionState,
     pub peer: Option<Peer>,
@@ -68,6 +71,7 @@ impl FromRow for ConnectionChange {
         let peer = is.peer_address.zip(is.peer_port);
         Ok(Self {
             number: get(row, "number")?,
+            gateway: get(row, "gateway")?,
             at: get(row, "at")?,
             state: is.state,
             peer: peer.map(|(address, port)| Peer { address, port, id: is.peer_id }),
@@ -119,21 +123,22 @@ pub(crate) fn changed_at(
     })
 }
 
-/// Records the newest change of an endpoint, and deletes the oldest changes.
+/// Records the newest change of a tunnel, and deletes the oldest changes.
 pub(crate) async fn keep(
     tx: &mut Transaction,
     endpoint: (TunnelId, GatewayId),
-    number: i64,
     connection: &Connection,
     at: Timestamp,
 ) -> Result<()> {
     let (tunnel, gateway) = endpoint;
+    let next = "SELECT COALESCE(MAX(number), 0) + 1 FROM connection_change WHERE tunnel = $1";
+    let (number,): (i64,) = tx.one(next, &[&tunnel]).await?;
     let columns = ConnectionColumns::from(connection);
     let change =
         Assignments::new(&[("tunnel", &tunnel), ("gateway", &gateway), ("number", &number), ("at", &at)]);
     tx.run(change.with(&columns).insert("connection_change", "")?).await?;
-    let forget = "DELETE FROM connection_change WHERE tunnel = $1 AND gateway = $2 AND number <= $3";
-    tx.execute(forget, &[&tunnel, &gateway, &(number - MOST)]).await?;
+    let forget = "DELETE FROM connection_change WHERE tunnel = $1 AND number <= $2";
+    tx.execute(forget, &[&tunnel, &(number - MOST)]).await?;
     Ok(())
 }
 
@@ -155,6 +160,7 @@ pub(crate) static TUNNEL: Column = Column::new(ColumnType::Text, "h.tunnel");
 pub mod columns {
     crate::list_column::columns! {
         NUMBER = Integer("h.number");
+        GATEWAY = Text("h.gateway");
         AT = Time("h.at");
         STATE = Text("h.state");
         PEER_ADDRESS = Text("h.peer_address").optional();

@@ -265,6 +265,12 @@ impl Database {
         })
     }
 
+    /// A SELECT whose rows do not change until the transaction ends. Others can read them so, too.
+    pub(crate) fn sharing(&self, select: &str) -> AssertSqlSafe<String> {
+        // A constant of this program.
+        AssertSqlSafe(if self.locks_rows { format!("{select} FOR SHARE") } else { select.to_owned() })
+    }
+
     /// A transaction that reads, and sees nothing that is committed after its first statement.
     pub(crate) async fn snapshot(&self) -> Result<Transaction> {
         self.transaction(&self.readers, self.begins.snapshot, WriteHealth::default()).await

@@ -41,6 +41,9 @@ pub enum StoreError {
     /// The row was changed since it was read: read it again.
     #[error("the row has changed since it was read")]
     Stale,
+    /// Another holder of the gateway's link has taken over: nothing was written.
+    #[error("the gateway is linked to another server")]
+    Superseded,
     /// There are as many as there may be, in the Frontdoor, or in the whole organization.
     #[error("{used} of {limit} {kind}")]
     QuotaExceeded { frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64 },
@@ -100,6 +103,11 @@ impl StoreError {
             Self::Database(error) if DatabaseFault::of(&error).is_unreachable() => Self::Unconfirmed(error),
             error => error,
         }
+    }
+
+    /// Another holder of the gateway's link has taken over: no later attempt succeeds.
+    pub fn is_superseded(&self) -> bool {
+        matches!(self, Self::Superseded)
     }
 
     /// The store was closed: no later attempt succeeds.

@@ -16,10 +16,10 @@ use std::{
 use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentName, AllowedSources, ApiAccountId, Connection, ConnectionFault, ConnectionState,
-    Description, EnrollmentId, EnvironmentId, Era, EspProposals, ExecutionId, FailureReason, FrontdoorId,
-    GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals, IngressPort,
-    LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId, ProbeInterval,
-    ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
+    Description, EnrollmentId, EnvironmentId, Era, EspMode, EspProposals, ExecutionId, FailureReason,
+    FrontdoorId, GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals,
+    IngressPort, LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr, PeerId,
+    ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -155,6 +155,7 @@ text_fields!(
     ConnectionFault,
     ConnectionState,
     FailureReason,
+    EspMode,
     Reason,
     Status
 );

@@ -1,7 +1,7 @@
 //! Reads and writes of the reconciler: the rows that changed, and their statuses.
 
 use crate::{
-    EventKind, Result, ShareRow, Store, TunnelRow,
+    EventKind, GatewayEpoch, Result, ShareRow, Store, TunnelRow,
     bulk::{list, parts, places},
     deferred::Deferred,
     event::NewEvent,
@@ -22,8 +22,8 @@ use std::{
     fmt,
 };
 use wicketgate_model::{
-    AgentDesired, AgentId, Detail, EnvironmentId, FrontdoorId, Generation, Problem, Reason, ShareId,
-    Standing, Status, TunnelId,
+    AgentDesired, AgentId, Detail, EnvironmentId, FrontdoorId, GatewayId, Generation, Problem, Reason,
+    ShareId, Standing, Status, TunnelId,
 };
 
 /// A point in the sequence of writes. The default is before the first.
@@ -36,6 +36,8 @@ pub enum Change {
     Tunnel(Box<TunnelRow>),
     Share(Box<ShareRow>),
     Agent(AgentId, AgentDesired),
+    /// The gateway is to serve the tunnel and its shares no longer. They are not passed for it again.
+    Withdrawn(TunnelId),
     /// Some rows could not be read: that a row is missing says nothing.
     Unreadable,
 }
@@ -63,17 +65,36 @@ pub struct StatusUpdate {
     pub standing: Standing,
 }
 
-// In the order that an index has: in another one, SQLite would look at every row there is.
+// In the order that an index has: in another one, SQLite would look at every row there is. $2 is a gateway.
 const CHANGED_TUNNELS: &str = concat!(
     "SELECT ",
     tunnel::selected!(),
-    " FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
+    " FROM ipsec_tunnel WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') \
+     AND EXISTS (SELECT 1 FROM endpoint_place c WHERE c.tunnel = ipsec_tunnel.id AND c.gateway = $2 \
+     AND c.withdrawn_at IS NULL) ORDER BY revision"
 );
 const CHANGED_SHARES: &str = concat!(
     "SELECT ",
     share::selected!(),
-    " FROM ipsec_share WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') ORDER BY revision"
+    " FROM ipsec_share WHERE revision > $1 AND ($1 > 0 OR status <> 'DELETED') \
+     AND EXISTS (SELECT 1 FROM endpoint_place c WHERE c.tunnel = ipsec_share.tunnel AND c.gateway = $2 \
+     AND c.withdrawn_at IS NULL) ORDER BY revision"
 );
+// What is older than its place at the gateway. Statements of their own: with both conditions in one, SQLite would look at every row.
+const PLACED_TUNNELS: &str = concat!(
+    "SELECT ",
+    tunnel::selected!(),
+    " FROM ipsec_tunnel WHERE id IN (SELECT c.tunnel FROM endpoint_place c WHERE c.gateway = $2 AND c.revision > $1 \
+     AND c.withdrawn_at IS NULL) AND revision <= $1 AND status <> 'DELETED'"
+);
+const PLACED_SHARES: &str = concat!(
+    "SELECT ",
+    share::selected!(),
+    " FROM ipsec_share WHERE tunnel IN (SELECT c.tunnel FROM endpoint_place c WHERE c.gateway = $2 AND c.revision > $1 \
+     AND c.withdrawn_at IS NULL) AND revision <= $1 AND status <> 'DELETED'"
+);
+const WITHDRAWN_TUNNELS: &str = "SELECT tunnel FROM endpoint_place \
+    WHERE gateway = $2 AND revision > $1 AND withdrawn_at IS NOT NULL ORDER BY revision";
 const CHANGED_AGENTS: &str = "SELECT id, environment, public_key_sha256, barred_at FROM agent \
     WHERE revision > $1 AND public_key_sha256 IS NOT NULL ORDER BY revision";
 
@@ -82,10 +103,16 @@ const UNSERVED: &str = "SELECT id FROM frontdoor f WHERE ipsec_shares_enabled = 
     AND EXISTS (SELECT 1 FROM ipsec_tunnel t WHERE t.frontdoor = f.id AND t.status <> 'DELETED')";
 
 impl Store {
-    /// Passes all rows that were written after `since` to `take`, tunnels first, and returns the revision for the next
-    /// call. The next call may pass a row again, but none is ever missed. `DELETED` rows are passed only after the first
-    /// call, so that the caller drops them. What is below a Frontdoor without IPsec shares is passed as disabled.
-    pub async fn changes(&self, since: Revision, mut take: impl FnMut(Change) + Send) -> Result<Revision> {
+    /// Passes all rows of a gateway that were written, or placed at it, after `since` to `take`, tunnels first, and returns the
+    /// revision for the next call. The next call may pass a row again, but none is ever missed. `DELETED` rows and withdrawn places
+    /// are passed only after the first call, so that the caller drops them. What is below a Frontdoor without IPsec shares is
+    /// passed as disabled.
+    pub async fn changes_of(
+        &self,
+        gateway: GatewayId,
+        since: Revision,
+        mut take: impl FnMut(Change) + Send,
+    ) -> Result<Revision> {
         // Usually there are none.
         let newest = "SELECT value FROM revision";
         if self.find(newest, &[]).await? == Some((since.0,)) {
@@ -96,20 +123,31 @@ impl Store {
         let (revision,) = tx.one(newest, &[]).await?;
         let unserved: HashSet<(FrontdoorId,)> = tx.all(UNSERVED, &[]).await?.into_iter().collect();
         let is_served = |frontdoor: FrontdoorId| !unserved.contains(&(frontdoor,));
-        let are_all_tunnels = tx
-            .each(CHANGED_TUNNELS, since.0, |mut row: TunnelRow| {
-                row.spec.enabled &= is_served(row.frontdoor);
-                take(Change::Tunnel(Box::new(row)));
-            })
-            .await?;
-        let are_all_shares = tx
-            .each(CHANGED_SHARES, since.0, |mut row: ShareRow| {
-                row.spec.enabled &= is_served(row.frontdoor);
-                take(Change::Share(Box::new(row)));
-            })
-            .await?;
-        if !(are_all_tunnels && are_all_shares) {
+        let mut are_all = true;
+        // A first read finds all of them by the first statement.
+        let statements = if since == Revision::default() { 1 } else { 2 };
+        for changed in &[CHANGED_TUNNELS, PLACED_TUNNELS][..statements] {
+            are_all &= tx
+                .each(changed, &[&since.0, &gateway], |mut row: TunnelRow| {
+                    row.spec.enabled &= is_served(row.frontdoor);
+                    take(Change::Tunnel(Box::new(row)));
+                })
+                .await?;
+        }
+        for changed in &[CHANGED_SHARES, PLACED_SHARES][..statements] {
+            are_all &= tx
+                .each(changed, &[&since.0, &gateway], |mut row: ShareRow| {
+                    row.spec.enabled &= is_served(row.frontdoor);
+                    take(Change::Share(Box::new(row)));
+                })
+                .await?;
+        }
+        if !are_all {
             take(Change::Unreadable);
+        }
+        if since > Revision::default() {
+            let withdrawn: Vec<(TunnelId,)> = tx.all(WITHDRAWN_TUNNELS, &[&since.0, &gateway]).await?;
+            withdrawn.into_iter().for_each(|(tunnel,)| take(Change::Withdrawn(tunnel)));
         }
         let agents: Vec<(_, _, _, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
@@ -120,14 +158,14 @@ impl Store {
         Ok(Revision(revision))
     }
 
-    /// Writes statuses, all or none, and ends their executions. A row that has another generation or is `DELETED` is left
+    /// Writes statuses of rows that a gateway serves, all or none, and ends their executions. A row that has another generation or is `DELETED` is left
     /// unchanged. The desired state of gateways does not change: the rows get no new revision.
-    pub async fn update_statuses(&self, updates: &[StatusUpdate]) -> Result<()> {
+    pub async fn update_statuses(&self, epoch: &GatewayEpoch, updates: &[StatusUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
         }
         let updates = updates.to_vec();
-        self.settle(move |write| {
+        self.settle_under(epoch, move |write| {
             async move {
                 let (tunnels, shares): (Vec<_>, Vec<_>) =
                     updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
@@ -303,13 +341,21 @@ mod tests {
     async fn reading_changes_does_not_scan_unchanged_rows() {
         let dir = tempfile::tempdir().unwrap();
         let store = crate::store::fresh(dir.path()).await;
-        for statement in [CHANGED_TUNNELS, CHANGED_SHARES, CHANGED_AGENTS] {
-            let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).bind(1_i64);
+        for (statement, index) in [
+            (CHANGED_TUNNELS, "ipsec_tunnel_revision"),
+            (CHANGED_SHARES, "ipsec_share_revision"),
+            (CHANGED_AGENTS, "agent_revision"),
+            (PLACED_TUNNELS, "endpoint_place_gateway"),
+            (PLACED_SHARES, "endpoint_place_gateway"),
+            (WITHDRAWN_TUNNELS, "endpoint_place_gateway"),
+        ] {
+            let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let explained = sqlx::query(text).bind(1_i64).bind("gwy-00000000000000000000000000000000");
             let plan =
                 explained.fetch_all(&mut *store.database.readers.acquire().await.unwrap()).await.unwrap();
             let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-            let found = plan.iter().all(|step| !step.starts_with("SCAN"));
-            assert!(found && plan[0].contains("_revision"), "{plan:?}");
+            assert!(plan.iter().all(|step| !step.starts_with("SCAN")), "{statement}: {plan:?}");
+            assert!(plan.iter().any(|step| step.contains(index)), "{statement}: {plan:?}");
         }
     }
 }

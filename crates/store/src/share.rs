@@ -2,6 +2,7 @@
 
 use crate::{
     Action, ListRequest, NamedRow, Page, ResourceType, Result, Store, StoreError, Tags, WriteContext,
+    endpoint_place::first_place,
     list::{CountTable, Listing, of},
     provisioned::{HIDDEN, Head, LIVE, LIVE_YET, Provisioned, Unique},
     row::{rows, specs},
@@ -13,8 +14,9 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use wicketgate_model::{
-    AllowedSources, Description, EnvironmentId, FrontdoorId, Generation, IngressPort, LocationId, PeerCidr,
-    QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId, ZId,
+    AllowedSources, Description, EnvironmentId, FrontdoorId, GatewayId, Generation, IngressPort, LocationId,
+    PeerCidr, QuotaKind, ResourceName, ShareId, ShareOptions, SourceCidr, Standing, Status, Target, TunnelId,
+    ZId,
 };
 
 rows! {
@@ -25,7 +27,8 @@ rows! {
         pub spec: ShareSpec,
         /// The environment's.
         pub z_id: ZId,
-        /// The tunnel's.
+        /// The tunnel's: where it is to be served; `None`: the location has no gateway.
+        pub gateway: Option<GatewayId>,
         pub location: LocationId,
         pub tunnel_name: ResourceName,
         pub generation: Generation,
@@ -85,9 +88,13 @@ impl ShareSpec {
 /// Shares with columns of their tunnel and environment. Subqueries instead of joins: RETURNING can use them too.
 macro_rules! selected {
     () => {
-        "*, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
-         (SELECT n.name FROM ipsec_tunnel n WHERE n.id = tunnel) AS tunnel_name, \
-         (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id"
+        concat!(
+            "*, ",
+            $crate::endpoint_place::first_place!("ipsec_share.tunnel"),
+            " AS gateway, (SELECT l.location FROM ipsec_tunnel l WHERE l.id = tunnel) AS location, \
+             (SELECT n.name FROM ipsec_tunnel n WHERE n.id = tunnel) AS tunnel_name, \
+             (SELECT z.z_id FROM environment z WHERE z.id = environment) AS z_id"
+        )
     };
 }
 pub(crate) use selected;
@@ -287,7 +294,11 @@ pub(crate) static LISTING: Listing = Listing {
     hidden: Some(HIDDEN),
     tags: Some("ipsec_share_tag g"),
     ..Listing::new(
-        "r.*, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id",
+        concat!(
+            "r.*, ",
+            first_place!("r.tunnel"),
+            " AS gateway, t.location AS location, t.name AS tunnel_name, e.z_id AS z_id"
+        ),
         "ipsec_share r JOIN ipsec_tunnel t ON t.id = r.tunnel JOIN environment e ON e.id = r.environment",
         "r.id",
     )

@@ -2,7 +2,7 @@
 //! that totals are the same at all of them.
 
 use crate::{
-    MetricsWindow, Result, Store,
+    GatewayEpoch, MetricsWindow, Result, Store,
     bulk::{parts, places},
     field::Argument,
     metrics_window::RESOLUTIONS,
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use std::{collections::BTreeMap, fmt};
 use uuid::Uuid;
-use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{FailureReason, ShareId, TrafficDelta, TunnelId};
 
 /// Shares and tunnels whose traffic is added in one transaction: SQLite's other writes wait for it.
 const AT_ONCE: usize = 500;
@@ -154,12 +154,12 @@ impl Sample {
 impl Store {
     /// Adds the traffic of a report, in parts. Those that were added before are left out: the answer to a COMMIT may have been
     /// lost.
-    pub async fn record_traffic(&self, gateway: GatewayId, report: &TrafficReport) -> Result<()> {
+    pub async fn record_traffic(&self, epoch: &GatewayEpoch, report: &TrafficReport) -> Result<()> {
         // In one order, so that two writers never wait for each other.
         let scopes: Vec<_> = report.scopes.iter().collect();
         for (scopes, part) in scopes.chunks(AT_ONCE).zip(1_i64..) {
-            let mut tx = self.database.begin().await?;
-            if tx.execute(BEGIN_PART, &[&gateway, &report.id, &part]).await? == 0 {
+            let mut tx = self.begin_under(epoch).await?;
+            if tx.execute(BEGIN_PART, &[&epoch.gateway(), &report.id, &part]).await? == 0 {
                 tx.rollback().await?;
                 continue;
             }

@@ -137,20 +137,20 @@ impl Transaction {
         found.map(|row| opened(&row, &self.keys)).transpose()
     }
 
-    /// Passes each row that a statement about a value returns to `take`. Streamed: there may be very many rows, and a row
+    /// Passes each row that a statement returns to `take`. Streamed: there may be very many rows, and a row
     /// takes several times the memory of what it is read as. A row that cannot be read is left out; returns whether all were
     /// read.
     pub(crate) async fn each<T: FromRow>(
         &mut self,
         sql: &'static str,
-        value: i64,
+        values: &[&dyn Argument],
         mut take: impl FnMut(T) + Send,
     ) -> Result<bool> {
         let mut are_all = true;
         if self.is_lost {
             return Err(StoreError::RolledBack);
         }
-        let mut rows = query(sql, &[&value])?.fetch(&mut *self.connection);
+        let mut rows = query(sql, values)?.fetch(&mut *self.connection);
         loop {
             // Each row has the bound: all of them may take longer.
             self.is_lost = true;

@@ -3,6 +3,7 @@
 use crate::{
     Action, Column, ColumnType, ListRequest, NamedRow, Page, PreviousKeys, ResourceType, Result, Store,
     StoreError, Tags, WriteContext,
+    endpoint_place::first_place,
     execution::Execution,
     list::{Listing, of},
     provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
@@ -16,8 +17,9 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use std::{collections::HashMap, net::Ipv4Addr};
 use wicketgate_model::{
-    Connection, Description, EspProposals, FrontdoorId, Generation, IkeProposals, LoadBalancerPools,
-    LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, QuotaKind, ResourceName, Standing, TunnelId,
+    Connection, Description, EspProposals, FrontdoorId, GatewayId, Generation, IkeProposals,
+    LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, QuotaKind, ResourceName,
+    Standing, TunnelId,
 };
 
 rows! {
@@ -26,6 +28,8 @@ rows! {
         pub id: TunnelId,
         pub frontdoor: FrontdoorId,
         pub spec: TunnelSpec,
+        /// Where it is to be served; `None`: its location has no gateway.
+        pub gateway: Option<GatewayId>,
         pub load_balancer_ip: Ipv4Addr,
         /// Unique among the live tunnels of the location.
         pub slot: u16,
@@ -98,10 +102,16 @@ impl TunnelSpec {
     }
 }
 
-/// Tunnels with the connections of their endpoints.
+/// Tunnels with their places, and the connections of their endpoints.
 macro_rules! selected {
     () => {
-        concat!("*, ", $crate::tunnel_endpoint::endpoint!("connection"), " AS connection")
+        concat!(
+            "*, ",
+            $crate::endpoint_place::first_place!("id"),
+            " AS gateway, ",
+            $crate::tunnel_endpoint::endpoint!("connection"),
+            " AS connection"
+        )
     };
 }
 pub(crate) use selected;
@@ -177,9 +187,11 @@ impl Provisioned for TunnelRow {
 }
 
 impl Store {
-    /// The locations that have tunnels.
-    pub async fn tunnel_locations(&self) -> Result<Vec<LocationId>> {
-        let select = "SELECT DISTINCT location FROM ipsec_tunnel WHERE status <> 'DELETED' ORDER BY location";
+    /// The locations of the tunnels that are placed at the gateway in the server's process.
+    pub async fn own_tunnel_locations(&self) -> Result<Vec<LocationId>> {
+        let select = "SELECT DISTINCT t.location FROM ipsec_tunnel t JOIN endpoint_place p ON p.tunnel = t.id \
+                      JOIN gateway g ON g.id = p.gateway WHERE g.in_process = 1 AND p.withdrawn_at IS NULL \
+                      AND t.status <> 'DELETED' ORDER BY t.location";
         let rows: Vec<(LocationId,)> = self.all(select, &[]).await?;
         Ok(rows.into_iter().map(|(location,)| location).collect())
     }
@@ -194,7 +206,7 @@ impl Store {
         self.list(&LISTING, of(&columns::FRONTDOOR, frontdoor), request).await
     }
 
-    /// Creates a tunnel in the lowest free slot of its location. Its load balancer has the address that `pools` has
+    /// Creates a tunnel in the lowest free slot of its location, at a gateway of it. Its load balancer has the address that `pools` has
     /// chosen, or else one that no other tunnel has.
     pub async fn create_tunnel(
         &self,
@@ -219,7 +231,9 @@ impl Store {
                     ("slot", &slot),
                     ("load_balancer_ip", &address),
                 ]);
-                write.create(set, "").await?.ok_or(StoreError::Stale)
+                let made: TunnelRow = write.create(set, "").await?.ok_or(StoreError::Stale)?;
+                let gateway = write.place_tunnel(id, &new.location).await?;
+                Ok(TunnelRow { gateway, ..made })
             }
             .boxed()
         });
@@ -408,7 +422,11 @@ impl Write {
 pub(crate) static LISTING: Listing = Listing {
     hidden: Some(HIDDEN),
     tags: Some("ipsec_tunnel_tag g"),
-    ..Listing::new(concat!("r.*, ", endpoint!("connection"), " AS connection"), "ipsec_tunnel r", "r.id")
+    ..Listing::new(
+        concat!("r.*, ", first_place!("r.id"), " AS gateway, ", endpoint!("connection"), " AS connection"),
+        "ipsec_tunnel r",
+        "r.id",
+    )
 };
 
 pub(crate) static SLOT: Column = Column::new(ColumnType::Integer, "r.slot");
@@ -420,8 +438,8 @@ pub mod columns {
         PEER_CIDR = Text("r.peer_cidr");
         PEER_ID = Text("r.peer_id");
         LOAD_BALANCER_IP = Text("r.load_balancer_ip");
-        // A gateway's address follows from the location. The caller replaces filters by it with filters by LOCATION.
-        GATEWAY_ADDRESS = Text("r.location").optional();
+        // The gateway. The caller replaces filters by its address with filters by its id.
+        GATEWAY_ADDRESS = Text(crate::endpoint_place::first_place!("r.id")).optional();
         IKE_PROPOSALS = List("r.ike_proposals").optional();
         ESP_PROPOSALS = List("r.esp_proposals").optional();
         INITIATE = Boolean("r.initiate");

@@ -3,7 +3,7 @@
 //! Invariant: a change of a connection is written together with its event. Counters and the times of SAs are no change.
 
 use crate::{
-    Result, Store,
+    GatewayEpoch, Result, Store,
     connection_change::{self, ConnectionColumns},
     event::{EventKind, NewEvent},
     peer_address::{self, PeerPlace},
@@ -14,28 +14,35 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use wicketgate_model::{Connection, ConnectionState, GatewayId, SaTimes, TunnelId};
 
-/// The value of an endpoint's column, for the tunnel whose `id` it is; NULL if it has no endpoint. It has no more than
-/// one, as there is one gateway. A subquery instead of a join: RETURNING can use it too.
+/// The value of a column of the tunnel's better endpoint, for the tunnel whose `id` it is; NULL if it has no endpoint. The better
+/// one is at a place that the tunnel has, is connected rather than not, and then comes first in the order of places. A subquery
+/// instead of a join: RETURNING can use it too.
 macro_rules! endpoint {
     ($column:literal) => {
-        concat!("(SELECT p.", $column, " FROM tunnel_endpoint p WHERE p.tunnel = id)")
+        concat!(
+            "(SELECT p.",
+            $column,
+            " FROM tunnel_endpoint p LEFT JOIN endpoint_place o ON o.tunnel = p.tunnel AND o.gateway = p.gateway \
+             AND o.withdrawn_at IS NULL WHERE p.tunnel = id ORDER BY o.ordinal IS NULL, CASE p.state WHEN 'UP' THEN 0 \
+             WHEN 'CONNECTING' THEN 1 WHEN 'IDLE' THEN 2 ELSE 3 END, o.ordinal, p.gateway LIMIT 1)"
+        )
     };
 }
 pub(crate) use endpoint;
 
 impl Store {
-    /// Writes connections as this gateway reports them. The tunnels themselves do not change: they get no new revision.
+    /// Writes connections as a gateway reports them. The tunnels themselves do not change: they get no new revision.
     pub async fn record_connections(
         &self,
-        gateway: GatewayId,
+        epoch: &GatewayEpoch,
         connections: &[(TunnelId, Connection)],
         now: Timestamp,
     ) -> Result<()> {
         if connections.is_empty() {
             return Ok(());
         }
-        let connections = connections.to_vec();
-        self.settle(move |write| {
+        let (gateway, connections) = (epoch.gateway(), connections.to_vec());
+        self.settle_under(epoch, move |write| {
             async move {
                 for (tunnel, connection) in &connections {
                     let event = record(&mut write.tx, gateway, *tunnel, connection, now).await?;
@@ -65,9 +72,9 @@ async fn record(
     let place = PeerPlace { location: &location, address, frontdoor };
     peer_address::prove(tx, place, (before.as_ref(), connection), now).await?;
     let change = connection_change::changed_at(before.as_ref(), connection, now);
-    let changes = write(tx, gateway, tunnel, connection, change.is_some()).await?;
+    write(tx, gateway, tunnel, connection, change.is_some()).await?;
     if let Some(at) = change {
-        connection_change::keep(tx, (tunnel, gateway), changes, connection, at).await?;
+        connection_change::keep(tx, (tunnel, gateway), connection, at).await?;
     }
     let Some(at) = event_time(before.as_ref(), connection, now) else { return Ok(None) };
     Ok(Some(NewEvent {
@@ -92,14 +99,13 @@ fn event_time(before: Option<&Connection>, now_is: &Connection, now: Timestamp) 
     (!same).then(|| error.map_or(now, |e| e.since))
 }
 
-/// Returns how many changes the endpoint has had.
 async fn write(
     tx: &mut Transaction,
     gateway: GatewayId,
     tunnel: TunnelId,
     connection: &Connection,
     is_change: bool,
-) -> Result<i64> {
+) -> Result<()> {
     let Connection { since, nat, ike_sa, child_sa, bytes_in, bytes_out, last_error, .. } = connection;
     let established = |sa: &Option<SaTimes>| sa.map(|times| times.established_at);
     let rekey = |sa: &Option<SaTimes>| (*sa)?.rekey_at;
@@ -122,13 +128,11 @@ async fn write(
         ("child_rekey", &child_rekey),
     ]);
     let upsert = format!(
-        "ON CONFLICT (tunnel, gateway) DO UPDATE SET changes = tunnel_endpoint.changes + excluded.changes, {} \
-         RETURNING changes",
+        "ON CONFLICT (tunnel, gateway) DO UPDATE SET changes = tunnel_endpoint.changes + excluded.changes, {}",
         reported.excluded()
     );
     let endpoint = reported.and(&[("tunnel", &tunnel), ("gateway", &gateway), ("changes", &is_change)]);
-    let changes: Option<(i64,)> = tx.row(endpoint.insert("tunnel_endpoint", &upsert)?).await?;
-    Ok(changes.map_or(0, |(changes,)| changes))
+    tx.run(endpoint.insert("tunnel_endpoint", &upsert)?).await.map(drop)
 }
 
 /// Columns of a tunnel's connection.

@@ -57,6 +57,11 @@ impl Write {
         self.database.locking(select, table)
     }
 
+    /// See [`Database::sharing`].
+    pub(crate) fn sharing(&self, select: &str) -> AssertSqlSafe<String> {
+        self.database.sharing(select)
+    }
+
     /// Records the write, with the event of the status that it sets and the mark on the request's key.
     pub(crate) async fn record(
         &mut self,

@@ -311,7 +311,7 @@ async fn start(
     (link, agent_url): (ServerEnd, Option<String>),
     renewal: CertificateRenewal,
 ) -> anyhow::Result<Server> {
-    let server = server.start(link, agent_url, Registry::default())?;
+    let server = Box::pin(server.start(link, agent_url, Registry::default())).await?;
     server.run_in_background(renewal);
     Ok(server)
 }

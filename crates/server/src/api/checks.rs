@@ -54,10 +54,10 @@ pub(super) async fn walked<T>(
     let organization = frontdoor.map(|frontdoor| frontdoor.spec.organization).unwrap_or_default();
     let read_took = begin.elapsed();
     let begin = Instant::now();
-    let seen = state.gateways.check(&tunnel.spec.location, share.id, &organization).await.map_err(refused)?;
+    let seen = state.gateways.check(tunnel.gateway, share.id, &organization).await.map_err(refused)?;
     let took = begin.elapsed();
-    let has_ipsec = state.gateways.esp_at(&tunnel.spec.location) != Some(EspMode::Off);
-    let unanswered = state.gateways.unanswered(&tunnel.spec.location, share.id);
+    let has_ipsec = state.gateways.esp_of(tunnel.gateway) != Some(EspMode::Off);
+    let unanswered = state.gateways.unanswered(tunnel.gateway, share.id);
     let at = now();
     Ok(show(&check::Walked {
         share,

@@ -24,12 +24,12 @@ pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: 
     let source = closing::source(body.object_or_nothing()?)?;
     let named = share.named();
     must_be_live(ResourceKind::Share, named.clone(), share.standing.status)?;
-    let location = share.location.clone();
+    let (gateway, location) = (share.gateway, share.location.clone());
     wanted.hold_for(&shares::shown(&at.state, share))?;
     let (on, context) = (Resource::Share(id), at.write_context());
     let gateways = at.state.gateways.clone();
     let begun = act::begin(&at.state, (at.id(), Action::CloseConnections, on), context, async move {
-        let closed = gateways.close_connections(&location, id, source).await;
+        let closed = gateways.close_connections(gateway, id, source).await;
         let outcome = match closed {
             Some(1) => Ok("1 connection was reset".to_owned()),
             Some(closed) => Ok(format!("{closed} connections were reset")),

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use wicketgate_link::{IKE_LOG_LINES, IkeLogLine};
-use wicketgate_model::{EspMode, LocationId, TunnelId};
+use wicketgate_model::{EspMode, GatewayId, TunnelId};
 
 /// How often a gateway is asked for further lines: a reader sees them as they are written.
 const ASKED_EVERY: Duration = Duration::from_millis(500);
@@ -47,12 +47,12 @@ pub(super) async fn read(
     let request = ike_log::request(&headers, query)?;
     let tunnel = tunnels::find(&at, id).await?;
     must_be_live(ResourceKind::Tunnel, tunnel.named(), tunnel.standing.status)?;
-    let location = tunnel.spec.location;
-    if at.state.gateways.esp_at(&location) == Some(EspMode::Off) {
+    let gateway = tunnel.gateway;
+    if at.state.gateways.esp_of(gateway) == Some(EspMode::Off) {
         return Err(ApiError::conflict("The gateway runs without IPsec: there is no IKE log"));
     }
     let follows = request.follow;
-    let mut reader = Reader { gateways: at.state.gateways.clone(), location, tunnel: id, format, request };
+    let mut reader = Reader { gateways: at.state.gateways.clone(), gateway, tunnel: id, format, request };
     let silent = || ApiError::unavailable("The gateway does not answer: try again later");
     let written = reader.read().await.ok_or_else(silent)?;
     let body = if follows {
@@ -80,7 +80,7 @@ pub(super) async fn read(
 
 struct Reader {
     gateways: Gateways,
-    location: LocationId,
+    gateway: Option<GatewayId>,
     tunnel: TunnelId,
     format: LogFormat,
     /// From the last line that was read on.
@@ -92,7 +92,7 @@ impl Reader {
     async fn read(&mut self) -> Option<String> {
         let mut text = String::new();
         loop {
-            let answer = self.gateways.ike_log(&self.location, self.tunnel, self.request.after).await;
+            let answer = self.gateways.ike_log(self.gateway, self.tunnel, self.request.after).await;
             // What was read counts as delivered, and is.
             let Some(lines) = answer else { return (!text.is_empty()).then_some(text) };
             let is_all = lines.len() < IKE_LOG_LINES;

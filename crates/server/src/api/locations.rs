@@ -9,6 +9,7 @@ use super::{
     },
 };
 use serde::Serialize;
+use std::cmp::Ordering;
 use wicketgate_model::LocationId;
 use wicketgate_store::{Column, ColumnType, FilterValue, Page};
 
@@ -26,7 +27,7 @@ pub(super) static PROPERTIES: &[Property] = &[
 #[serde(rename_all = "camelCase")]
 pub(super) struct Location {
     id: LocationId,
-    /// How many tunnels its gateway has room for; absent if unknown or unlimited.
+    /// How many tunnels its gateways have room for; absent if unknown or unlimited.
     max_tunnels: Option<u32>,
 }
 
@@ -41,8 +42,8 @@ impl Representation for Location {
 /// The sites that have gateways: few, and in memory.
 pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answer {
     let query = query.list(PROPERTIES)?;
-    let max_tunnels =
-        |id: &LocationId| at.state.gateways.at(id).and_then(|gateway| gateway.view.lock().max_tunnels());
+    let (gateways, locations) = (&at.state.gateways, at.state.gateways.locations());
+    let max_tunnels = |id: &LocationId| gateways.max_tunnels_at(id);
     let matches = |id: &&LocationId| {
         let is = |value: &FilterValue| match value {
             FilterValue::Text(text) => text == id.as_str(),
@@ -51,11 +52,17 @@ pub(super) async fn list(Reads(at): Reads, format: Format, query: Query) -> Answ
         };
         query.request.filters.iter().all(|f| f.values.iter().any(is))
     };
-    let mut found: Vec<_> = at.state.locations.iter().filter(matches).collect();
-    // All locations have the same gateway and the same number of tunnels.
-    match query.request.sort.iter().find(|sort| *sort.column != MAX_TUNNELS) {
-        Some(sort) if sort.descending => found.sort_unstable_by(|a, b| b.cmp(a)),
-        _ => found.sort_unstable(),
+    let mut found: Vec<_> = locations.iter().filter(matches).collect();
+    // Stable sorts, from the last criterion to the first.
+    for sort in query.request.sort.iter().rev() {
+        let by = |id: &&LocationId| (*sort.column == MAX_TUNNELS).then(|| max_tunnels(id));
+        found.sort_by(|a, b| {
+            let order = by(a).cmp(&by(b)).then_with(|| match by(a) {
+                Some(_) => Ordering::Equal,
+                None => a.cmp(b),
+            });
+            if sort.descending { order.reverse() } else { order }
+        });
     }
     let Page { rows, total } = query.request.page.of(found);
     let rows = rows.into_iter().map(|id| Location { id: id.clone(), max_tunnels: max_tunnels(id) });

@@ -28,9 +28,9 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
     let ResetRequest { scope, mode } = reset::request(body.object()?)?;
     let named = tunnel.named();
     must_be_live(ResourceKind::Tunnel, named.clone(), tunnel.standing.status)?;
-    let esp = at.state.gateways.esp_at(&tunnel.spec.location);
+    let esp = at.state.gateways.esp_of(tunnel.gateway);
     must_have_sas(&tunnel, esp)?;
-    let location = tunnel.spec.location.clone();
+    let (gateway, location) = (tunnel.gateway, tunnel.spec.location.clone());
     wanted.hold_for(&tunnels::shown(&at, tunnel))?;
     let (on, context) = (Resource::Tunnel(id), at.write_context());
     let gateways = at.state.gateways.clone();
@@ -38,7 +38,7 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
     let begun = act::begin(&at.state, (at.id(), Action::Reset, on), context, async move {
         // Also if the client has hung up before.
         let _ = is_read.await;
-        let outcome = gateways.reset(&location, id, scope, mode).await;
+        let outcome = gateways.reset(gateway, id, scope, mode).await;
         (outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers"))), ())
     });
     let (execution, _) = begun.await.map_err(refused(ResourceKind::Tunnel, named))?;

@@ -149,6 +149,6 @@ pub(super) fn shown(state: &AppState, row: ShareRow) -> Share {
     let row = present(state, row);
     let detail = row.standing.detail.as_ref().filter(|_| row.standing.status == Status::Deployed);
     let counts =
-        detail.and_then(|detail| state.gateways.not_served(&row.location, row.id, detail.problem.reason));
+        detail.and_then(|detail| state.gateways.not_served(row.gateway, row.id, detail.problem.reason));
     Share::counted(row, counts)
 }

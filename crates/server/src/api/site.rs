@@ -204,8 +204,7 @@ fn told(it: &impl Serialize) -> Response {
 
 /// `client`: the visitor's address, if it is known.
 async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAddr>) -> HeardFacts<'a> {
-    let location = &tunnel.spec.location;
-    let gateway = state.gateways.public_address_at(location);
+    let gateway = state.gateways.public_address_of(tunnel.gateway);
     let (packet_at, is_log_read) = match gateway {
         Some(_) => last_packet(state, tunnel).await,
         None => (None, false),
@@ -218,7 +217,10 @@ async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAdd
         tunnel,
         connection: tunnel.connection.clone().unwrap_or_else(|| Connection::down(tunnel.created_at)),
         gateway,
-        is_gateway_connected: state.gateways.at(location).is_some_and(|it| it.view.lock().is_connected),
+        is_gateway_connected: state
+            .gateways
+            .linked(tunnel.gateway)
+            .is_some_and(|it| it.view.lock().is_connected),
         packet_at,
         is_log_read,
         visitor: client.filter(|client| is_unknown_peer(state, tunnel, *client)),
@@ -230,7 +232,7 @@ async fn facts<'a>(state: &AppState, tunnel: &'a TunnelRow, client: Option<IpAdd
 fn is_unknown_peer(state: &AppState, tunnel: &TunnelRow, address: Ipv4Addr) -> bool {
     state
         .gateways
-        .at(&tunnel.spec.location)
+        .linked(tunnel.gateway)
         .is_some_and(|gateway| gateway.view.lock().unknown_peers.iter().any(|peer| peer.address == address))
 }
 
@@ -238,7 +240,7 @@ fn is_unknown_peer(state: &AppState, tunnel: &TunnelRow, address: Ipv4Addr) -> b
 /// last call is read.
 async fn last_packet(state: &AppState, tunnel: &TunnelRow) -> (Option<Timestamp>, bool) {
     let mut read = state.site.log_read(tunnel.id);
-    let gateway = state.gateways.at(&tunnel.spec.location);
+    let gateway = state.gateways.linked(tunnel.gateway);
     let Some(gateway) = gateway.filter(|gateway| gateway.view.lock().is_connected) else {
         return (read.packet_at, false);
     };

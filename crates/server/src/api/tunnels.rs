@@ -22,13 +22,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value};
-use wicketgate_model::{EspMode, LoadBalancerIp, LocationId, PreSharedKey, Status, TunnelId};
+use wicketgate_model::{EspMode, LoadBalancerIp, PreSharedKey, Status, TunnelId};
 use wicketgate_store::{Action, Reach, TunnelChange, TunnelRow, TunnelSpec, WriteContext};
 
 pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Query) -> Answer {
     let query = query.list(tunnel::PROPERTIES)?;
-    let address = |location: &LocationId| at.state.gateways.public_address_at(location);
-    let request = tunnel::resolved(query.request.clone(), &at.state.locations, address);
+    let request = tunnel::resolved(query.request.clone(), &at.state.gateways);
     let page = at.state.store.tunnels(at.id(), &request).await?;
     let rows = page.rows.into_iter().map(|row| shown(&at, row));
     Ok(format.page(&at.path("ipsec-tunnels"), &query, page.total, rows))
@@ -46,9 +45,10 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     let context = context(&at, takes_peer_address(&at, query)?);
-    let AppState { locations, pools, .. } = &at.state;
-    let (spec, chosen) = tunnel::spec(body.object()?, locations, pools, Some(random_key()?), None)?;
-    tunnel::check_peer(&spec, at.state.gateways.public_address_at(&spec.location))?;
+    let AppState { gateways, pools, .. } = &at.state;
+    let locations = gateways.locations();
+    let (spec, chosen) = tunnel::spec(body.object()?, &locations, pools, Some(random_key()?), None)?;
+    tunnel::check_peer(&spec, &gateways.public_addresses_at(&spec.location))?;
     let pools = pools.choosing(chosen);
     let made = at.state.store.create_tunnel(at.id(), &spec, &pools, &context).await;
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
@@ -105,8 +105,9 @@ async fn replace(
     let (body, state) = (body.object()?, edit.at.state.clone());
     let change_of = |row: &TunnelRow| {
         let (key, body) = (row.spec.pre_shared_key.clone(), whole(row, body.clone()));
-        let (spec, chosen) = tunnel::spec(body, &state.locations, &state.pools, key, Some(row))?;
-        tunnel::check_peer(&spec, state.gateways.public_address_at(&spec.location))?;
+        let locations = state.gateways.locations();
+        let (spec, chosen) = tunnel::spec(body, &locations, &state.pools, key, Some(row))?;
+        tunnel::check_peer(&spec, &state.gateways.public_addresses_at(&spec.location))?;
         Ok((of(row, spec, Action::Update, Grace::default()), chosen))
     };
     change(edit, row, takes, change_of).await
@@ -187,13 +188,13 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
 }
 
 pub(super) fn shown(at: &At, row: TunnelRow) -> Tunnel {
-    let (gateways, location) = (&at.state.gateways, &row.spec.location);
+    let (gateways, gateway) = (&at.state.gateways, row.gateway);
     // Its number tells how many tunnels others have.
     let is_operator = at.principal.reach == Reach::All;
     let place = TunnelPlace {
-        address: gateways.public_address_at(location),
-        namespace: gateways.namespace_at(location, row.slot).filter(|_| is_operator),
-        is_without_ipsec: gateways.esp_at(location) == Some(EspMode::Off),
+        address: gateways.public_address_of(gateway),
+        namespace: gateways.namespace_of(gateway, row.slot).filter(|_| is_operator),
+        is_without_ipsec: gateways.esp_of(gateway) == Some(EspMode::Off),
     };
     Tunnel::of(row, place)
 }

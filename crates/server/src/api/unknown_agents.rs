@@ -127,8 +127,8 @@ fn for_all_organizations(at: &Administers) -> Result<(), ApiError> {
 async fn found(at: &Administers) -> Result<Vec<(LocationId, UnknownAgent)>, ApiError> {
     let state = &at.caller.state;
     let mut found = Vec::new();
-    for location in state.locations.iter() {
-        let Some(gateway) = state.gateways.at(location) else { continue };
+    for gateway in state.gateways.all() {
+        let location = &gateway.location;
         let agents = gateway.view.lock().unknown_agents.clone();
         found.extend(agents.into_iter().map(|agent| (location.clone(), agent)));
     }

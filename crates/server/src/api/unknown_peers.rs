@@ -58,8 +58,8 @@ pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answe
     let known = state.store.peer_addresses().await?;
     let known: BTreeSet<_> = known.into_iter().map(|(location, peer)| (location, peer.get())).collect();
     let mut found = Vec::new();
-    for location in state.locations.iter() {
-        let Some(gateway) = state.gateways.at(location) else { continue };
+    for gateway in state.gateways.all() {
+        let location = &gateway.location;
         let peers = gateway.view.lock().unknown_peers.clone();
         let located = peers.into_iter().map(|peer| (location.clone(), peer));
         found.extend(located.filter(|(location, peer)| !known.contains(&(location.clone(), peer.address))));

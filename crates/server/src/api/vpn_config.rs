@@ -62,12 +62,12 @@ pub(super) async fn handed_out(
     accepted: Result<Format, ApiError>,
     context: &WriteContext,
 ) -> Answer {
-    let (id, location) = (tunnel.id, &tunnel.spec.location);
+    let id = tunnel.id;
     // It tells both when it connects for the first time.
-    let esp = state.gateways.esp_at(location).ok_or_else(ApiError::gateway_not_connected)?;
+    let esp = state.gateways.esp_of(tunnel.gateway).ok_or_else(ApiError::gateway_not_connected)?;
     let gateway = state
         .gateways
-        .public_address_at(location)
+        .public_address_of(tunnel.gateway)
         .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
     // Such a gateway supports ESP only in UDP (RFC 3948).
     let config = VpnConfig::new(tunnel, gateway, esp == EspMode::Userland)

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use jiff::ToSpan as _;
     use uuid::Uuid;
-    use wicketgate_model::{GatewayId, ShareId, TrafficDelta, TunnelId};
+    use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
 
     fn start() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
@@ -186,8 +186,8 @@ mod tests {
     fn a_link_that_ended_is_recorded_as_ended() {
         let (backlog, agent) = (Backlog::default(), AgentId::new(Uuid::now_v7()));
         let link = |version: &str| {
-            let (gateway, version) = (GatewayId::new(Uuid::nil()), version.to_owned());
-            AgentLink { gateway, agent, name: "a".to_owned(), version, address: [192, 0, 2, 1].into() }
+            let (name, version) = ("a".to_owned(), version.to_owned());
+            AgentLink { agent, name, version, address: [192, 0, 2, 1].into() }
         };
         let at = |second: i64| start() + second.seconds();
         let changed = |backlog: &Backlog| match backlog.take(ReportKind::Links) {

@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_model::GatewayId;
-use wicketgate_store::{AgentLink, Store};
+use wicketgate_store::{AgentLink, GatewayEpoch, Store};
 
 use super::{
     LinkedGateway,
@@ -27,7 +26,8 @@ use tokio::sync::mpsc;
 pub(crate) struct GatewayLink {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
-    pub(crate) id: GatewayId,
+    /// Taken when the link began.
+    pub(crate) epoch: GatewayEpoch,
     pub(crate) gateway: LinkedGateway,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
@@ -35,27 +35,26 @@ pub(crate) struct GatewayLink {
 
 impl GatewayLink {
     pub(crate) async fn run(self, handshake: Handshake<FromGateway>) {
-        retry_until_written("record that the gateway's link begins", || {
-            self.store.gateway_linked(self.id, Timestamp::now())
-        })
-        .await;
         match handshake.finish().await {
             Ok((hello, reports)) => self.serve(hello, reports).await,
-            Err(error) => error!(%error, gateway.id = %self.id, "the link to the gateway cannot be opened"),
+            Err(error) => {
+                error!(%error, gateway.id = %self.epoch.gateway(), "the link to the gateway cannot be opened")
+            }
         }
-        info!(gateway.id = %self.id, "the gateway's link ended");
+        info!(gateway.id = %self.epoch.gateway(), "the gateway's link ended");
         let seen = Timestamp::now();
         self.gateway.view.lost(seen);
         self.gateway.rpc.abandon();
         retry_until_written("record that the gateway's link ended", || {
-            self.store.gateway_lost(self.id, seen)
+            self.store.unlink_gateway(&self.epoch, seen)
         })
         .await;
     }
 
     async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
-        info!(gateway.id = %self.id, esp = hello.esp.as_str(), "gateway linked");
+        info!(gateway.id = %self.epoch.gateway(), esp = hello.esp.as_str(), "gateway linked");
         self.gateway.view.linked(hello);
+        let introduce = self.introduce();
         let mut desk = CertificateDesk::new(
             self.store.clone(),
             Arc::clone(&self.ca),
@@ -80,10 +79,18 @@ impl GatewayLink {
         };
         tokio::join!(
             receive,
+            introduce,
             write(ReportKind::Links),
             write(ReportKind::Agents),
             write(ReportKind::Traffic)
         );
+    }
+
+    /// Records what the gateway has told of itself.
+    async fn introduce(&self) {
+        let Some(facts) = self.gateway.view.lock().facts() else { return };
+        let write = || self.store.gateway_introduced(&self.epoch, &facts);
+        retry_until_written("record what the gateway tells of itself", write).await;
     }
 
     /// Shows a report to the view, or hands an answer to its caller.
@@ -91,11 +98,11 @@ impl GatewayLink {
         let backlog = &self.gateway.view.backlog;
         match message {
             FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
-            FromGateway::Carriers { parked } => self.metrics.parked(parked),
+            FromGateway::Carriers { parked } => self.gateway.view.lock().parked = parked,
             FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,
             FromGateway::UnknownAgents(agents) => self.gateway.view.lock().unknown_agents = agents,
             FromGateway::Draining => {
-                info!(gateway.id = %self.id, "the gateway is stopping");
+                info!(gateway.id = %self.epoch.gateway(), "the gateway is stopping");
                 self.gateway.view.draining(now);
             }
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, *check),
@@ -108,7 +115,7 @@ impl GatewayLink {
             FromGateway::AgentConnected(agent) => {
                 info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");
                 let ConnectedAgent { agent, name, version, address, .. } = agent;
-                let link = AgentLink { gateway: self.id, agent, name, version, address };
+                let link = AgentLink { agent, name, version, address };
                 backlog.push(LinkRecord::connected(link, now), now);
             }
             FromGateway::AgentDisconnected(agent) => {
@@ -127,24 +134,24 @@ impl GatewayLink {
     }
 
     pub(crate) async fn write(&self, record: &LinkRecord) {
-        let store = &self.store;
+        let (store, epoch) = (&self.store, &self.epoch);
         match record {
             LinkRecord::Link(LinkChange { agent, connected, disconnected }) => {
                 if let Some((link, at)) = connected {
-                    let write = || store.agent_connected(link, *at);
+                    let write = || store.agent_connected(epoch, link, *at);
                     retry_until_written("record that an agent connected", write).await;
                 }
                 if let Some(at) = disconnected {
-                    let write = || store.agent_disconnected(self.id, *agent, *at);
+                    let write = || store.agent_disconnected(epoch, *agent, *at);
                     retry_until_written("record that an agent disconnected", write).await;
                 }
             }
             LinkRecord::Agent(agent, report, at) => {
-                let write = || store.agent_reported(*agent, report, *at);
+                let write = || store.agent_reported(epoch, *agent, report, *at);
                 retry_until_written("record what an agent has reported", write).await;
             }
             LinkRecord::Traffic(report) => {
-                let write = || store.record_traffic(self.id, report);
+                let write = || store.record_traffic(epoch, report);
                 retry_until_written("record the traffic of shares", write).await;
             }
         }
@@ -156,12 +163,12 @@ mod tests {
     use super::*;
     use crate::gateways::{GatewayRpc, SharedView};
     use prometheus_client::registry::Registry;
-    use std::time::Duration;
+    use std::{process::Command, time::Duration};
     use tokio::time::timeout;
     use uuid::Uuid;
     use wicketgate_link::{VERSIONS, in_process};
-    use wicketgate_model::{EspMode, ObservedDelta, ShareId, TrafficDelta, TunnelId};
-    use wicketgate_store::SecretKeyFile;
+    use wicketgate_model::{EspMode, GatewayId, ObservedDelta, ShareId, TrafficDelta, TunnelId};
+    use wicketgate_store::{NewGateway, SecretKeyFile};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -187,9 +194,16 @@ mod tests {
         let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
         let metrics = ServerMetrics::new(&mut Registry::default());
         let ca = Arc::new(Ca::generate(Timestamp::now()).unwrap());
-        let link = GatewayLink { store, ca, id, gateway, metrics, send };
+        let (own, now) =
+            (NewGateway { id, location: "local".parse().unwrap(), in_process: true }, Timestamp::now());
+        store.register_gateway(&own, now).await.unwrap();
+        let epoch = store.link_gateway(id, now).await.unwrap();
+        let link = GatewayLink { store, ca, epoch, gateway, metrics, send };
         let (hello, messages) = at_server.finish().await.unwrap();
-        // The gateway has no row, so that its traffic cannot be recorded.
+        // As in a database shell: no traffic can be recorded.
+        let script =
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=10).execute('DROP TABLE traffic')";
+        assert!(Command::new("python3").args(["-c", script, &place]).status().unwrap().success());
         let serving = tokio::spawn(async move { link.serve(hello, messages).await });
 
         let share = ShareId::new(Uuid::now_v7());

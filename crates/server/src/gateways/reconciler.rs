@@ -14,8 +14,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::ToGateway;
-use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, GatewayId, ShareId, TunnelId};
-use wicketgate_store::{Change, PreviousKeys, Revision, Store, StoreError};
+use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, ShareId, TunnelId};
+use wicketgate_store::{Change, GatewayEpoch, PreviousKeys, Revision, Store, StoreError};
 
 use super::{PeerState, SharedView};
 use crate::{
@@ -48,7 +48,8 @@ const RUN_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct ReconcilerParts {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
-    pub(crate) gateway: GatewayId,
+    /// Taken when the gateway's link began.
+    pub(crate) epoch: GatewayEpoch,
     /// Of the database.
     pub(crate) era: Era,
     pub(crate) view: Arc<SharedView>,
@@ -153,7 +154,8 @@ impl Reconciler {
             }
         }
         let store = self.parts.store.clone();
-        let newest = store.changes(self.revision, |change| self.take(change, now)).await?;
+        let gateway = self.parts.epoch.gateway();
+        let newest = store.changes_of(gateway, self.revision, |change| self.take(change, now)).await?;
         if newest < self.revision {
             error!(
                 seen = ?self.revision, ?newest,
@@ -172,11 +174,13 @@ impl Reconciler {
         let store = self.parts.store.clone();
         let (mut tunnels, mut shares, mut agents) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut are_all = true;
-        let revision = store.changes(Revision::default(), |change| {
+        let gateway = self.parts.epoch.gateway();
+        let revision = store.changes_of(gateway, Revision::default(), |change| {
             match &change {
                 Change::Tunnel(row) => drop(tunnels.insert(row.id)),
                 Change::Share(row) => drop(shares.insert(row.id)),
                 Change::Agent(id, _) => drop(agents.insert(*id)),
+                Change::Withdrawn(_) => {}
                 Change::Unreadable => are_all = false,
             }
             self.take(change, now);

@@ -1,6 +1,6 @@
 //! The server's view of one gateway: its link writes it; the reconciler, the API and the metrics read it.
 
-use std::{collections::BTreeSet, mem, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
@@ -11,7 +11,7 @@ use wicketgate_model::{
     EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
     UnknownPeer,
 };
-use wicketgate_store::{StoreError, TrafficReport};
+use wicketgate_store::{GatewayFacts, StoreError, TrafficReport};
 use wicketgate_system::{Mutex, MutexGuard, Outage};
 
 use super::{
@@ -54,6 +54,8 @@ pub(crate) struct GatewayView {
     /// Who sends IKE and is no tunnel's peer.
     pub(crate) unknown_peers: Vec<UnknownPeer>,
     pub(crate) unknown_agents: Vec<UnknownAgent>,
+    /// Agents' connections that wait for a stream.
+    pub(crate) parked: usize,
     touched: TouchedRows,
 }
 
@@ -81,6 +83,7 @@ impl SharedView {
             recent: RecentConnections::default(),
             unknown_peers: Vec::new(),
             unknown_agents: Vec::new(),
+            parked: 0,
             touched: TouchedRows { all: true, ..TouchedRows::default() },
         };
         Arc::new(Self { inner: Mutex::new(view), wake: Notify::new(), backlog: Backlog::default() })
@@ -117,6 +120,7 @@ impl SharedView {
             view.is_connected = false;
             view.silent_since.get_or_insert(now);
             view.heard = 0;
+            view.parked = 0;
             view.observed = Observed::default();
             view.touched.all = true;
         });
@@ -192,19 +196,15 @@ impl GatewayView {
         Some(self.hello.as_ref()?.esp)
     }
 
-    /// The address that remote sites dial; `None` without IPsec.
-    pub(crate) fn public_address(&self) -> Option<Ipv4Addr> {
-        self.hello.as_ref()?.public_address
-    }
-
-    /// The beginning of the names of its tunnels' namespaces.
-    pub(crate) fn namespaces(&self) -> Option<&str> {
-        self.hello.as_ref()?.namespaces.as_deref()
-    }
-
-    /// The number of tunnels that it can hold, if that is known.
-    pub(crate) fn max_tunnels(&self) -> Option<u32> {
-        self.hello.as_ref()?.max_tunnels
+    /// What the gateway has told of itself on this link.
+    pub(crate) fn facts(&self) -> Option<GatewayFacts> {
+        let GatewayHello { esp, public_address, max_tunnels, namespaces, .. } = self.hello.as_ref()?;
+        Some(GatewayFacts {
+            public_address: *public_address,
+            esp: Some(*esp),
+            namespaces: namespaces.clone(),
+            max_tunnels: *max_tunnels,
+        })
     }
 }
 
@@ -228,7 +228,8 @@ fn serves(share: &ShareObserved) -> bool {
     share.ready.is_some() && share.problem.as_ref().is_none_or(|problem| problem.reason.is_warning())
 }
 
-/// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more.
+/// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more, nor is what is
+/// about a gateway whose link another server has.
 pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
 where
     F: Future<Output = wicketgate_store::Result<T>>,
@@ -237,6 +238,9 @@ where
     while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
         if error.is_closed() {
             return warn!("cannot {what}: the database is closed");
+        }
+        if error.is_superseded() {
+            return warn!("cannot {what}: {error}");
         }
         if outage.failed() {
             warn!(%error, "cannot {what}; retrying every second");

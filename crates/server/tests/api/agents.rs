@@ -1,4 +1,4 @@
-use crate::harness::{Answer, TestApp, gateway_id};
+use crate::harness::{Answer, TestApp};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use jiff::{SignedDuration, Timestamp};
@@ -38,7 +38,7 @@ async fn an_agent_is_listed_until_it_is_barred() {
     assert_ne!(silent.headers["etag"], connected.headers["etag"]);
     assert_eq!(tag(&silent).trim_end_matches('"'), tag(&connected));
 
-    app.store.agent_disconnected(gateway_id(), site.agent, Timestamp::now()).await.unwrap();
+    app.store.agent_disconnected(&app.epoch, site.agent, Timestamp::now()).await.unwrap();
     assert_json_snapshot!("offline", app.shown(&app.get(&path).await));
     assert_eq!(app.delete(&path).await.status, StatusCode::NO_CONTENT);
     assert_eq!(app.delete(&path).await.status, StatusCode::NOT_FOUND);
@@ -65,11 +65,11 @@ async fn an_agents_report_is_shown_with_it_alone_until_it_is_barred() {
     };
     let older = AgentReport::default();
     for report in [&older, &report] {
-        app.store.agent_reported(site.agent, report, Timestamp::now()).await.unwrap();
+        app.store.agent_reported(&app.epoch, site.agent, report, Timestamp::now()).await.unwrap();
     }
     let shown = app.get(&path).await;
     assert_json_snapshot!("reported", app.shown(&shown));
-    app.store.agent_reported(site.agent, &report, Timestamp::MAX).await.unwrap();
+    app.store.agent_reported(&app.epoch, site.agent, &report, Timestamp::MAX).await.unwrap();
     assert_eq!(app.get(&path).await.body["report"]["at"], shown.body["report"]["at"], "sent again");
     let listed = app.get("agents").await;
     assert!(listed.body["content"][0].get("report").is_none(), "{}", listed.text);
@@ -86,7 +86,7 @@ async fn an_agent_has_the_name_that_it_reports_until_it_is_given_another() {
     let renamed = app.patch(&path, json!({"name": "rack-2.left"})).await;
     assert_eq!((renamed.status, &renamed.body["name"]), (StatusCode::OK, &json!("rack-2.left")));
     app.connect(site.agent).await;
-    app.store.agent_disconnected(gateway_id(), site.agent, Timestamp::now()).await.unwrap();
+    app.store.agent_disconnected(&app.epoch, site.agent, Timestamp::now()).await.unwrap();
     assert_eq!(app.get(&path).await.body["name"], "rack-2.left", "also after it has connected again");
     assert_eq!(app.get("agents?name=rack-2.left").await.body["totalElements"], 1);
     let environment = app.get("environments").await;

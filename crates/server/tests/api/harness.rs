@@ -34,8 +34,8 @@ use wicketgate_server::{
     ensure_first_frontdoor, router,
 };
 use wicketgate_store::{
-    AgentLink, EnrolAttempt, EnrolledAgent, NewEnrollment, Resource, SecretKeyFile, StatusUpdate, Store,
-    WriteContext,
+    AgentLink, EnrolAttempt, EnrolledAgent, GatewayEpoch, NewEnrollment, NewGateway, Resource, SecretKeyFile,
+    StatusUpdate, Store, WriteContext,
 };
 use wicketgate_transport::trust::Fingerprint;
 
@@ -45,6 +45,8 @@ pub(crate) struct TestApp {
     pub(crate) store: Store,
     pub(crate) frontdoor: FrontdoorId,
     pub(crate) gateway: LinkedGateway,
+    /// Of the gateway's link.
+    pub(crate) epoch: GatewayEpoch,
     pub(crate) tasks: BackgroundTasks,
     router: Router,
     redact: Mutex<Redact>,
@@ -132,7 +134,9 @@ impl TestApp {
         let store =
             Store::open(place, &SecretKeyFile::created_at(dir.path().join("secret-key"))).await.unwrap();
         let frontdoor = ensure_first_frontdoor(&store).await.unwrap().unwrap().id;
-        store.gateway_linked(gateway_id(), Timestamp::now()).await.unwrap();
+        let own = NewGateway { id: gateway_id(), location: "local".parse().unwrap(), in_process: true };
+        store.register_gateway(&own, Timestamp::now()).await.unwrap();
+        let epoch = store.link_gateway(gateway_id(), Timestamp::now()).await.unwrap();
         let (to_gateway, asked) = mpsc::channel(64);
         let gateway = LinkedGateway {
             location: "local".parse().unwrap(),
@@ -161,20 +165,20 @@ impl TestApp {
         let router = router(state);
         let (redact, enrolled) = (Mutex::default(), AtomicUsize::new(0));
         let asked = Mutex::new(Some(asked));
-        Self { store, frontdoor, gateway, tasks, router, redact, enrolled, asked, _dir: dir }
+        Self { store, frontdoor, gateway, epoch, tasks, router, redact, enrolled, asked, _dir: dir }
     }
 
     /// Records it as a gateway's report.
     pub(crate) async fn record_connection(&self, tunnel: TunnelId, connection: &Connection) {
         let connections = [(tunnel, connection.clone())];
-        self.store.record_connections(gateway_id(), &connections, Timestamp::now()).await.unwrap();
+        self.store.record_connections(&self.epoch, &connections, Timestamp::now()).await.unwrap();
     }
 
     /// Records it as a gateway's report.
     pub(crate) async fn connect(&self, agent: AgentId) {
-        let (gateway, name, version) = (gateway_id(), "dc-1".to_owned(), "0.1.0".to_owned());
-        let link = AgentLink { gateway, agent, name, version, address: [192, 0, 2, 9].into() };
-        self.store.agent_connected(&link, Timestamp::now()).await.unwrap();
+        let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
+        let link = AgentLink { agent, name, version, address: [192, 0, 2, 9].into() };
+        self.store.agent_connected(&self.epoch, &link, Timestamp::now()).await.unwrap();
     }
 
     /// Creates a tunnel and an environment, which the bodies of shares refer to.
@@ -336,7 +340,10 @@ impl TestApp {
             observed_generation: Some(Generation::new(generation.get())),
             detail: None,
         };
-        self.store.update_statuses(&[StatusUpdate { resource, generation, standing }]).await.unwrap();
+        self.store
+            .update_statuses(&self.epoch, &[StatusUpdate { resource, generation, standing }])
+            .await
+            .unwrap();
     }
 
     pub(crate) fn act(&self) -> WriteContext {

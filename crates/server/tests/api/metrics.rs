@@ -1,4 +1,4 @@
-use crate::harness::{TestApp, at, gateway_id};
+use crate::harness::{TestApp, at};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ async fn samples_add_up_and_include_zeros() {
         ..TrafficDelta::new(share_id.parse().unwrap(), tunnel_id.parse().unwrap())
     };
     let report = TrafficReport::new(Uuid::now_v7(), Timestamp::now(), &[delta]);
-    app.store.record_traffic(gateway_id(), &report).await.unwrap();
+    app.store.record_traffic(&app.epoch, &report).await.unwrap();
     for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {
         let answer = app.get(&format!("{path}/metrics?duration=1h")).await.body;
         assert_eq!(

@@ -59,7 +59,7 @@ impl Serving {
         change(&mut config);
         let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
         let prepared = Server::prepare(config).await.unwrap();
-        let server = prepared.start(server_end, None, Registry::default()).unwrap();
+        let server = prepared.start(server_end, None, Registry::default()).await.unwrap();
         let _gateway = Box::new(gateway_end.open(hello(EspMode::Off)));
         Self { address, dir, server, _gateway }
     }

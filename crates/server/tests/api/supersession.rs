@@ -57,7 +57,7 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     };
     let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
     let prepared = Server::prepare(config).await.unwrap();
-    let server = prepared.start(server_end, None, Registry::default()).unwrap();
+    let server = prepared.start(server_end, None, Registry::default()).await.unwrap();
     let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
     timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 
@@ -84,8 +84,9 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     let _lock = timeout(BOUND, take_over(&url)).await.unwrap();
     let gateway_id = GatewayId::new(Uuid::nil());
     let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
-    let link = AgentLink { gateway: gateway_id, agent, name, version, address: Ipv4Addr::LOCALHOST.into() };
-    store.agent_connected(&link, now).await.unwrap();
+    let link = AgentLink { agent, name, version, address: Ipv4Addr::LOCALHOST.into() };
+    let epoch = store.link_gateway(gateway_id, now).await.unwrap();
+    store.agent_connected(&epoch, &link, now).await.unwrap();
     timeout(BOUND, server.superseded()).await.unwrap();
     drop(gateway);
     timeout(BOUND, server.stop()).await.unwrap();

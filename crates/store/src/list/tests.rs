@@ -7,10 +7,18 @@ use crate::{
 };
 use jiff::Timestamp;
 
+/// The steps of a statement, without those that sort what a subquery finds for one row: a tunnel has few endpoints.
 async fn plan(store: &Store, sql: Sql) -> Vec<String> {
     let rows =
         sql.explained().fetch_all(&mut *store.database.readers.acquire().await.unwrap()).await.unwrap();
-    rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect()
+    let step = |row: &AnyRow| row.try_get::<String, _>("detail").unwrap();
+    let number = |row: &AnyRow, column| row.try_get::<i64, _>(column).unwrap();
+    let of_one_row = |row: &&AnyRow| {
+        let parent = rows.iter().find(|other| number(other, "id") == number(row, "parent"));
+        step(row).starts_with("USE TEMP B-TREE")
+            && parent.is_some_and(|parent| step(parent).starts_with("CORRELATED SCALAR SUBQUERY"))
+    };
+    rows.iter().filter(|row| !of_one_row(row)).map(step).collect()
 }
 
 fn value(kind: ColumnType) -> FilterValue {

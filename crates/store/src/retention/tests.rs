@@ -31,6 +31,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("clear_tunnel_key", Few("emptied when this version starts first")),
     ("connection_change", With("tunnel_endpoint")),
     ("console_session", After(0, "expires_at = AT")),
+    ("endpoint_place", With("ipsec_tunnel")),
     ("enrollment", After(30 * DAY, "expires_at = AT, frontdoor = FRONTDOOR")),
     ("environment", Few("the quota limits those that are not deleted; a deleted one stays, as a record")),
     ("event", After(7 * DAY, "at = AT")),
@@ -38,7 +39,8 @@ const TABLES: &[(&str, Bound)] = &[
     ("event_sequence", Few("one row")),
     ("execution", After(365 * DAY, "finished_at = AT")),
     ("frontdoor", Few("the quota limits those of an organization; a deleted one stays, as a record")),
-    ("gateway", Few("one row")),
+    ("gateway", Few("operators join gateways, some at each location")),
+    ("gateway_link", Few("one of each gateway")),
     ("handover_link", After(30 * DAY, "expires_at = AT, frontdoor = FRONTDOOR, tunnel = 'TUNNEL'")),
     ("idempotency", After(DAY, "claimed_at = AT")),
     (

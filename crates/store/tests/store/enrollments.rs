@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{after, asked, changes, context, frontdoor, link, now},
+    site::{after, asked, changes, context, epoch, frontdoor, link, now},
 };
 use uuid::Uuid;
 use wicketgate_model::{EnrolRefusal, EnrollmentId};
@@ -34,7 +34,7 @@ fn a_code_enrols_one_agent() {
         assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
         let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();
         assert_eq!((row.name.as_str(), row.active), ("dc-1", false));
-        store.agent_connected(&link(agent.agent), after(2)).await.unwrap();
+        store.agent_connected(&epoch(&store).await, &link(agent.agent), after(2)).await.unwrap();
         assert!(store.environment(frontdoor, agent.environment).await.unwrap().unwrap().active);
 
         let late = code(None).await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, Site, after, context, enrolled, frontdoor, gateway, link, now, settled, tunnel_spec},
+    site::{ALL, Site, after, context, enrolled, frontdoor, link, now, settled, tunnel_spec},
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -32,22 +32,22 @@ fn every_status_change_is_one_event() {
         let environment = site.enrolled.environment.to_string();
         let begin = store.event_span().await.unwrap().newest;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
-        store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 1, Status::Error)]).await.unwrap();
         // Repeated and outdated updates change nothing.
-        store.update_statuses(&[settled(share.id, 1, Status::Error)]).await.unwrap();
-        store.update_statuses(&[settled(share.id, 7, Status::Deployed)]).await.unwrap();
-        store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 1, Status::Error)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 7, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         let agent = site.enrolled.agent;
         for _ in 0..2 {
-            store.agent_connected(&link(agent), after(2)).await.unwrap();
+            store.agent_connected(&site.epoch, &link(agent), after(2)).await.unwrap();
         }
-        store.agent_disconnected(gateway(), agent, after(3)).await.unwrap();
+        store.agent_disconnected(&site.epoch, agent, after(3)).await.unwrap();
         let mut connection = Connection::down(after(4));
         for (state, bytes) in [(ConnectionState::Down, 0), (ConnectionState::Up, 0), (ConnectionState::Up, 9)]
         {
             (connection.state, connection.bytes_in) = (state, bytes);
             store
-                .record_connections(gateway(), &[(site.tunnel, connection.clone())], after(5))
+                .record_connections(&site.epoch, &[(site.tunnel, connection.clone())], after(5))
                 .await
                 .unwrap();
         }
@@ -58,12 +58,12 @@ fn every_status_change_is_one_event() {
                 Some(ConnectionError { reason, cause: message.to_owned(), cure: String::new(), since });
             connection.bytes_in += 1;
             store
-                .record_connections(gateway(), &[(site.tunnel, connection.clone())], after(7))
+                .record_connections(&site.epoch, &[(site.tunnel, connection.clone())], after(7))
                 .await
                 .unwrap();
         }
         store.delete_environment(site.frontdoor, site.enrolled.environment, &context()).await.unwrap();
-        store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let (share, tunnel) = (share.id.to_string(), site.tunnel.to_string());
         let recorded = events_since(&store, begin).await;
         let recorded: Vec<_> = recorded.iter().map(|(k, r, s)| (*k, r.as_str(), s.as_str())).collect();
@@ -113,7 +113,7 @@ fn old_events_executions_and_rows_are_pruned() {
         let site = Site::new(&store).await;
         let share = store.create_share(site.frontdoor, &site.share("a", 1), &context()).await.unwrap();
         store.delete_share(site.frontdoor, share.id, &context()).await.unwrap();
-        store.update_statuses(&[settled(share.id, 2, Status::Deleted)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 2, Status::Deleted)]).await.unwrap();
         let newest = store.event_span().await.unwrap().newest;
         store.prune(after(6 * 86_400)).await.unwrap();
         assert_eq!(store.event_span().await.unwrap().forgotten, 0);
@@ -221,7 +221,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
             .await
             .unwrap();
         let record = async |tunnel, connection: &Connection| {
-            store.record_connections(gateway(), &[(tunnel, connection.clone())], after(9)).await.unwrap();
+            store.record_connections(&site.epoch, &[(tunnel, connection.clone())], after(9)).await.unwrap();
         };
         let history = async |tunnel| store.connection_changes(tunnel, &ALL).await.unwrap();
         let mut connection = Connection::down(after(4));
@@ -262,7 +262,7 @@ fn the_last_hundred_changes_of_a_connection_are_kept() {
             resource: Resource::Tunnel(other.id),
             ..settled(ShareId::new(Uuid::nil()), 2, Status::Deleted)
         };
-        store.update_statuses(&[gone]).await.unwrap();
+        store.update_statuses(&site.epoch, &[gone]).await.unwrap();
         assert_eq!(history(other.id).await.total, 1);
         store.prune(after(31 * 86_400)).await.unwrap();
         assert_eq!(history(other.id).await.total, 0);
@@ -287,7 +287,7 @@ fn a_flood_of_events_deletes_those_of_its_own_frontdoor() {
         let mut most = 0;
         for status in [Status::Deployed, Status::Error].into_iter().cycle().take(ROUNDS) {
             let updates: Vec<_> = shares.iter().map(|id| settled(*id, 1, status)).collect();
-            store.update_statuses(&updates).await.unwrap();
+            store.update_statuses(&flooding.epoch, &updates).await.unwrap();
             let newest = store.event_span().await.unwrap().newest;
             let forgotten = store.event_span_of(flooding.frontdoor).await.unwrap().forgotten;
             most = most.max(newest - forgotten);

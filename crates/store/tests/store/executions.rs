@@ -23,7 +23,7 @@ fn an_action_ends_with_its_outcome_and_with_no_status_of_its_resource() {
         let begin = || store.begin_action(site.frontdoor, Action::CloseConnections, on, &act);
         let (first, second) = (begin().await.unwrap(), begin().await.unwrap());
         assert_eq!(store.events(None, 0, 100).await.unwrap().len(), events, "the share has not changed");
-        store.update_statuses(&[settled(share.id, 1, Status::Deployed)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 1, Status::Deployed)]).await.unwrap();
         assert!(actions(&store, &site).await.iter().all(|row| row.status == ExecutionStatus::Running));
         store.end_action(first, &Ok("3 connections were reset".to_owned()), after(2)).await.unwrap();
         store.end_action(second, &Err("no answer".to_owned()), after(3)).await.unwrap();

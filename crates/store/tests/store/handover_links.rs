@@ -174,7 +174,7 @@ fn the_links_of_a_deleted_tunnel_do_not_keep_it() {
             detail: None,
         };
         let (resource, generation) = (Resource::Tunnel(site.tunnel), deleted.generation);
-        store.update_statuses(&[StatusUpdate { resource, generation, standing }]).await.unwrap();
+        store.update_statuses(&site.epoch, &[StatusUpdate { resource, generation, standing }]).await.unwrap();
         store.prune(after(40 * 24 * 3600)).await.unwrap();
         assert!(store.tunnel(site.frontdoor, site.tunnel).await.unwrap().is_none());
         assert_eq!(store.handover_link_with_token(&[1; 32]).await.unwrap(), None);

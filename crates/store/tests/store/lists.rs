@@ -43,7 +43,7 @@ async fn five(store: &Store) -> Site {
             3 => Status::Error,
             _ => continue,
         };
-        store.update_statuses(&[settled(share.id, 1, status)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(share.id, 1, status)]).await.unwrap();
     }
     site
 }
@@ -192,7 +192,7 @@ fn totals_equal_the_number_of_rows() {
                     let gone = store.delete_share(site.frontdoor, gone.id, &at).await.unwrap();
                     if n % 2 == 0 {
                         let deleted = settled(gone.id, gone.generation.get(), Status::Deleted);
-                        store.update_statuses(&[deleted]).await.unwrap();
+                        store.update_statuses(&site.epoch, &[deleted]).await.unwrap();
                     }
                 }
                 (_, Some(i)) => {
@@ -200,7 +200,7 @@ fn totals_equal_the_number_of_rows() {
                     // One of the updates is outdated.
                     let old = settled(shares[i].id, shares[i].generation.get() + 1, Status::Deleted);
                     let new = settled(shares[i].id, shares[i].generation.get(), status);
-                    store.update_statuses(&[old, new]).await.unwrap();
+                    store.update_statuses(&site.epoch, &[old, new]).await.unwrap();
                 }
             }
             if n == 60 {
@@ -246,13 +246,13 @@ fn totals_are_correct_after_concurrent_writes() {
             let spec = site.share(&format!("share-{n}"), 1000 + n);
             shares.push(store.create_share(site.frontdoor, &spec, &context()).await.unwrap());
         }
-        let (mut writes, frontdoor) = (JoinSet::new(), site.frontdoor);
+        let (mut writes, frontdoor, epoch) = (JoinSet::new(), site.frontdoor, site.epoch);
         for (n, share) in shares.iter().enumerate() {
             let (id, spec) = (share.id, share.spec.clone());
             let settling = store.clone();
             writes.spawn(async move {
                 let status = [Status::Deployed, Status::Error][n % 2];
-                settling.update_statuses(&[settled(id, 1, status)]).await.unwrap();
+                settling.update_statuses(&epoch, &[settled(id, 1, status)]).await.unwrap();
             });
             let changing = store.clone();
             writes.spawn(async move {
@@ -270,7 +270,7 @@ fn totals_are_correct_after_concurrent_writes() {
         // The newest first, as the reconciler orders them.
         let all: Vec<_> = shares.iter().rev().map(|s| settled(s.id, 1, Status::Deployed)).collect();
         let settling = store.clone();
-        writes.spawn(async move { settling.update_statuses(&all).await.unwrap() });
+        writes.spawn(async move { settling.update_statuses(&epoch, &all).await.unwrap() });
         let (removing, environment) = (store.clone(), site.enrolled.environment);
         writes.spawn(async move {
             removing.delete_environment(frontdoor, environment, &context()).await.unwrap();

@@ -11,6 +11,7 @@ mod enrollments;
 mod events;
 mod executions;
 mod frontdoors;
+mod gateways;
 mod handover_links;
 mod installation;
 mod lists;

@@ -1,6 +1,11 @@
 //! A database of an older version keeps all its data.
 
-use crate::{database, secrets, site::ALL};
+mod of_gateways;
+
+use crate::{
+    database, secrets,
+    site::{ALL, own_gateway},
+};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _, migrate::Migrator};
 use std::{borrow::Cow, path::Path};
@@ -133,10 +138,16 @@ async fn check_everything(store: &Store) {
 async fn gateway(store: &Store, url: &str) {
     for n in [1, 2] {
         let id = GatewayId::new(uuid::Uuid::from_u128(n));
-        store.gateway_linked(id, at(90)).await.unwrap();
-        for (table, rows) in
-            [("gateway", 1), ("tunnel_endpoint", 2), ("connection_change", 3), ("agent_link", 2)]
-        {
+        store.register_gateway(&own_gateway(id), at(90)).await.unwrap();
+        store.link_gateway(id, at(90)).await.unwrap();
+        for (table, rows) in [
+            ("gateway", 1),
+            ("gateway_link", 1),
+            ("endpoint_place", 3),
+            ("tunnel_endpoint", 2),
+            ("connection_change", 3),
+            ("agent_link", 2),
+        ] {
             let column = if table == "gateway" { "id" } else { "gateway" };
             let owners = values(url, column, &["1".to_owned()], table).await;
             assert_eq!(owners.len(), rows, "{table}");
@@ -193,7 +204,8 @@ async fn tunnels(store: &Store) {
     assert_eq!(store.tunnels(frontdoor(1), &ALL).await.unwrap().total, 2);
 
     let mut seen = 0;
-    store.changes(Revision::default(), |_| seen += 1).await.unwrap();
+    let gateway = store.gateways().await.unwrap()[0].id;
+    store.changes_of(gateway, Revision::default(), |_| seen += 1).await.unwrap();
     // The changes are three tunnels, the live share and the barred agent.
     assert_eq!(seen, 5);
 }

@@ -223,10 +223,10 @@ async fn a_commit_without_an_answer_counts_no_traffic_twice() {
         let delta = TrafficDelta { rx: 7, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
         let report = TrafficReport::new(Uuid::now_v7(), now(), &[delta]);
         goes.store(true, Ordering::SeqCst);
-        let refused = timeout(BOUND, store.record_traffic(gateway, &report)).await.unwrap();
+        let refused = timeout(BOUND, store.record_traffic(&gateway, &report)).await.unwrap();
         assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Unconfirmed);
         goes.store(false, Ordering::SeqCst);
-        timeout(BOUND, store.record_traffic(gateway, &report)).await.unwrap().unwrap();
+        timeout(BOUND, store.record_traffic(&gateway, &report)).await.unwrap().unwrap();
         assert_eq!(received(&store, TrafficScope::Share(share)).await, 7, "carried out: {is_carried_out}");
     }
 }

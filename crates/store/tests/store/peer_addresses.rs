@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, after, changes, context, frontdoor, gateway, tunnel_spec},
+    site::{ALL, after, changes, context, epoch, frontdoor, tunnel_spec},
 };
 use wicketgate_model::{
     Connection, ConnectionState, FrontdoorId, LoadBalancerPools, Peer, PeerAddress, Standing, Status,
@@ -53,13 +53,19 @@ async fn delete(store: &Store, tunnel: &TunnelRow, hours: i64) {
     let deleting = store.delete_tunnel(tunnel.frontdoor, tunnel.id, &at(hours)).await.unwrap();
     let standing = Standing { status: Status::Deleted, since: after(hours * 3600), ..deleting.standing };
     let (resource, generation) = (Resource::Tunnel(tunnel.id), deleting.generation);
-    store.update_statuses(&[StatusUpdate { resource, generation, standing }]).await.unwrap();
+    store
+        .update_statuses(&epoch(store).await, &[StatusUpdate { resource, generation, standing }])
+        .await
+        .unwrap();
 }
 
 async fn connect(store: &Store, tunnel: TunnelId, state: ConnectionState, from: PeerAddress, hours: i64) {
     let peer = Peer { address: from.get(), port: 500, id: None };
     let connection = Connection { state, peer: Some(peer), ..Connection::down(after(hours * 3600)) };
-    store.record_connections(gateway(), &[(tunnel, connection)], after(hours * 3600)).await.unwrap();
+    store
+        .record_connections(&epoch(store).await, &[(tunnel, connection)], after(hours * 3600))
+        .await
+        .unwrap();
 }
 
 /// As the caller of another Frontdoor is told it: without the tunnel that has the address.

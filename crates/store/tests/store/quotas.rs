@@ -76,7 +76,7 @@ fn shares_that_are_created_at_once_end_at_the_limit() {
         store.delete_share(site.frontdoor, deleted.id, &context()).await.unwrap();
         assert_eq!(used(&store, &site, QuotaKind::Shares).await, u64::from(LIMIT), "it still has its port");
         let gone = settled(deleted.id, generation.next().get(), Status::Deleted);
-        store.update_statuses(&[gone]).await.unwrap();
+        store.update_statuses(&site.epoch, &[gone]).await.unwrap();
         assert_eq!(used(&store, &site, QuotaKind::Shares).await, u64::from(LIMIT) - 1);
         assert_eq!(race(&store, QuotaKind::Shares, from(9100)).await.len(), 1);
     });

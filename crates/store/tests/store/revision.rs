@@ -2,7 +2,7 @@
 
 use crate::{
     database::{open, place},
-    site::{ALL, Site, context, gateway, link, now},
+    site::{ALL, Site, context, link, now},
 };
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,9 @@ use wicketgate_model::{
     AgentId, Connection, ConnectionState, EnvironmentId, FrontdoorId, Generation, IngressPort, ShareId,
     Standing, Status, TunnelId,
 };
-use wicketgate_store::{Change, Resource, Revision, ShareRow, ShareSpec, StatusUpdate, Store, StoreError};
+use wicketgate_store::{
+    Change, GatewayEpoch, Resource, Revision, ShareRow, ShareSpec, StatusUpdate, Store, StoreError,
+};
 
 const SERVERS: usize = 3;
 const WRITERS: u16 = 32;
@@ -45,6 +47,7 @@ struct Installation {
     tunnel: TunnelId,
     environment: EnvironmentId,
     agent: AgentId,
+    epoch: GatewayEpoch,
 }
 
 impl Installation {
@@ -95,13 +98,13 @@ impl Installation {
         let mut turn = 0_u8;
         while !is_done.load(Ordering::Relaxed) {
             turn = turn.wrapping_add(1);
-            store.agent_connected(&link(self.agent), now()).await.unwrap();
+            store.agent_connected(&self.epoch, &link(self.agent), now()).await.unwrap();
             let name = Some(format!("agent-{turn}").parse().unwrap());
             store.rename_agent(self.frontdoor, self.agent, name, &context()).await.unwrap();
             let state = if turn.is_multiple_of(2) { ConnectionState::Up } else { ConnectionState::Down };
             let connection = Connection { state, ..Connection::down(now()) };
-            store.record_connections(gateway(), &[(self.tunnel, connection)], now()).await.unwrap();
-            store.agent_disconnected(gateway(), self.agent, now()).await.unwrap();
+            store.record_connections(&self.epoch, &[(self.tunnel, connection)], now()).await.unwrap();
+            store.agent_disconnected(&self.epoch, self.agent, now()).await.unwrap();
             store.erase_expired_keys(now()).await.unwrap();
             store.prune(now()).await.unwrap();
         }
@@ -109,7 +112,11 @@ impl Installation {
 }
 
 /// Follows the changes, and writes statuses of what it sees in an order of its own. Returns the last generation of each share.
-async fn follow(store: Store, server: usize, is_done: Arc<AtomicBool>) -> BTreeMap<ShareId, Generation> {
+async fn follow(
+    store: Store,
+    (server, epoch): (usize, GatewayEpoch),
+    is_done: Arc<AtomicBool>,
+) -> BTreeMap<ShareId, Generation> {
     let (mut since, mut seen) = (Revision::default(), BTreeMap::new());
     loop {
         // From before the last look, which then finds all there is.
@@ -121,7 +128,7 @@ async fn follow(store: Store, server: usize, is_done: Arc<AtomicBool>) -> BTreeM
                 found.push(share);
             }
         };
-        let newest = store.changes(since, take).await.unwrap();
+        let newest = store.changes_of(epoch.gateway(), since, take).await.unwrap();
         assert!(newest >= since);
         since = newest;
         if was_done {
@@ -130,7 +137,7 @@ async fn follow(store: Store, server: usize, is_done: Arc<AtomicBool>) -> BTreeM
         let middle = found.len() * server / SERVERS;
         found.rotate_left(middle);
         let updates: Vec<_> = found.iter().map(|share| settled(share)).collect();
-        store.update_statuses(&updates).await.unwrap();
+        store.update_statuses(&epoch, &updates).await.unwrap();
     }
 }
 
@@ -157,12 +164,13 @@ async fn ended<T>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
 async fn readers_of_several_servers_miss_no_row_while_many_write() {
     let dir = TempDir::new().unwrap();
     let stores = servers(&dir).await;
-    let Site { frontdoor, tunnel, enrolled } = Site::new(&stores[0]).await;
-    let site = Installation { frontdoor, tunnel, environment: enrolled.environment, agent: enrolled.agent };
+    let Site { frontdoor, tunnel, enrolled, epoch } = Site::new(&stores[0]).await;
+    let site =
+        Installation { frontdoor, tunnel, environment: enrolled.environment, agent: enrolled.agent, epoch };
     let is_done = Arc::new(AtomicBool::new(false));
     let (mut readers, mut others) = (Vec::new(), Vec::new());
     for (n, store) in stores.iter().enumerate() {
-        readers.push(tokio::spawn(follow(store.clone(), n, Arc::clone(&is_done))));
+        readers.push(tokio::spawn(follow(store.clone(), (n, epoch), Arc::clone(&is_done))));
         others.push(tokio::spawn(site.clone().maintain(store.clone(), Arc::clone(&is_done))));
     }
     let writers = (0..WRITERS).map(|n| {

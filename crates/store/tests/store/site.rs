@@ -7,8 +7,8 @@ use wicketgate_model::{
     LoadBalancerPools, PreSharedKey, Problem, Reason, ShareId, Standing, Status, TunnelId, ZId,
 };
 use wicketgate_store::{
-    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, ListRequest, NewEnrollment, PageRequest,
-    Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
+    AgentLink, Change, EnrolAttempt, EnrolledAgent, FrontdoorSpec, GatewayEpoch, ListRequest, NewEnrollment,
+    NewGateway, PageRequest, Resource, Revision, ShareSpec, StatusUpdate, Store, TunnelSpec, WriteContext,
 };
 
 pub(crate) static ALL: ListRequest = ListRequest {
@@ -45,9 +45,19 @@ pub(crate) fn gateway() -> GatewayId {
     GatewayId::new(Uuid::nil())
 }
 
+/// The gateway in the server's process.
+pub(crate) fn own_gateway(id: GatewayId) -> NewGateway {
+    NewGateway { id, location: "local".parse().unwrap(), in_process: true }
+}
+
+/// Begins another link of its.
+pub(crate) async fn epoch(store: &Store) -> GatewayEpoch {
+    store.link_gateway(gateway(), now()).await.unwrap()
+}
+
 pub(crate) fn link(agent: AgentId) -> AgentLink {
     let (name, version) = ("dc-1".to_owned(), "0.1.0".to_owned());
-    AgentLink { gateway: gateway(), agent, name, version, address: [10, 0, 0, 1].into() }
+    AgentLink { agent, name, version, address: [10, 0, 0, 1].into() }
 }
 
 pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
@@ -57,7 +67,7 @@ pub(crate) async fn frontdoor(store: &Store) -> FrontdoorId {
         ipsec_shares_enabled: true,
         quotas: Default::default(),
     };
-    store.gateway_linked(gateway(), now()).await.unwrap();
+    store.register_gateway(&own_gateway(gateway()), now()).await.unwrap();
     store.create_frontdoor(&spec, &context()).await.unwrap().id
 }
 
@@ -82,6 +92,7 @@ pub(crate) fn asked(enrollment: EnrollmentId, secret: u8, key: u8) -> EnrolAttem
 pub(crate) struct Changes {
     pub(crate) revision: Revision,
     pub(crate) tunnels: usize,
+    pub(crate) withdrawn: usize,
     /// The statuses of the changed shares.
     pub(crate) shares: Vec<Status>,
     pub(crate) barred: Vec<AgentId>,
@@ -90,17 +101,22 @@ pub(crate) struct Changes {
 }
 
 pub(crate) async fn changes(store: &Store, since: Revision) -> Changes {
+    changes_of(store, gateway(), since).await
+}
+
+pub(crate) async fn changes_of(store: &Store, gateway: GatewayId, since: Revision) -> Changes {
     let mut seen = Changes::default();
     let take = |change| match change {
         Change::Tunnel(_) => seen.tunnels += 1,
         Change::Share(share) => seen.shares.push(share.standing.status),
+        Change::Withdrawn(_) => seen.withdrawn += 1,
         Change::Unreadable => {}
         Change::Agent(agent, AgentDesired::Barred) => seen.barred.push(agent),
         Change::Agent(agent, AgentDesired::Enrolled { key_sha256, .. }) => {
             seen.enrolled.push((agent, key_sha256));
         }
     };
-    let revision = store.changes(since, take).await.unwrap();
+    let revision = store.changes_of(gateway, since, take).await.unwrap();
     Changes { revision, ..seen }
 }
 
@@ -108,6 +124,8 @@ pub(crate) struct Site {
     pub(crate) frontdoor: FrontdoorId,
     pub(crate) tunnel: TunnelId,
     pub(crate) enrolled: EnrolledAgent,
+    /// Of its gateway's link.
+    pub(crate) epoch: GatewayEpoch,
 }
 
 impl Site {
@@ -115,7 +133,8 @@ impl Site {
         let frontdoor = frontdoor(store).await;
         let pools = LoadBalancerPools::ipsec();
         let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(1), &pools, &context()).await.unwrap();
-        Self { frontdoor, tunnel: tunnel.id, enrolled: enrolled(store, frontdoor, 1).await }
+        let (enrolled, epoch) = (enrolled(store, frontdoor, 1).await, epoch(store).await);
+        Self { frontdoor, tunnel: tunnel.id, enrolled, epoch }
     }
 
     pub(crate) fn share(&self, name: &str, port: u16) -> ShareSpec {

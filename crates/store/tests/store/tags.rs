@@ -61,7 +61,10 @@ fn a_row_is_found_by_the_tags_that_it_has_now() {
         // A deleted share keeps its tags, until it is removed.
         let deleted = store.delete_share(site.frontdoor, made.id, &context()).await.unwrap();
         assert_eq!(deleted.generation, changed.generation.next());
-        store.update_statuses(&[settled(made.id, deleted.generation.get(), Status::Deleted)]).await.unwrap();
+        store
+            .update_statuses(&site.epoch, &[settled(made.id, deleted.generation.get(), Status::Deleted)])
+            .await
+            .unwrap();
         let mut of_deleted = request(&share::TAGS, &[("c", "4")]);
         let status = vec![FilterValue::Text("DELETED".to_owned())];
         of_deleted.filters.push(Filter { column: &share::STATUS, values: status });

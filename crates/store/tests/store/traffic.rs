@@ -2,17 +2,17 @@
 
 use crate::{
     database::on_each,
-    site::{after, now},
+    site::{after, now, own_gateway},
 };
 use uuid::Uuid;
 use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
-use wicketgate_store::{MetricsWindow, Store, TrafficReport, TrafficScope};
+use wicketgate_store::{GatewayEpoch, MetricsWindow, Store, TrafficReport, TrafficScope};
 
 /// A gateway that has linked.
-pub(crate) async fn gateway(store: &Store) -> GatewayId {
+pub(crate) async fn gateway(store: &Store) -> GatewayEpoch {
     let gateway = GatewayId::new(Uuid::now_v7());
-    store.gateway_linked(gateway, now()).await.unwrap();
-    gateway
+    store.register_gateway(&own_gateway(gateway), now()).await.unwrap();
+    store.link_gateway(gateway, now()).await.unwrap()
 }
 
 /// Of a share on a tunnel.
@@ -40,7 +40,7 @@ fn traffic_adds_up_at_every_resolution() {
             (0, vec![delta(a, 3, 1)]),
         ] {
             let report = TrafficReport::new(Uuid::now_v7(), after(second), &deltas);
-            store.record_traffic(gateway, &report).await.unwrap();
+            store.record_traffic(&gateway, &report).await.unwrap();
         }
         for period in [3600, 12 * 3600, 7 * 86_400] {
             let window = MetricsWindow::new(period, None, now()).unwrap();
@@ -82,10 +82,10 @@ fn a_report_of_many_shares_is_recorded_whole_and_once() {
             shares.iter().map(|share| TrafficDelta { rx: 3, ..TrafficDelta::new(*share, tunnel) }).collect();
         let report = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
         for _ in 0..2 {
-            store.record_traffic(gateway, &report).await.unwrap();
+            store.record_traffic(&gateway, &report).await.unwrap();
         }
         let another = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
-        store.record_traffic(gateway, &another).await.unwrap();
+        store.record_traffic(&gateway, &another).await.unwrap();
         for share in shares {
             assert_eq!(received(&store, TrafficScope::Share(share)).await, 6);
         }
@@ -106,7 +106,7 @@ fn reports_of_the_same_ten_seconds_are_recorded_as_one() {
         let mut sum = report(0, 3, 7);
         assert!(sum.has_buckets_of(&report(9, 1, 1)) && !sum.has_buckets_of(&report(10, 1, 1)));
         sum.add(report(5, 4, 2));
-        store.record_traffic(gateway, &sum).await.unwrap();
+        store.record_traffic(&gateway, &sum).await.unwrap();
         let window = MetricsWindow::new(900, None, now()).unwrap();
         let scope = TrafficScope::Share(share);
         let samples = store.traffic(scope, &window).await.unwrap();

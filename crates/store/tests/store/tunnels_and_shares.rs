@@ -2,7 +2,7 @@
 
 use crate::{
     database::on_each,
-    site::{ALL, Site, after, context, frontdoor, gateway, settled, tunnel_spec},
+    site::{ALL, Site, after, context, epoch, frontdoor, settled, tunnel_spec},
 };
 use wicketgate_model::{Connection, Generation, LoadBalancerPools, PreSharedKey, Standing, Status};
 use wicketgate_store::column::{share, tunnel};
@@ -59,7 +59,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
             store.delete_share(site.frontdoor, first.id, &context()).await,
             Err(StoreError::NotLive(Status::Deleting))
         ));
-        store.update_statuses(&[settled(first.id, 2, Status::Deleted)]).await.unwrap();
+        store.update_statuses(&site.epoch, &[settled(first.id, 2, Status::Deleted)]).await.unwrap();
         create(site.share("a", 1)).await.unwrap();
         let gone = store.share(site.frontdoor, first.id).await.unwrap().unwrap();
         assert_eq!((gone.standing.status, gone.deleted_at), (Status::Deleted, Some(after(1))));
@@ -85,7 +85,7 @@ fn names_ports_and_peers_are_taken_until_deleted() {
 #[test]
 fn a_slot_is_the_lowest_free_one() {
     on_each(|store| async move {
-        let frontdoor = frontdoor(&store).await;
+        let (frontdoor, epoch) = (frontdoor(&store).await, epoch(&store).await);
         let pools = LoadBalancerPools::ipsec();
         let mut ids = Vec::new();
         for n in 1..=3 {
@@ -98,7 +98,7 @@ fn a_slot_is_the_lowest_free_one() {
             let standing = Standing { status: Status::Deleted, ..tunnel.standing };
             let settlement =
                 StatusUpdate { resource: Resource::Tunnel(*id), generation: tunnel.generation, standing };
-            store.update_statuses(&[settlement]).await.unwrap();
+            store.update_statuses(&epoch, &[settlement]).await.unwrap();
         }
         for (n, slot) in [(4, 0), (5, 1), (6, 3)] {
             let tunnel = store.create_tunnel(frontdoor, &tunnel_spec(n), &pools, &context()).await.unwrap();
@@ -136,7 +136,7 @@ fn a_new_key_keeps_the_previous_one_for_a_while() {
         assert!(matches!(change(1).await, Err(StoreError::Stale)));
         assert_eq!(change(2).await.unwrap().previous_keys, tunnel.previous_keys);
         let connection = Connection::down(after(5));
-        store.record_connections(gateway(), &[(site.tunnel, connection.clone())], after(5)).await.unwrap();
+        store.record_connections(&site.epoch, &[(site.tunnel, connection.clone())], after(5)).await.unwrap();
         let read = store.tunnel(site.frontdoor, site.tunnel).await.unwrap().unwrap();
         assert_eq!(read.connection, Some(connection));
     });

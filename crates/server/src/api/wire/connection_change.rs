@@ -4,16 +4,17 @@ use super::{
     answer::{Links, Representation},
     property::{
         LINKS, Property,
-        PropertyType::{Enum, Integer, Ip, Object, Text, Time},
+        PropertyType::{Enum, Id, Integer, Ip, Object, Text, Time},
     },
 };
 use jiff::Timestamp;
 use serde::Serialize;
-use wicketgate_model::{Algorithms, ConnectionFault, ConnectionState, Peer};
+use wicketgate_model::{Algorithms, ConnectionFault, ConnectionState, GatewayId, Peer};
 use wicketgate_store::column::connection_change as column;
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("number", Integer).column(&column::NUMBER),
+    Property::new("gatewayId", Id("gwy-")).column(&column::GATEWAY),
     Property::new("at", Time).column(&column::AT),
     Property::new("state", Enum(ConnectionState::NAMES)).column(&column::STATE),
     Property::new("peer", Object).optional(),
@@ -34,6 +35,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct ConnectionChange {
     number: u64,
+    gateway_id: GatewayId,
     at: Timestamp,
     state: ConnectionState,
     peer: Option<Peer>,
@@ -51,6 +53,7 @@ impl ConnectionChange {
     pub(in crate::api) fn of(row: wicketgate_store::ConnectionChange) -> Self {
         Self {
             number: row.number,
+            gateway_id: row.gateway,
             at: row.at,
             state: row.state,
             peer: row.peer,

@@ -86,6 +86,7 @@ fn tunnel_of(body: &Map<String, Value>) -> Option<TunnelRow> {
     let row = TunnelRow {
         id: TunnelId::new(Uuid::nil()),
         frontdoor: FrontdoorId::new(Uuid::nil()),
+        gateway: None,
         load_balancer_ip: chosen.map_or([100, 64, 0, 1].into(), |chosen| chosen.get()),
         slot: 0,
         previous_keys: Default::default(),
@@ -122,6 +123,7 @@ fn share_of(body: &Map<String, Value>, tunnel: &TunnelRow) -> Option<()> {
         id: ShareId::new(Uuid::nil()),
         frontdoor: tunnel.frontdoor,
         z_id: "env0000001".parse().ok()?,
+        gateway: None,
         location: tunnel.spec.location.clone(),
         tunnel_name: tunnel.spec.name.clone(),
         generation: Generation::FIRST,

@@ -10,7 +10,7 @@ use super::{
     },
     status_detail::StatusDetail,
 };
-use crate::{error::ApiError, state::now};
+use crate::{error::ApiError, gateways::Gateways, state::now};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ use wicketgate_model::{
     PeerId, PreSharedKey, Reason, ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{
-    Filter, FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
+    FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
     column::{connection, tunnel as column},
 };
 
@@ -179,18 +179,12 @@ impl Representation for Tunnel {
     }
 }
 
-/// Replaces filters by a gateway's address, which the database does not have, with filters by location.
-pub(in crate::api) fn resolved(
-    mut request: ListRequest,
-    locations: &[LocationId],
-    address: impl Fn(&LocationId) -> Option<Ipv4Addr>,
-) -> ListRequest {
+/// Replaces filters by a gateway's address with filters by the gateways that have it.
+pub(in crate::api) fn resolved(mut request: ListRequest, gateways: &Gateways) -> ListRequest {
     for filter in request.filters.iter_mut().filter(|f| *f.column == column::GATEWAY_ADDRESS) {
-        let matches = |id: &&LocationId| {
-            address(id).is_some_and(|address| filter.values.contains(&FilterValue::Text(address.to_string())))
-        };
-        let values = locations.iter().filter(matches).map(|id| FilterValue::Text(id.to_string())).collect();
-        *filter = Filter { column: &column::LOCATION, values };
+        let is_wanted = |address: Ipv4Addr| filter.values.contains(&FilterValue::Text(address.to_string()));
+        let found = gateways.with_address(is_wanted);
+        filter.values = found.into_iter().map(|id| FilterValue::Text(id.to_string())).collect();
     }
     request
 }
@@ -260,9 +254,9 @@ pub(in crate::api) fn spec(
 }
 
 /// A gateway's `own` address is no peer of it.
-pub(in crate::api) fn check_peer(spec: &TunnelSpec, own: Option<Ipv4Addr>) -> Result<(), ApiError> {
+pub(in crate::api) fn check_peer(spec: &TunnelSpec, own: &[Ipv4Addr]) -> Result<(), ApiError> {
     let mut fields = Fields::new(Map::new(), PROPERTIES);
-    if own == Some(spec.peer_address.get()) {
+    if own.contains(&spec.peer_address.get()) {
         fields.fault("peerPublicIp", "must be the address of the site's device: this is the gateway's own");
     }
     fields.finish(|| Some(()))

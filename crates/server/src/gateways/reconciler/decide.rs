@@ -63,7 +63,7 @@ impl Reconciler {
         // Before the statuses, so that no reader sees a tunnel that is disabled and connected. A failure holds up none of them.
         let recorded = self.record(&connections, now).await;
         for updates in tunnel_updates.chunks(SETTLED_AT_ONCE).chain([&share_updates[..]]) {
-            self.parts.store.update_statuses(updates).await?;
+            self.parts.store.update_statuses(&self.parts.epoch, updates).await?;
             for update in updates {
                 self.updated(update);
             }
@@ -79,7 +79,7 @@ impl Reconciler {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for part in connections.chunks(CONNECTIONS_AT_ONCE) {
-            self.parts.store.record_connections(self.parts.gateway, part, now).await?;
+            self.parts.store.record_connections(&self.parts.epoch, part, now).await?;
             for (id, connection) in part {
                 self.parts.metrics.connected(*id, connection);
                 if let Some(row) = self.tunnels.get_mut(*id) {

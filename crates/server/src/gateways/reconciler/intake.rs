@@ -10,6 +10,7 @@ use tracing::error;
 use wicketgate_authority::LEAF_LIFETIME;
 use wicketgate_model::{
     Assignment, HealthCheck, HealthCheckType, ShareDesired, ShareId, SignedAssignment, Status, TunnelDesired,
+    TunnelId,
 };
 use wicketgate_store::{Change, ShareRow, TunnelRow};
 
@@ -31,8 +32,18 @@ impl Reconciler {
             Change::Tunnel(row) => self.take_tunnel(*row, now),
             Change::Share(row) => self.take_share(*row, now),
             Change::Agent(id, agent) => self.outbox.set_agent(id, Some(agent)),
+            Change::Withdrawn(id) => self.withdraw(id),
             Change::Unreadable => {}
         }
+    }
+
+    /// The gateway serves the tunnel and its shares no longer. Their rows are another gateway's.
+    fn withdraw(&mut self, id: TunnelId) {
+        let shares = self.outbox.desired.shares.values().filter(|share| share.tunnel == id);
+        for share in shares.map(|share| share.id).collect::<Vec<_>>() {
+            self.forget_share(share);
+        }
+        self.forget_tunnel(id);
     }
 
     fn take_tunnel(&mut self, mut row: TunnelRow, now: Timestamp) {

@@ -4,6 +4,7 @@ mod any_order;
 mod bench;
 mod progress;
 mod repair;
+mod two_gateways;
 
 use super::*;
 use bench::Bench;
@@ -201,7 +202,7 @@ async fn after_a_restart_a_status_is_kept_briefly_and_is_then_confirmed_or_lost(
     let id = b.create().await;
     b.settle().await;
     b.now += 1.hour();
-    b.restart();
+    b.restart().await;
     let restarted = b.now;
     b.activate().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deployed);
@@ -236,7 +237,7 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     let detail = b.share(share).await.standing.detail.unwrap().problem;
     assert_eq!(detail.reason, Reason::GatewayOffline);
     assert!(detail.message.starts_with("the gateway is stopping"), "{}", detail.message);
-    b.restart();
+    b.restart().await;
     // The gateway has applied the tunnel and not checked its connection yet.
     b.gateway.tunnels_problem = Some(Problem::new(Reason::Pending, "soon"));
     b.settle().await;
@@ -246,7 +247,7 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     b.settle().await;
     assert_eq!(recorded(&b).await, Some(up));
     // A gateway that reports nothing may have ended, and its tunnels with it.
-    b.restart();
+    b.restart().await;
     b.activate().await;
     b.now += 10.seconds();
     b.activate().await;
@@ -278,7 +279,7 @@ async fn a_barred_agent_is_sent_to_the_gateway() {
     b.store.bar_agent(b.frontdoor, agent, &b.act()).await.unwrap();
     b.settle().await;
     assert_eq!(b.gateway.desired.agents[&agent], AgentDesired::Barred);
-    b.restart();
+    b.restart().await;
     b.settle().await;
     assert_eq!(b.gateway.desired.agents[&agent], AgentDesired::Barred);
 }

@@ -107,7 +107,7 @@ impl World {
             Step::Drain => b.gateway.drain(&b.reconciler, b.now).await,
             Step::ReadAll => b.reconciler.read_all_at = Some(Timestamp::MIN),
             Step::Pass(seconds) => b.now += seconds.seconds(),
-            Step::Restart => b.restart(),
+            Step::Restart => b.restart().await,
         }
     }
 

@@ -7,12 +7,12 @@ use std::process::Command;
 use uuid::Uuid;
 use wicketgate_link::{FromGateway, GatewayHello, LinkReceiver, VERSIONS};
 use wicketgate_model::{
-    Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, LoadBalancerPools, LocationId,
-    ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
+    Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools,
+    LocationId, ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
 };
 use wicketgate_store::{
-    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, SecretKeyFile, ShareRow, ShareSpec, TunnelChange,
-    TunnelRow, TunnelSpec, WriteContext,
+    Action, EnrolAttempt, FrontdoorSpec, NewEnrollment, NewGateway, SecretKeyFile, ShareRow, ShareSpec,
+    TunnelChange, TunnelRow, TunnelSpec, WriteContext,
 };
 
 /// A server without its tasks: the test runs each activation, at times of its choice.
@@ -63,7 +63,8 @@ impl Bench {
             ipsec_shares_enabled: true,
             quotas: Default::default(),
         };
-        store.gateway_linked(gateway_id(), now).await.unwrap();
+        let own = NewGateway { id: gateway_id(), location: "local".parse().unwrap(), in_process: true };
+        store.register_gateway(&own, now).await.unwrap();
         let frontdoor = store.create_frontdoor(&spec, &act).await.unwrap().id;
         let enrollment = EnrollmentId::new(Uuid::now_v7());
         let new = NewEnrollment {
@@ -81,7 +82,7 @@ impl Bench {
             z_id: ZId::from_random([3; 10]),
         };
         let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
-        let (reconciler, gateway) = restarted(&store, &ca, now);
+        let (reconciler, gateway) = linked(&store, &ca, (gateway_id(), now)).await;
         let tunnel = TunnelId::new(Uuid::nil());
         let mut bench =
             Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 };
@@ -214,17 +215,35 @@ impl Bench {
 
     /// Lets both sides exchange messages until none is left.
     pub(super) async fn settle(&mut self) {
-        for _ in 0..3 {
-            self.activate().await;
-            self.gateway.receive();
-            self.gateway.report(&self.reconciler).await;
-            self.activate().await;
-        }
+        settle((&mut self.reconciler, &mut self.gateway), self.now).await;
+    }
+
+    /// The reconciler is made to miss what was written.
+    pub(super) async fn skip_changes(&mut self) {
+        let since = self.reconciler.revision;
+        self.reconciler.revision = self.store.changes_of(gateway_id(), since, |_| {}).await.unwrap();
+    }
+
+    /// Another gateway of the location, with a reconciler of its own, that has just linked.
+    pub(super) async fn join(&self, id: GatewayId) -> (Reconciler, FakeGateway) {
+        let other = NewGateway { id, location: "local".parse().unwrap(), in_process: false };
+        self.store.register_gateway(&other, self.now).await.unwrap();
+        linked(&self.store, &self.ca, (id, self.now)).await
     }
 
     /// Restarts the server's process, and with it the gateway in the same process.
-    pub(super) fn restart(&mut self) {
-        (self.reconciler, self.gateway) = restarted(&self.store, &self.ca, self.now);
+    pub(super) async fn restart(&mut self) {
+        (self.reconciler, self.gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now)).await;
+    }
+}
+
+/// Lets both ends of a link exchange messages until none is left.
+pub(super) async fn settle((reconciler, gateway): (&mut Reconciler, &mut FakeGateway), now: Timestamp) {
+    for _ in 0..3 {
+        reconciler.reconcile(now).await.unwrap();
+        gateway.receive();
+        gateway.report(reconciler).await;
+        reconciler.reconcile(now).await.unwrap();
     }
 }
 
@@ -242,9 +261,10 @@ pub(super) fn hello() -> GatewayHello {
     }
 }
 
-fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGateway) {
+/// Both ends of a gateway's link that has just begun.
+async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
-    let id = gateway_id();
+    let epoch = store.link_gateway(id, now).await.unwrap();
     let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
     let (send, at_server) = server_end.open();
     let (reports, at_gateway) = gateway_end.open(hello());
@@ -256,7 +276,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
     let link_task = GatewayLink {
         store: store.clone(),
         ca: Arc::clone(ca),
-        id,
+        epoch,
         gateway,
         metrics: Arc::clone(&metrics),
         send: send.clone(),
@@ -265,7 +285,7 @@ fn restarted(store: &Store, ca: &Arc<Ca>, now: Timestamp) -> (Reconciler, FakeGa
         era: Era::FIRST,
         store: store.clone(),
         ca: Arc::clone(ca),
-        gateway: id,
+        epoch,
         view,
         metrics,
         send,

@@ -16,6 +16,7 @@ pub(in crate::api) fn tunnel() -> TunnelRow {
         id: TunnelId::new(uuid::Uuid::nil()),
         frontdoor: FrontdoorId::new(uuid::Uuid::nil()),
         spec,
+        gateway: None,
         load_balancer_ip: [100, 64, 0, 1].into(),
         slot: 0,
         previous_keys: PreviousKeys::default(),
