@@ -29,7 +29,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 use uuid::Uuid;
-use wicketgate_authority::Ca;
 use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
     Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta,
@@ -100,7 +99,6 @@ async fn serve(home: &Path) -> Result<()> {
     let config = ServerConfig {
         data_dir: home.to_owned(),
         database: None,
-        ca: Arc::new(Ca::load_or_create(&home.join("ca"), Timestamp::now())?),
         has_served: false,
         secret_keys: SecretKeyFile::created_at(home.join("secret-key")),
         listener,

@@ -65,7 +65,9 @@ pub enum CaError {
     Io(#[from] io::Error),
     #[error("the authority's certificate is not that of its key")]
     WrongCertificate,
-    #[error("{0} is no certificate")]
+    #[error(
+        "{0} is no certificate: restore it, or remove it, and the next start writes that of the database's authority"
+    )]
     NotACertificate(String),
     #[error("{0} has the authority's key, and the certificate beside it, ca.crt, is missing: restore it")]
     NoCertificate(String),

@@ -128,7 +128,7 @@ impl Session {
         else {
             return failed;
         };
-        let mut advised = check["hops"].as_array().map(Vec::clone).unwrap_or_default();
+        let mut advised = check["hops"].as_array().cloned().unwrap_or_default();
         advised.retain(|hop| !text(hop, "advice").is_empty());
         // Another hop may fail, too.
         let of_reason = advised.iter().find(|hop| text(hop, "reason") == reason);

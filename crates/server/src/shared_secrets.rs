@@ -1,7 +1,8 @@
 //! The secrets that all servers of a database share: the authority, and the key that signs tokens.
 //!
 //! Invariants: a start replaces no secret that the database has. The file of a secret, in which an earlier version kept it, is
-//! removed only when the database has given back the same secret.
+//! removed by the first start that finds the same secret in the database, and not by the one that has put it there: a failover may
+//! still lose that.
 
 use crate::auth::token_key::{self, TokenKey};
 use anyhow::{Context as _, bail};
@@ -30,18 +31,23 @@ impl SharedSecrets {
     }
 }
 
-/// Gives the database the authority in the data directory, if an earlier version has kept one there, and otherwise a new one.
-/// Every agent must then enrol again. No server uses the database.
+/// Gives the database another authority: the one that an earlier version has kept in the data directory, if that is another one than
+/// the database's, and otherwise a new one. Every agent must then enrol again. No server uses the database. Returns the
+/// fingerprints of the authority before, if there was one, and of the new one.
 ///
 /// # Errors
-/// The authority in the data directory cannot be read, or the database cannot be written.
-pub async fn replace_authority(store: &Store, data_dir: &Path) -> anyhow::Result<()> {
+/// The database or the data directory cannot be written.
+pub async fn replace_authority(store: &Store, data_dir: &Path) -> anyhow::Result<(Option<String>, String)> {
     let (dir, now) = (data_dir.join(Ca::DIRECTORY), Timestamp::now());
-    let ca = Ca::load(&dir)?.map_or_else(|| Ca::generate(now), Ok)?;
-    store.replace_authority(&kept(&ca), &ca.fingerprint().to_string(), now).await?;
+    let before = store.installation().await?.authority;
+    // What is damaged there is no authority; what the database has is the one to be replaced.
+    let other = Ca::load(&dir).ok().flatten().filter(|own| Some(own.fingerprint().to_string()) != before);
+    let ca = other.map_or_else(|| Ca::generate(now), Ok)?;
+    let fingerprint = ca.fingerprint().to_string();
+    store.replace_authority(&kept(&ca), &fingerprint, now).await?;
     remember(&dir, &ca)?;
     remove(&dir.join(Ca::KEY_FILE));
-    Ok(())
+    Ok((before, fingerprint))
 }
 
 /// Agents know their authority, and an authority its agents' keys by the database alone.
@@ -58,7 +64,8 @@ async fn authority(store: &Store, data_dir: &Path, has_served: bool) -> anyhow::
             data_dir.display()
         );
     }
-    if store.shared_secret(SharedSecretName::Ca).await?.is_none() {
+    let was_kept = store.shared_secret(SharedSecretName::Ca).await?.is_some();
+    if !was_kept {
         let first = first_authority(&dir, installation.authority.as_deref(), now)?;
         store.keep_authority(&kept(&first), &first.fingerprint().to_string(), now).await?;
     }
@@ -69,7 +76,8 @@ async fn authority(store: &Store, data_dir: &Path, has_served: bool) -> anyhow::
     // Another server may have been first.
     refuse_another(&store.installation().await?, data_dir)?;
     remember(&dir, &ca)?;
-    if Ca::load(&dir)?.is_some_and(|own| own.material().key == ca.material().key) {
+    let is_same = |own: &Ca| own.material().key == ca.material().key;
+    if was_kept && Ca::load(&dir).ok().flatten().as_ref().is_some_and(is_same) {
         remove(&dir.join(Ca::KEY_FILE));
     }
     Ok(ca)
@@ -113,7 +121,7 @@ fn kept(ca: &Ca) -> SharedSecret {
 
 /// Writes nothing if the certificate is there already: a full disk stops no restart.
 fn remember(dir: &Path, ca: &Ca) -> anyhow::Result<()> {
-    if Ca::remembered(dir)? == Some(ca.fingerprint()) {
+    if matches!(Ca::remembered(dir), Ok(Some(known)) if known == ca.fingerprint()) {
         return Ok(());
     }
     let (file, certificate) = (dir.join(Ca::CERTIFICATE_FILE), ca.material().certificate);
@@ -127,7 +135,8 @@ async fn tokens(store: &Store, data_dir: &Path) -> anyhow::Result<TokenKey> {
     let shown = file.display();
     let in_file =
         if_exists(fs::read(&file).map(Zeroizing::new)).with_context(|| format!("cannot read {shown}"))?;
-    if store.shared_secret(name).await?.is_none() {
+    let was_kept = store.shared_secret(name).await?.is_some();
+    if !was_kept {
         let key = match &in_file {
             Some(der) => {
                 TokenKey::from_der(der).with_context(|| {
@@ -141,7 +150,7 @@ async fn tokens(store: &Store, data_dir: &Path) -> anyhow::Result<TokenKey> {
     }
     let row = store.shared_secret(name).await?.context("the database has kept no key for tokens")?;
     let key = TokenKey::from_der(&row.key).context("the key for tokens in the database cannot be used")?;
-    if in_file.is_some_and(|own| own == row.key) {
+    if was_kept && in_file.is_some_and(|own| own == row.key) {
         remove(&file);
     }
     Ok(key)

@@ -106,27 +106,31 @@ impl Store {
     /// this is one transaction, which has the record of the first account; the records of the others follow in transactions of
     /// their own, also if the caller goes away.
     pub async fn revoke_api_account(&self, id: ApiAccountId, context: &WriteContext) -> Result<()> {
-        let descendants = self.write(context, move |write| write.revoke_api_account(id).boxed()).await?;
-        if !descendants.is_empty() {
-            let (store, context) = (self.clone(), context.clone());
-            let recorded = tokio::spawn(async move { store.record_revoked(descendants, &context).await });
-            // A panic of it is no reason to say that the account was not revoked.
-            drop(recorded.await);
-        }
-        Ok(())
+        let (store, own) = (self.clone(), context.clone());
+        let all = async move {
+            let revoked = store.write(&own, move |write| write.revoke_api_account(id).boxed()).await;
+            if let Err(error) = &revoked
+                && matches!(error.fault(), DatabaseFault::Unconfirmed | DatabaseFault::Late)
+            {
+                error!(account.id = %id, process = %own.process, "an API account may be revoked without the records of what ended with it");
+            }
+            store.record_revoked(revoked?, &own).await;
+            Ok(())
+        };
+        tokio::spawn(all).await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
     }
 
     /// Records that these were revoked, with the account that they go back to.
-    async fn record_revoked(&self, accounts: Vec<Recorded>, context: &WriteContext) {
+    async fn record_revoked(&self, ended: Vec<Recorded>, context: &WriteContext) {
         let (mut pauses, mut left) = (Backoff::new(PAUSE, LONGEST_PAUSE), ATTEMPTS);
-        for part in accounts.chunks(RECORDS) {
+        for part in ended.chunks(RECORDS) {
             while let Err(error) = self.try_record_revoked(part.to_vec(), context.clone()).await {
                 left = left.saturating_sub(1);
                 if left == 0 || error.fault() == DatabaseFault::Unconfirmed {
                     error!(
                         %error, process = %context.process, records = part.len(),
-                        "API accounts are revoked, and records of it are missing in the audit trail: those of accounts that a \
-                         revoked one had created. Repair the database"
+                        "an API account is revoked, and records are missing in the audit trail: those of what it had created and \
+                         what ended with it. Repair the database"
                     );
                     break;
                 }
@@ -156,10 +160,12 @@ const ATTEMPTS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-/// An account, in the record of its organization or of a Frontdoor that it reaches.
+/// An account, in the record of its organization or of a Frontdoor that it reaches; or what it has given to others.
 #[derive(Debug, Clone)]
 struct Recorded {
-    account: ApiAccountId,
+    kind: ResourceType,
+    /// Its id.
+    resource: String,
     frontdoor: Option<FrontdoorId>,
     /// Of the record of an organization.
     organization: Option<String>,
@@ -168,7 +174,7 @@ struct Recorded {
 impl Recorded {
     fn record(&self, context: &WriteContext, action: Action) -> Record {
         let organization = self.organization.as_deref();
-        let on = Execution { organization, ..Execution::of(ResourceType::ApiAccount, &self.account) };
+        let on = Execution { organization, ..Execution::of(self.kind, &self.resource) };
         on.record(context, self.frontdoor, action)
     }
 }
@@ -179,12 +185,18 @@ const REVOKE: &str = "WITH RECURSIVE ended (id) AS ( \
          UNION SELECT a.id FROM api_account a JOIN ended e ON a.created_by = e.id WHERE a.revoked_at IS NULL) \
      UPDATE api_account SET revoked_at = $1 WHERE id IN (SELECT id FROM ended) RETURNING *";
 
-/// What revoked accounts have given to others, and what could still be used: enrolment codes and handover links.
-const END_GRANTS: &[&str] = &[
-    "UPDATE enrollment SET expires_at = $1 WHERE agent IS NULL AND expires_at > $1 \
-     AND created_by IN (SELECT id FROM api_account WHERE revoked_at IS NOT NULL)",
-    "UPDATE handover_link SET revoked_at = $1 WHERE revoked_at IS NULL \
-     AND created_by IN (SELECT id FROM api_account WHERE revoked_at IS NOT NULL)",
+/// What the accounts that were just revoked have given to others, and what could still be used: enrolment codes and handover links.
+const END_GRANTS: &[(ResourceType, &str)] = &[
+    (
+        ResourceType::Enrollment,
+        "UPDATE enrollment SET expires_at = $1 WHERE agent IS NULL AND expires_at > $1 \
+         AND created_by IN (SELECT id FROM api_account WHERE revoked_at = $1) RETURNING id, frontdoor",
+    ),
+    (
+        ResourceType::HandoverLink,
+        "UPDATE handover_link SET revoked_at = $1 WHERE revoked_at IS NULL \
+         AND created_by IN (SELECT id FROM api_account WHERE revoked_at = $1) RETURNING id, frontdoor",
+    ),
 ];
 
 impl Write {
@@ -195,17 +207,28 @@ impl Write {
         let Some(first) = revoked.iter().position(|account| account.id == id) else {
             return Err(StoreError::Missing);
         };
-        for end in END_GRANTS {
-            self.tx.execute(*end, &[&self.context.at]).await?;
+        let mut given = Vec::new();
+        for (kind, end) in END_GRANTS {
+            let mut ended: Vec<(String, FrontdoorId)> = self.tx.all(*end, &[&self.context.at]).await?;
+            ended.sort();
+            let of = |(resource, frontdoor)| Recorded {
+                kind: *kind,
+                resource,
+                frontdoor: Some(frontdoor),
+                organization: None,
+            };
+            given.extend(ended.into_iter().map(of));
         }
         let first = revoked.remove(first);
         // It says how many other records there are, which may be lost with the process.
-        let with = match revoked.len() {
-            0 => None,
-            others => Some(format!("{others} accounts that go back to it were revoked with it")),
+        let with = match (revoked.len(), given.len()) {
+            (0, 0) => None,
+            (accounts, given) => Some(format!(
+                "with it ended {accounts} accounts that go back to it, and {given} enrolment codes and handover links"
+            )),
         };
         self.record_account(&first, Action::Delete, with).await?;
-        self.recorded(&revoked).await
+        Ok(self.recorded(&revoked).await?.into_iter().chain(given).collect())
     }
 
     async fn create_api_account(&mut self, spec: ApiAccountSpec) -> Result<ApiAccountRow> {
@@ -247,8 +270,13 @@ impl Write {
         let mut of_organization: BTreeMap<&str, Vec<FrontdoorId>> = BTreeMap::new();
         let mut all = Vec::new();
         for ApiAccountRow { id, spec, .. } in accounts {
-            let (account, organization) = (*id, Some(spec.organization.clone()));
-            all.push(Recorded { account, frontdoor: None, organization });
+            let on = |frontdoor, organization| Recorded {
+                kind: ResourceType::ApiAccount,
+                resource: id.to_string(),
+                frontdoor,
+                organization,
+            };
+            all.push(on(None, Some(spec.organization.clone())));
             let reached = match &spec.frontdoors {
                 Some(named) => named,
                 // Accounts are created by those of their own organization: there is one.
@@ -257,8 +285,7 @@ impl Write {
                     Entry::Vacant(new) => new.insert(self.reached(spec).await?),
                 },
             };
-            let of = |id: &FrontdoorId| Recorded { account, frontdoor: Some(*id), organization: None };
-            all.extend(reached.iter().map(of));
+            all.extend(reached.iter().map(|frontdoor| on(Some(*frontdoor), None)));
         }
         Ok(all)
     }

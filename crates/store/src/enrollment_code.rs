@@ -6,7 +6,7 @@ use crate::{
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{EnrollmentId, EnvironmentId, FrontdoorId, text_enum};
+use wicketgate_model::{AgentId, EnrollmentId, EnvironmentId, FrontdoorId, text_enum};
 
 rows! {
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,22 +62,26 @@ impl Store {
         self.find(LISTING.find("c.id = $1 AND c.frontdoor = $2"), &[&id, &frontdoor]).await
     }
 
-    /// Ends a code: no agent can enrol with it any more. Does nothing if it was used, or has expired.
+    /// Ends a code: no agent can enrol with it any more. Does nothing if it has expired, or if an agent has used it, which is returned.
     pub async fn revoke_enrollment(
         &self,
         frontdoor: FrontdoorId,
         id: EnrollmentId,
         context: &WriteContext,
-    ) -> Result<()> {
+    ) -> Result<Option<AgentId>> {
         self.write(context, move |write| {
             async move {
                 let end = "UPDATE enrollment SET expires_at = $1 \
                            WHERE id = $2 AND frontdoor = $3 AND agent IS NULL AND expires_at > $1";
                 match write.tx.execute(end, &[&write.context.at, &id, &frontdoor]).await? {
-                    0 => Ok(()),
+                    0 => {
+                        let by = "SELECT agent FROM enrollment WHERE id = $1 AND frontdoor = $2";
+                        let by: Option<(Option<AgentId>,)> = write.tx.find(by, &[&id, &frontdoor]).await?;
+                        Ok(by.and_then(|(agent,)| agent))
+                    }
                     _ => {
                         let code = Execution::of(ResourceType::Enrollment, &id);
-                        write.record(frontdoor, Action::Delete, code).await.map(drop)
+                        write.record(frontdoor, Action::Delete, code).await.map(|_| None)
                     }
                 }
             }

@@ -45,6 +45,20 @@ impl Store {
         .await
     }
 
+    /// Restores the right of a server that uses the database alone, after the database has lost the transaction that gave it, as after
+    /// a failover. Returns whether that was so: epochs only rise, so a lesser one is no other holder's.
+    pub async fn hold_gateway_again(&self, epoch: &GatewayEpoch) -> Result<bool> {
+        let GatewayEpoch { gateway, epoch } = *epoch;
+        self.settle(move |write| {
+            async move {
+                let hold = "UPDATE gateway_link SET epoch = $1 WHERE gateway = $2 AND epoch < $1";
+                Ok(write.tx.execute(hold, &[&epoch, &gateway]).await? > 0)
+            }
+            .boxed()
+        })
+        .await
+    }
+
     /// Records that a gateway's link has ended. Its agents were connected until then.
     pub async fn unlink_gateway(&self, epoch: &GatewayEpoch, at: Timestamp) -> Result<()> {
         let gateway = epoch.gateway;

@@ -104,8 +104,7 @@ impl Store {
             }
             ResourceType::Environment => "SELECT id FROM environment WHERE id = $1 AND deleted_at IS NULL",
             ResourceType::Frontdoor => "SELECT id FROM frontdoor WHERE id = $1 AND deleted_at IS NULL",
-            // A code ends by itself, within an hour.
-            ResourceType::Enrollment => return Ok(false),
+            ResourceType::Enrollment => "SELECT id FROM enrollment WHERE id = $1 AND agent IS NULL",
         };
         let live: Option<(String,)> = self.find(select, &[&revocation.resource]).await?;
         Ok(live.is_some())
@@ -138,7 +137,7 @@ impl Store {
             ResourceType::Tunnel => self.delete_tunnel(of?, id(resource)?, context).await.map(drop),
             ResourceType::Environment => self.delete_environment(of?, id(resource)?, context).await,
             ResourceType::Frontdoor => self.delete_frontdoor(id(resource)?, context).await,
-            ResourceType::Enrollment => Ok(()),
+            ResourceType::Enrollment => self.revoke_enrollment(of?, id(resource)?, context).await.map(drop),
         }
     }
 }

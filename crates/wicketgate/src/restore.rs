@@ -39,8 +39,8 @@ pub(crate) struct Restore {
     /// The database was restored by other means, from a snapshot or by PostgreSQL's own: only do what has to follow.
     #[arg(long, conflicts_with = "file")]
     in_place: bool,
-    /// With --in-place: give the database another authority, that of the key ca/ca.key in the data directory if an earlier
-    /// version has left one there, and otherwise a new one. Every agent must enrol again.
+    /// With --in-place: give the database another authority, that of ca/ca.key in the data directory if an earlier version has
+    /// left another one there, and otherwise a new one. Every agent must enrol again.
     #[arg(long, requires = "in_place")]
     new_authority: bool,
     /// The file `revocations` of the data directory that was lost, or a copy of it: what it has of after the backup is told
@@ -95,7 +95,9 @@ impl Restore {
         database::check(dir, url)?;
         let (store, _lock) = Store::open_alone(&database::place(dir, url), keys).await?;
         if self.new_authority {
-            replace_authority(&store, dir).await?;
+            let (before, new) = replace_authority(&store, dir).await?;
+            let before = before.unwrap_or_else(|| "none".to_owned());
+            say(&format!("the authority is {new} now, and was {before}: every agent has to enrol again"));
         }
         Ok(store)
     }

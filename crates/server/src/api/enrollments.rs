@@ -51,8 +51,13 @@ pub(super) async fn revoke(
     wanted: Preconditions,
 ) -> Result<StatusCode, ApiError> {
     wanted.hold_for(&find(&at, id).await?)?;
-    at.state.store.revoke_enrollment(at.id(), id, &at.write_context()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    // In the meantime, an agent may have used it.
+    match at.state.store.revoke_enrollment(at.id(), id, &at.write_context()).await? {
+        None => Ok(StatusCode::NO_CONTENT),
+        Some(agent) => Err(ApiError::conflict(format!(
+            "The agent {agent} has enrolled with the code: bar it (`wicketgate agent delete`) if it should not have"
+        ))),
+    }
 }
 
 async fn find(at: &At, id: EnrollmentId) -> Result<EnrollmentCode, ApiError> {

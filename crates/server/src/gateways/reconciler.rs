@@ -130,7 +130,15 @@ impl Reconciler {
             self.tunnels.removal_sent(sent.removed_tunnels, sent.sequence);
             self.shares.removal_sent(sent.removed_shares, sent.sequence);
         }
-        self.decide(now).await
+        match self.decide(now).await {
+            Err(StoreError::Superseded) if self.parts.store.hold_gateway_again(&self.parts.epoch).await? => {
+                error!(
+                    "the database has lost the record of the gateway's link, as after a failover: it is written again"
+                );
+                self.decide(now).await
+            }
+            decided => decided,
+        }
     }
 
     /// Takes in the rows that are newer than the newest one seen; every few minutes, and after the database has lost

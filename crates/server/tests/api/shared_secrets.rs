@@ -72,10 +72,13 @@ async fn files_of_an_earlier_version_are_taken_over_once() {
     let (ca, tokens) = write_files(dir.path());
     let fingerprint = ca.fingerprint().to_string();
     assert_eq!(prepare(&dir, |config| config.has_served = false).await.unwrap(), fingerprint);
+    // A failover may still lose what was just written.
+    assert_eq!(has_key_files(&dir), [true; 2]);
+    assert_eq!(prepare(&dir, |config| config.has_served = true).await.unwrap(), fingerprint);
     assert_eq!(has_key_files(&dir), [false; 2]);
     let kept = open(&dir).await.shared_secret(SharedSecretName::TokenKey).await.unwrap().unwrap();
     assert_eq!(*kept.key, tokens);
-    // A start that was killed before it removed the files leaves them to the next one.
+    // A start that was killed before it removed them leaves them to the next one.
     fs::write(dir.path().join("ca/ca.key"), pem(&ca.material().key)).unwrap();
     fs::write(dir.path().join("token.key"), &tokens).unwrap();
     assert_eq!(prepare(&dir, |config| config.has_served = true).await.unwrap(), fingerprint);
@@ -126,10 +129,30 @@ async fn a_database_and_an_authority_that_do_not_belong_together_are_refused() {
         assert_eq!(dir.path().join("ca/ca.key").exists(), has_key);
         let _ = fs::remove_file(dir.path().join("ca/ca.key"));
     }
-    // What `restore --in-place --new-authority` does.
-    replace_authority(&open(&dir).await, dir.path()).await.unwrap();
-    let replaced = prepare(&dir, |config| config.has_served = true).await.unwrap();
-    assert!(replaced != known && replaced != other);
+    // What `restore --in-place --new-authority` does, also where the directory is damaged.
+    for damage in ["", "nothing"] {
+        fs::write(dir.path().join("ca/ca.crt"), damage).unwrap();
+        fs::write(dir.path().join("ca/ca.key"), damage).unwrap();
+        let refused = prepare(&dir, |config| config.has_served = true).await.unwrap_err();
+        assert!(refused.contains("ca.crt"), "{refused}");
+        let (before, new) = replace_authority(&open(&dir).await, dir.path()).await.unwrap();
+        let replaced = prepare(&dir, |config| config.has_served = true).await.unwrap();
+        assert!(
+            before != Some(replaced.clone()) && replaced == new && replaced != known && replaced != other
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stolen_authority_is_not_put_back_from_the_file_that_an_earlier_version_kept() {
+    let dir = TempDir::new().unwrap();
+    let stolen = write_files(dir.path()).0.fingerprint().to_string();
+    assert_eq!(prepare(&dir, |_| {}).await.unwrap(), stolen);
+    assert!(has_key_files(&dir)[0]);
+    let (before, new) = replace_authority(&open(&dir).await, dir.path()).await.unwrap();
+    assert!(before.as_ref() == Some(&stolen) && new != stolen);
+    assert!(!has_key_files(&dir)[0]);
+    assert_eq!(prepare(&dir, |config| config.has_served = true).await.unwrap(), new);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl<R: Read> Import<R> {
             }
             db.execute(database.begin_statement()).await?;
             let loaded = match is_used {
-                true => self.compare_rows(&mut db).await,
+                true => self.compare_rows(&mut db, target).await,
                 false => self.load_rows(&mut db, target).await,
             };
             let held = match (&loaded, &mut lock) {
@@ -106,32 +106,28 @@ impl<R: Read> Import<R> {
     }
 
     /// Whether a database has just the rows of the export.
-    async fn compare_rows(&mut self, db: &mut AnyConnection) -> Result<Vec<TableSum>> {
+    async fn compare_rows(
+        &mut self,
+        db: &mut AnyConnection,
+        target: ImportTarget<'_>,
+    ) -> Result<Vec<TableSum>> {
         let end = self.content.skip()?;
-        let is_same = content::schema(db).await.is_ok() && compared(db, &end.sums).await?.is_none();
-        is_same.then_some(end.sums).ok_or_else(|| {
-            StoreError::Open(
+        if content::schema(db).await.is_err() || compared(db, &end.sums).await?.is_some() {
+            return Err(StoreError::Open(
                 "the database to import into is not empty, and has other rows than the export: name an empty one with \
                  --database, or for SQLite, move the wicketgate.db in the data directory away"
                     .to_owned(),
-            )
-        })
+            ));
+        }
+        is_of(db, target.authority).await?;
+        is_unchanged(target.exported, &end.sums).await?;
+        Ok(end.sums)
     }
 
     async fn load_rows(&mut self, db: &mut AnyConnection, target: ImportTarget<'_>) -> Result<Vec<TableSum>> {
         let end = self.content.load(db, |_, _| {}).await?;
         is_of(db, target.authority).await?;
-        if let Some(exported) = target.exported {
-            let mut from = Database::connect_one(exported).await?;
-            let changed = compared(&mut from, &end.sums).await?;
-            from.close().await?;
-            if let Some((then, now)) = changed {
-                return Err(StoreError::Open(format!(
-                    "the database {exported} was changed after the export, table {} had {} rows and has {}: export it again",
-                    then.table, then.rows, now.rows
-                )));
-            }
-        }
+        is_unchanged(target.exported, &end.sums).await?;
         match compared(db, &end.sums).await? {
             None => Ok(end.sums),
             Some((exported, loaded)) => Err(StoreError::Open(format!(
@@ -153,6 +149,22 @@ async fn is_of(db: &mut AnyConnection, authority: &str) -> Result<()> {
              directory that it was exported from with --data-dir"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses an export of a database that has other rows by now: they would be lost.
+async fn is_unchanged(exported: Option<&str>, sums: &[TableSum]) -> Result<()> {
+    let Some(exported) = exported else { return Ok(()) };
+    let mut from = Database::connect_one(exported).await?;
+    let changed = compared(&mut from, sums).await?;
+    from.close().await?;
+    match changed {
+        None => Ok(()),
+        Some((then, now)) => Err(StoreError::Open(format!(
+            "the database {exported} was changed after the export, table {} had {} rows and has {}: export it again, and \
+             import into an empty database",
+            then.table, then.rows, now.rows
+        ))),
     }
 }
 

@@ -8,10 +8,10 @@ use jiff::ToSpan as _;
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 use uuid::Uuid;
-use wicketgate_model::{Era, LoadBalancerPools, PreSharedKey, ShareId};
+use wicketgate_model::{EnrollmentId, Era, LoadBalancerPools, PreSharedKey, ShareId};
 use wicketgate_store::{
-    Action, Backup, BackupFile, BackupSource, LastBackup, ResourceType, Revision, SecretKeyFile, Store,
-    TunnelChange, TunnelSpec, WriteContext, back_up,
+    Action, Backup, BackupFile, BackupSource, EnrollmentCodeState, LastBackup, NewEnrollment, ResourceType,
+    Revision, SecretKeyFile, Store, TunnelChange, TunnelSpec, WriteContext, back_up,
 };
 use zeroize::Zeroizing;
 
@@ -144,12 +144,17 @@ async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
     let (before, after) =
         (site.create_share(&store, "before", 80).await, site.create_share(&store, "after", 81).await);
     store.delete_share(site.frontdoor, before, &context()).await.unwrap();
+    let code = EnrollmentId::new(Uuid::now_v7());
+    let new =
+        NewEnrollment { id: code, environment: None, secret_sha256: [1; 32], expires_at: now() + 1.hour() };
+    store.create_enrollment(site.frontdoor, &new, &context()).await.unwrap();
     let backup = backup_of(&from, &keys_in(&dir)).await;
     store.delete_share(site.frontdoor, after, &context()).await.unwrap();
+    store.revoke_enrollment(site.frontdoor, code, &context()).await.unwrap();
     let later = site.create_share(&store, "later", 82).await;
     store.delete_share(site.frontdoor, later, &context()).await.unwrap();
     let recorded = store.revocations(wicketgate_model::ExecutionId::new(Uuid::nil())).await.unwrap();
-    assert_eq!(recorded.len(), 3);
+    assert_eq!(recorded.len(), 4);
 
     let keys = keys_in(&dir);
     let opened = Backup::open(std::io::Cursor::new(backup), &keys.read().unwrap().unwrap()).unwrap();
@@ -161,13 +166,18 @@ async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
             missed.push(revocation);
         }
     }
-    let [one] = missed[..] else { panic!("{missed:?}") };
+    let told = |of: &&wicketgate_store::Revocation| (of.action, of.resource_type, of.resource.clone());
+    let expected = [(ResourceType::Share, after.to_string()), (ResourceType::Enrollment, code.to_string())];
     assert_eq!(
-        (one.action, one.resource_type, one.resource.clone()),
-        (Action::Delete, ResourceType::Share, after.to_string())
+        missed.iter().map(told).collect::<Vec<_>>(),
+        expected.map(|(kind, id)| (Action::Delete, kind, id))
     );
-    restored.revoke_again(one, &WriteContext::new("restore", now(), Uuid::now_v7)).await.unwrap();
-    assert!(!restored.has_missed(one).await.unwrap());
+    for one in missed {
+        restored.revoke_again(one, &WriteContext::new("restore", now(), Uuid::now_v7)).await.unwrap();
+        assert!(!restored.has_missed(one).await.unwrap());
+    }
+    let expired = restored.enrollment_code(site.frontdoor, code).await.unwrap().unwrap();
+    assert_eq!(expired.state(now()), EnrollmentCodeState::Expired);
     let row = restored.share(site.frontdoor, after).await.unwrap().unwrap();
     assert_eq!(row.standing.status.as_str(), "DELETING");
     restored.close().await;

@@ -174,8 +174,15 @@ async fn an_imported_database_is_that_of_the_same_installation_and_takes_no_seco
     // Its sealed key opens.
     let tunnel = moved.tunnel(site.frontdoor, tunnel).await.unwrap().unwrap();
     assert_eq!(tunnel.spec.pre_shared_key, tunnel_spec(1).pre_shared_key);
-    // Whoever did not see the end of an import repeats it, as long as nothing has changed.
+    // Whoever did not see the end of an import repeats it, as long as nothing has changed, here or there.
     assert_eq!(import(&file, &keys, own).await.unwrap(), sums);
+    let refused = import(&file, &keys, ImportTarget { authority: "another", ..own }).await.unwrap_err();
+    assert!(refused.to_string().contains("--data-dir"), "{refused}");
+    let goes_on = open(&from, &dir).await.unwrap();
+    goes_on.create_share(site.frontdoor, &site.share("meanwhile", 79), &context()).await.unwrap();
+    goes_on.close().await;
+    let refused = import(&file, &keys, own).await.unwrap_err().to_string();
+    assert!(refused.contains("changed after the export"), "{refused}");
     moved.create_share(site.frontdoor, &site.share("first", 80), &context()).await.unwrap();
     moved.close().await;
     let refused = import(&file, &keys, own).await.unwrap_err().to_string();

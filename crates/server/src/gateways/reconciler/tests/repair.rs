@@ -76,3 +76,12 @@ async fn a_database_that_has_lost_transactions_is_read_again_at_once() {
     assert_eq!(b.share(later).await.standing.status, Status::Deployed);
     assert_eq!(b.gateway.desired.shares.keys().copied().collect::<Vec<_>>(), [kept, later]);
 }
+
+#[tokio::test]
+async fn a_link_that_the_database_has_lost_is_recorded_again() {
+    let mut b = Bench::new().await;
+    let share = b.create().await;
+    b.sql("UPDATE gateway_link SET epoch = epoch - 1");
+    b.settle().await;
+    assert_eq!(b.share(share).await.standing.status, Status::Deployed);
+}
