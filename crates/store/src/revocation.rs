@@ -86,7 +86,7 @@ impl Store {
 
     /// Whether the database does not know this revocation, and has what it took away. Of a key that was replaced: whether it has
     /// the one of before.
-    pub async fn has_missed(&self, revocation: &Revocation) -> Result<bool> {
+    pub async fn has_missed(&self, revocation: &Revocation, now: Timestamp) -> Result<bool> {
         let known: Option<(ExecutionId,)> =
             self.find("SELECT id FROM execution WHERE id = $1", &[&revocation.id]).await?;
         if known.is_some() {
@@ -104,7 +104,11 @@ impl Store {
             }
             ResourceType::Environment => "SELECT id FROM environment WHERE id = $1 AND deleted_at IS NULL",
             ResourceType::Frontdoor => "SELECT id FROM frontdoor WHERE id = $1 AND deleted_at IS NULL",
-            ResourceType::Enrollment => "SELECT id FROM enrollment WHERE id = $1 AND agent IS NULL",
+            ResourceType::Enrollment => {
+                let select = "SELECT id FROM enrollment WHERE id = $1 AND agent IS NULL AND expires_at > $2";
+                let usable: Option<(String,)> = self.find(select, &[&revocation.resource, &now]).await?;
+                return Ok(usable.is_some());
+            }
         };
         let live: Option<(String,)> = self.find(select, &[&revocation.resource]).await?;
         Ok(live.is_some())

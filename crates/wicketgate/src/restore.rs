@@ -133,7 +133,7 @@ impl Restore {
         for revocation in in_order(revoked) {
             let Revocation { created_at, action, resource_type, resource, actor, .. } = revocation;
             let what = format!("{resource_type} {resource}, by {actor} at {created_at}");
-            if !store.has_missed(revocation).await? {
+            if !store.has_missed(revocation, Timestamp::now()).await? {
                 if store.has_never_known(revocation).await? {
                     say(&format!("came and was removed after the backup, do not adopt it: {what}"));
                 }

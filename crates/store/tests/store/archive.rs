@@ -162,7 +162,7 @@ async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
         opened.load(&place(&other), &keys, (now() + 1.hour(), |_: &str, _| {})).await.unwrap();
     let mut missed = Vec::new();
     for revocation in &recorded {
-        if restored.has_missed(revocation).await.unwrap() {
+        if restored.has_missed(revocation, now()).await.unwrap() {
             missed.push(revocation);
         }
     }
@@ -174,7 +174,7 @@ async fn what_was_revoked_after_a_backup_is_found_and_revoked_again() {
     );
     for one in missed {
         restored.revoke_again(one, &WriteContext::new("restore", now(), Uuid::now_v7)).await.unwrap();
-        assert!(!restored.has_missed(one).await.unwrap());
+        assert!(!restored.has_missed(one, now()).await.unwrap());
     }
     let expired = restored.enrollment_code(site.frontdoor, code).await.unwrap().unwrap();
     assert_eq!(expired.state(now()), EnrollmentCodeState::Expired);

@@ -181,8 +181,11 @@ async fn an_account_with_all_that_it_may_create_is_revoked_in_few_statements() {
     let recorded = "execution WHERE resource_type = 'api-account' AND action = 'DELETE' AND actor = 'a'";
     assert_eq!(count(&store, recorded).await, records);
     assert_eq!(count(&store, &format!("{recorded} AND organization = 'o'")).await, accounts);
-    let said =
-        format!("{recorded} AND resource = '{}' AND message LIKE '{} accounts%'", root.id, accounts - 1);
+    let said = format!(
+        "{recorded} AND resource = '{}' AND message LIKE 'with it ended {} accounts%'",
+        root.id,
+        accounts - 1
+    );
     assert_eq!(count(&store, &said).await, 1);
 }
 
