@@ -28,7 +28,7 @@ const SOCKET: &str = "WICKETGATE_TEST_POSTGRES";
 const START: Duration = Duration::from_secs(60);
 
 /// Seconds for all tests of a binary: less than a runner of tests allows for one.
-const ALL: &str = "150";
+const ALL: &str = "300";
 
 /// A server in a temporary directory, reachable through its socket.
 #[derive(Debug)]
