@@ -100,8 +100,8 @@ impl Write {
         self.place_the_unplaced(id, &location).await
     }
 
-    /// Ends all agents' links to a gateway, with the events of environments that have none to another one. `seen` is when its agents were last known to be
-    /// connected; without it, that is when they connected.
+    /// Ends all agents' links to a gateway, with the events of environments that have no link to another one. `seen` is when its
+    /// agents were last known to be connected; without it, that is when they connected.
     pub(crate) async fn disconnect_agents(
         &mut self,
         gateway: GatewayId,

@@ -24,8 +24,8 @@ impl GatewayEpoch {
 }
 
 impl Store {
-    /// Records that a gateway's link begins, and ends the right of whoever held it before. No agent counts as connected to the
-    /// gateway until it reports it again.
+    /// Records that a gateway's link begins, and ends the epoch of the link before. No agent counts as connected to the gateway until
+    /// the gateway reports it again.
     ///
     /// # Errors
     /// [`StoreError::Missing`]: the gateway is not registered.

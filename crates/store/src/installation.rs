@@ -4,6 +4,7 @@ use crate::{
     Result, Store,
     row::rows,
     shared_secret::{SharedSecret, SharedSecretName, insert},
+    transaction::Transaction,
 };
 use jiff::Timestamp;
 use wicketgate_model::Era;
@@ -58,9 +59,7 @@ impl Store {
         at: Timestamp,
     ) -> Result<()> {
         let mut tx = self.database.begin_in_turn().await?;
-        if insert(&mut tx, SharedSecretName::Ca, secret, at).await? {
-            tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
-        }
+        keep(&mut tx, secret, fingerprint, at).await?;
         tx.commit().await
     }
 
@@ -73,8 +72,14 @@ impl Store {
     ) -> Result<()> {
         let mut tx = self.database.begin_in_turn().await?;
         tx.execute("DELETE FROM shared_secret WHERE name = $1", &[&SharedSecretName::Ca.as_str()]).await?;
-        insert(&mut tx, SharedSecretName::Ca, secret, at).await?;
-        tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
+        keep(&mut tx, secret, fingerprint, at).await?;
         tx.commit().await
     }
+}
+
+async fn keep(tx: &mut Transaction, secret: &SharedSecret, fingerprint: &str, at: Timestamp) -> Result<()> {
+    if insert(tx, SharedSecretName::Ca, secret, at).await? {
+        tx.execute("UPDATE installation SET authority = $1", &[&fingerprint]).await?;
+    }
+    Ok(())
 }

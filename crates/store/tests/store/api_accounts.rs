@@ -87,6 +87,16 @@ fn what_a_revoked_account_gave_to_others_ends_with_it() {
             given.push((n, code, link.id));
         }
         store.revoke_api_account(made.id, &context()).await.unwrap();
+        let executions = store.executions(site.frontdoor, &ALL).await.unwrap().rows;
+        let is_recorded =
+            |id: String| executions.iter().any(|e| e.action == Action::Delete && e.resource == id);
+        for (n, code, link) in &given {
+            assert_eq!(
+                (is_recorded(code.to_string()), is_recorded(link.to_string())),
+                (*n < 3, *n < 3),
+                "{n}"
+            );
+        }
         for (n, code, link) in given {
             let is_left = n == 3;
             let enrolled = store.enrol(&asked(code, 1, n), &context()).await.unwrap();

@@ -32,6 +32,10 @@ fn a_code_enrols_one_agent() {
         assert_eq!(enrol(first, 1, 1, after(3599)).await, Ok(agent.clone()));
         assert_eq!(enrol(first, 1, 1, after(3600)).await, Err(EnrolRefusal::Expired));
         assert_eq!(enrol(first, 1, 2, now()).await, Err(EnrolRefusal::Used));
+        // It cannot be revoked any more: its agent is told.
+        let used = store.revoke_enrollment(frontdoor, first, &context()).await.unwrap();
+        assert_eq!(used, Some(agent.agent));
+        assert_eq!(enrol(first, 1, 1, now()).await, Ok(agent.clone()));
         let row = store.environment_by_z_id(frontdoor, &agent.z_id).await.unwrap().unwrap();
         assert_eq!((row.name.as_str(), row.active), ("dc-1", false));
         store.agent_connected(&epoch(&store).await, &link(agent.agent), after(2)).await.unwrap();

@@ -276,6 +276,7 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
     /// What a server writes beside other transactions: more of them would never leave the lock to the next link.
     const WRITERS: usize = 2;
     const PAUSE: Duration = Duration::from_millis(4);
+    const BOUND: Duration = Duration::from_secs(30);
     let dir = TempDir::new().unwrap();
     let place = place(&dir);
     let store = open(&place, &dir).await.unwrap();
@@ -301,9 +302,12 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
                 })
             })
             .collect();
-        while received(&store, TrafficScope::Share(share)).await == before {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let recorded = async {
+            while received(&store, TrafficScope::Share(share)).await == before {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(BOUND, recorded).await.expect("no report was recorded");
         held = store.link_gateway(earlier.gateway(), now()).await.unwrap();
         let at_begin = received(&store, TrafficScope::Share(share)).await;
         for writer in writers {

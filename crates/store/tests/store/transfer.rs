@@ -174,7 +174,7 @@ async fn an_imported_database_is_that_of_the_same_installation_and_takes_no_seco
     // Its sealed key opens.
     let tunnel = moved.tunnel(site.frontdoor, tunnel).await.unwrap().unwrap();
     assert_eq!(tunnel.spec.pre_shared_key, tunnel_spec(1).pre_shared_key);
-    // Whoever did not see the end of an import repeats it, as long as nothing has changed, here or there.
+    // An import whose end was not seen can be repeated, as long as neither database has changed.
     assert_eq!(import(&file, &keys, own).await.unwrap(), sums);
     let refused = import(&file, &keys, ImportTarget { authority: "another", ..own }).await.unwrap_err();
     assert!(refused.to_string().contains("--data-dir"), "{refused}");
