@@ -1,13 +1,13 @@
 //! An agent that runs out of descriptors or source ports says that it is the agent's shortage, and not the target's fault.
 
-use std::{io::Write as _, net::TcpStream, time::Instant};
+use std::{io::Write as _, time::Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door,
-    targets::{connect, echo, exchange},
+    targets::{connect_or_reset, echo, fill},
     text,
 };
 
@@ -25,26 +25,15 @@ fn publish(world: &World, limits: &str) -> Result<(wicketgate_lab::Agent, Value,
     Ok((agent, tunnel, share))
 }
 
-/// Opens connections that stay, until one fails or there are `most`.
-fn fill(world: &World, tunnel: &Value, most: usize) -> Result<Vec<TcpStream>> {
-    let mut open = Vec::new();
-    while open.len() < most {
-        let mut client = connect(&world.outside, door(tunnel, 9000)?, PATIENCE)?;
-        if exchange(&mut client, b"one more").is_err() {
-            break;
-        }
-        open.push(client);
-    }
-    Ok(open)
-}
-
 /// Waits until the share's status names the agent's shortage, and checks that `/check` does, too.
 fn named(world: &World, share: &Value, tunnel: &Value, limit: &str) -> Result<()> {
     let path = format!("ipsec-shares/{}", text(share, "id")?);
     // The status needs one refused connection; clients go on trying.
     let begin = Instant::now();
     let named = world.lab.until("the shortage is named", PATIENCE, || {
-        let _ = connect(&world.outside, door(tunnel, 9000)?, PATIENCE)?.write_all(b"once more");
+        if let Some(mut client) = connect_or_reset(&world.outside, door(tunnel, 9000)?, PATIENCE)? {
+            let _ = client.write_all(b"once more");
+        }
         let share = world.gateway.api.get(&world.gateway.at(&path))?;
         Ok((share["statusDetail"]["reason"] == "AgentExhausted").then_some(share))
     })?;
@@ -62,7 +51,7 @@ fn named(world: &World, share: &Value, tunnel: &Value, limit: &str) -> Result<()
 fn the_soft_limit_of_open_files_does_not_limit_connections() -> Result<()> {
     let world = World::loopback().start()?;
     let (agent, tunnel, _) = publish(&world, "64:4096")?;
-    let open = fill(&world, &tunnel, MANY)?.len();
+    let open = fill(&world.outside, door(&tunnel, 9000)?, MANY)?.len();
     ensure!(open == MANY, "{open} connections\n{}", agent.process.tail());
     world.end()
 }
@@ -72,7 +61,7 @@ fn an_agent_without_free_descriptors_says_so() -> Result<()> {
     let world = World::loopback().start()?;
     let (agent, tunnel, share) = publish(&world, "96:96")?;
     ensure!(agent.process.said().contains("the limit of open files is low"), "{}", agent.process.tail());
-    let open = fill(&world, &tunnel, MANY)?;
+    let open = fill(&world.outside, door(&tunnel, 9000)?, MANY)?;
     ensure!(open.len() < MANY);
     named(&world, &share, &tunnel, "LimitNOFILE")?;
     drop(open);

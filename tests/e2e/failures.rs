@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::PathBuf,
     time::Instant,
 };
@@ -15,7 +15,7 @@ use wicketgate_model::FailureReason;
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door, gateway_options,
-    targets::{connect, echo, exchange},
+    targets::{connect, connect_or_reset, echo, exchange, fill},
     text, wicketgate_executable,
 };
 
@@ -87,10 +87,6 @@ fn agent_without_names(world: &World) -> Result<PathBuf> {
     world.script("agent", &lines)
 }
 
-fn is_reset(error: &anyhow::Error) -> bool {
-    error.root_cause().downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
-}
-
 #[test]
 fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
     let world = world(MANY)?;
@@ -117,10 +113,7 @@ fn a_target_that_is_not_reached_is_counted_by_the_cause() -> Result<()> {
         let share = world.gateway.share(&world.lab, cause, &tunnel, &zid, target, port)?;
         let begin = Instant::now();
         // The client waits for the agent's answer in its own time; one that comes at once resets it before it has connected.
-        let client = match connect(&world.outside, door(&tunnel, port)?, PATIENCE) {
-            Err(error) if is_reset(&error) => None,
-            connected => Some(connected?),
-        };
+        let client = connect_or_reset(&world.outside, door(&tunnel, port)?, PATIENCE)?;
         shares.push((share, cause, begin, client));
     }
     let mut waiting: Vec<_> =
@@ -187,20 +180,6 @@ fn a_connection_without_an_agent_or_beyond_a_rule_is_counted_by_the_cause() -> R
     world.end()
 }
 
-/// Opens connections at the share until one is not served.
-fn fill(world: &World, tunnel: &Value, port: u16, most: usize) -> Result<Vec<TcpStream>> {
-    let mut open = Vec::new();
-    while open.len() < most {
-        // The end of one that is beyond a limit may come before the look at it.
-        let Ok(mut client) = connect(&world.outside, door(tunnel, port)?, PATIENCE) else { break };
-        if exchange(&mut client, b"one more").is_err() {
-            break;
-        }
-        open.push(client);
-    }
-    Ok(open)
-}
-
 #[test]
 fn a_full_tunnel_and_a_full_gateway_are_counted_as_such() -> Result<()> {
     let world = world(FEW)?;
@@ -212,13 +191,13 @@ fn a_full_tunnel_and_a_full_gateway_are_counted_as_such() -> Result<()> {
     for (n, tunnel) in tunnels[..2].iter().enumerate() {
         for port in [9000, 9001] {
             let share = world.share(&format!("share-{n}-{port}"), tunnel, &zid, world.target(7001), port)?;
-            open.extend(fill(&world, tunnel, port, 1000)?);
+            open.extend(fill(&world.outside, door(tunnel, port)?, 1000)?);
             let reason = if port == 9000 { "share-full" } else { "tunnel-full" };
             failed(&world, &share, reason, Instant::now())?;
         }
     }
     let share = world.share("no-place", &tunnels[2], &zid, world.target(7001), 9000)?;
-    open.extend(fill(&world, &tunnels[2], 9000, 1000)?);
+    open.extend(fill(&world.outside, door(&tunnels[2], 9000)?, 1000)?);
     failed(&world, &share, "gateway-full", Instant::now())?;
     drop(open);
     world.end()
@@ -239,11 +218,11 @@ fn two_tunnels_of_one_frontdoor_have_half_beside_another() -> Result<()> {
     let mut open = Vec::new();
     for port in [9000, 9001] {
         world.share(&format!("first-{port}"), &tunnels[0], &zid, world.target(7001), port)?;
-        open.extend(fill(&world, &tunnels[0], port, 1000)?);
+        open.extend(fill(&world.outside, door(&tunnels[0], port)?, 1000)?);
     }
     let second = world.share("second", &tunnels[1], &zid, world.target(7001), 9000)?;
     let begin = Instant::now();
-    let more = fill(&world, &tunnels[1], 9000, 1000)?;
+    let more = fill(&world.outside, door(&tunnels[1], 9000)?, 1000)?;
     anyhow::ensure!(more.is_empty(), "{} beside {} of one Frontdoor", more.len(), open.len());
     failed(&world, &second, "frontdoor-full", begin)?;
     drop(open);

@@ -1,7 +1,7 @@
 //! The API reports the cause when something outside the product fails.
 
 use std::{
-    io::{self, Read as _},
+    io::Read as _,
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use wicketgate_lab::named;
 
 use crate::harness::{
     AT_ONCE, PATIENCE, SITE_CLIENT, World, door,
-    targets::{ask, connect, connect_as, here, is_refused},
+    targets::{ask, connect_as, connect_or_reset, here, is_refused},
     text,
 };
 
@@ -28,17 +28,9 @@ fn a_target_that_refuses_is_reported_and_its_client_is_closed_at_once() -> Resul
 
     let path = format!("ipsec-shares/{}", text(&share, "id")?);
     let begin = Instant::now();
-    let is_reset = |error: &anyhow::Error| {
-        let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
-        kind == Some(io::ErrorKind::ConnectionReset)
-    };
-    match connect(&world.outside, door(&tunnel, 9000)?, PATIENCE) {
-        Ok(mut stream) => {
-            let ended = stream.read(&mut [0; 1]);
-            ensure!(!matches!(ended, Ok(1..)), "received a byte from a target that does not exist");
-        }
-        // It was accepted, and reset before the client's call returned.
-        Err(error) => ensure!(is_reset(&error), "{error:#}"),
+    if let Some(mut stream) = connect_or_reset(&world.outside, door(&tunnel, 9000)?, PATIENCE)? {
+        let ended = stream.read(&mut [0; 1]);
+        ensure!(!matches!(ended, Ok(1..)), "received a byte from a target that does not exist");
     }
     let took = begin.elapsed();
     ensure!(took < AT_ONCE, "closed only after {took:?}");

@@ -1,7 +1,7 @@
 //! Targets of shares, and clients of shares. A target serves until the test's process ends.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     sync::mpsc,
     thread,
@@ -101,6 +101,35 @@ pub(crate) fn connect(from: &Namespace, to: SocketAddr, bound: Duration) -> Resu
     Ok(stream)
 }
 
+/// Like [`connect`]. `None` if the connection was accepted and is already reset: its end may be seen while it connects.
+pub(crate) fn connect_or_reset(
+    from: &Namespace,
+    to: SocketAddr,
+    bound: Duration,
+) -> Result<Option<TcpStream>> {
+    match connect(from, to, bound) {
+        Err(error) if was_reset(&error) => Ok(None),
+        connected => connected.map(Some),
+    }
+}
+
+fn was_reset(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::ConnectionReset)
+}
+
+/// Opens connections to an [`echo`] that stay, until one is not served or there are `most`.
+pub(crate) fn fill(from: &Namespace, to: SocketAddr, most: usize) -> Result<Vec<TcpStream>> {
+    let mut open = Vec::new();
+    while open.len() < most {
+        let Some(mut client) = connect_or_reset(from, to, PATIENCE)? else { break };
+        if exchange(&mut client, b"one more").is_err() {
+            break;
+        }
+        open.push(client);
+    }
+    Ok(open)
+}
+
 /// Like [`connect`], from `source`, one of the namespace's addresses.
 pub(crate) fn connect_as(
     from: &Namespace,
@@ -113,7 +142,7 @@ pub(crate) fn connect_as(
         // Also bounds `connect`.
         set_socket_timeout(&fd, Timeout::Send, Some(bound))?;
         bind(&fd, &SocketAddr::from((source, 0)))?;
-        rustix::net::connect(&fd, &to)?;
+        rustix::net::connect(&fd, &to).map_err(io::Error::from)?;
         Ok(fd)
     })??;
     let stream = TcpStream::from(fd);
@@ -160,7 +189,7 @@ pub(crate) fn is_reset(mut stream: TcpStream) -> Result<()> {
 pub(crate) fn is_refused(connected: Result<TcpStream>) -> Result<()> {
     match connected {
         Ok(stream) => is_reset(stream),
-        Err(error) if error.root_cause().to_string().contains("reset") => Ok(()),
+        Err(error) if was_reset(&error) => Ok(()),
         Err(error) => Err(error.context("another error instead of a reset")),
     }
 }
