@@ -4,6 +4,7 @@
 use crate::{
     Result,
     event::{self, NewEvent},
+    event_retention::Written,
     share_count::ShareCounts,
     transaction::Transaction,
 };
@@ -26,7 +27,7 @@ impl Deferred {
         self.erases |= other.erases;
     }
 
-    pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<()> {
+    pub(crate) async fn write(&self, tx: &mut Transaction) -> Result<Option<Written>> {
         self.counts.write(tx).await?;
         event::insert(tx, &self.events).await
     }

@@ -7,14 +7,13 @@
 use crate::{
     Result,
     bulk::{parts, places},
-    event_retention,
+    event_retention::Written,
     field::{shown, text_fields},
     statement::bind,
     transaction::Transaction,
 };
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
-use tracing::warn;
 use wicketgate_model::{ConnectionError, Detail, FrontdoorId, Problem};
 
 wicketgate_model::text_enum!(
@@ -60,19 +59,9 @@ impl From<&ConnectionError> for Why {
     }
 }
 
-/// A failure is undone alone, and the events are written all the same: what is too much is deleted after a later step.
-async fn bound(tx: &mut Transaction, newest: i64, count: i64) -> Result<()> {
-    tx.carry_out("SAVEPOINT surplus").await?;
-    if let Err(error) = event_retention::bound(tx, newest, count).await {
-        warn!(%error, "cannot delete the oldest events of Frontdoors that have too many; the next events try again");
-        tx.carry_out("ROLLBACK TO SAVEPOINT surplus").await?;
-    }
-    tx.carry_out("RELEASE SAVEPOINT surplus").await
-}
-
 /// Writes the events of a transaction, just before its commit.
-pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<()> {
-    let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
+pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<Option<Written>> {
+    let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(None) };
     let take = "UPDATE event_sequence SET newest = newest + $1 WHERE id = 1 RETURNING newest";
     let (newest,): (i64,) = tx.one(take, &[&count]).await?;
     let mut id = newest - count;
@@ -90,5 +79,5 @@ pub(crate) async fn insert(tx: &mut Transaction, events: &[NewEvent]) -> Result<
         }
         tx.run(query).await?;
     }
-    bound(tx, newest, count).await
+    Ok(Some(Written { count, newest }))
 }

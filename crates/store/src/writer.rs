@@ -17,7 +17,11 @@
 //! and no unit of it is answered: their callers see that the writer has gone.
 
 use crate::{
-    Result, StoreError, WriteContext, database::Database, deferred::Deferred, transaction::Transaction,
+    Result, StoreError, WriteContext,
+    database::Database,
+    deferred::Deferred,
+    event_retention::{self, Written},
+    transaction::Transaction,
     write::Write,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -271,10 +275,10 @@ impl Batch {
             // The end of the connection rolls back.
             Some(error) => Err(error),
             None if is_kept => commit(tx, deferred, has_savepoint).await,
-            None => tx.rollback().await,
+            None => tx.rollback().await.map(|()| None),
         };
         match &ended {
-            Ok(()) => {
+            Ok(_) => {
                 if forgets {
                     database.cache.forget();
                 }
@@ -294,19 +298,24 @@ impl Batch {
             // Also after an error: the database may carry out the commit yet.
             database.erasure.request();
         }
-        let ended = ended.map_err(Arc::new);
+        let written = *ended.as_ref().unwrap_or(&None);
+        let ended = ended.map(drop).map_err(Arc::new);
         for unit in units {
             unit.answer(ended.clone());
+        }
+        if let Some(written) = written {
+            event_retention::bound(database, written).await;
         }
     }
 }
 
-async fn commit(mut tx: Transaction, deferred: Deferred, has_savepoint: bool) -> Result<()> {
+async fn commit(mut tx: Transaction, deferred: Deferred, has_savepoint: bool) -> Result<Option<Written>> {
     if has_savepoint {
         tx.carry_out("RELEASE SAVEPOINT unit").await?;
     }
-    timeout(UNIT, deferred.write(&mut tx)).await.map_err(|_| StoreError::RolledBack)??;
-    tx.commit().await
+    let written = timeout(UNIT, deferred.write(&mut tx)).await.map_err(|_| StoreError::RolledBack)??;
+    tx.commit().await?;
+    Ok(written)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{BOUND, context, store};
 use crate::{
     ApiAccountSpec, FrontdoorSpec, Result, ShareSpec, Store, Tags, TunnelSpec,
     bulk::{parts, places},
-    event_retention,
+    event_retention::{self, Written},
     share_count::{Counted, ShareCounts},
     statement::bind,
 };
@@ -298,9 +298,8 @@ async fn events_of_many_frontdoors_are_bounded_in_few_statements() {
     add_events(&store, few, 1).await;
     let newest = add_events(&store, many, 100).await;
     let bounded = async || {
-        let mut tx = store.database.begin().await?;
-        event_retention::bound(&mut tx, newest, 1000).await?;
-        tx.commit().await
+        event_retention::bound(&store.database, Written { count: 1000, newest }).await;
+        Ok(())
     };
     let ((), statements) = counted(&store, bounded()).await;
     assert!(statements[0] <= AROUND, "{statements:?}");
