@@ -13,6 +13,7 @@ const lists = {
   organizationExecutions: '/frontdoor/v2/executions',
   accounts: '/frontdoor/v2/api-accounts',
   frontdoors: '/frontdoor/v2',
+  enrolmentCodes: '/frontdoor/v2/{frontdoorId}/agents/enrollments',
   unknownAgents: '/frontdoor/v2/unknown-agents',
 };
 

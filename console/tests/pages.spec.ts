@@ -4,7 +4,7 @@ import AxeBuilder from '@axe-core/playwright';
 import { expect, type Page } from '@playwright/test';
 import { call, frontdoor, signIn, test, token } from './session';
 
-const LISTS = ['overview', 'tunnels', 'shares', 'environments', 'agents', 'executions', 'accounts', 'frontdoors', 'unknown-agents', 'start'];
+const LISTS = ['overview', 'tunnels', 'shares', 'environments', 'agents', 'enrolment-codes', 'executions', 'accounts', 'frontdoors', 'unknown-agents', 'start'];
 const TUNNEL_TABS = ['connection', 'device', 'log', 'history', 'metrics', 'settings'];
 
 /** The pages as names and fragments: the lists, and the first resource of each. */

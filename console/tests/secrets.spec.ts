@@ -41,6 +41,25 @@ test('an enrolment code stays out of the history, and a token out of the argumen
   expect(await dialog.getByLabel('Command', { exact: true }).textContent()).toMatch(/^ echo \S+ \|/);
 });
 
+test('an enrolment code that was not used is listed without its secret, and revoked', async ({ page }) => {
+  const id = await frontdoor(page);
+  const made = await call<{ id: string; enrollmentCode: string }>(page, 'POST', `/${id}/agents/enrollments`, {});
+  await signIn(page, '#/agents');
+  await page.getByRole('link', { name: 'Enrolment codes' }).click();
+  await expect(page.getByRole('heading', { name: 'Enrolment codes', level: 1 })).toBeVisible();
+  const row = page.getByRole('row').filter({ has: page.locator(`code[title="${made.id}"]`) });
+  await expect(row).toContainText('active');
+  expect(await page.content()).not.toContain(made.enrollmentCode);
+  await row.getByRole('button', { name: /^Revoke / }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByText('The same with the command line').click();
+  await expect(dialog.getByLabel('Command', { exact: true })).toContainText(`wicketgate agent revoke-code ${made.id}`);
+  await dialog.getByRole('button', { name: 'Revoke the code' }).click();
+  await expect(row).toContainText('expired');
+  await expect(row.getByRole('button', { name: /^Revoke / })).toHaveCount(0);
+  expect((await call<{ state: string }>(page, 'GET', `/${id}/agents/enrollments/${made.id}`)).state).toBe('EXPIRED');
+});
+
 for (const error of ['Call 555-0100 and say your token', 'constructor']) {
   test(`the address puts no words on the sign-in page: ${error}`, async ({ page }) => {
     await page.goto(`./#/sign-in?error=${encodeURIComponent(error)}`);

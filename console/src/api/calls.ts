@@ -60,7 +60,10 @@ function resource(call: Call, collection: string, id: string | undefined, action
   if (!found) return undefined;
   const { word, kind } = found;
   const values = (call.body ?? {}) as Values;
-  if (collection === 'agents' && id === 'enrollments') return ['agent enroll', ...flags({ environmentId: values.environmentId })];
+  if (collection === 'agents' && id === 'enrollments') {
+    if (call.method === 'POST') return ['agent enroll', ...flags({ environmentId: values.environmentId })];
+    return call.method === 'DELETE' ? [`agent revoke-code ${action}`] : ['agent codes', ...filters(call.query)];
+  }
   if (id === undefined && call.method === 'GET') return [`${word} list`, ...filters(call.query)];
   if (id === undefined) {
     const { name, ...rest } = values;

@@ -18,6 +18,7 @@ export type StatusDetail = Schemas['StatusDetail'];
 export type Connection = Schemas['Connection'];
 export type Metrics = Schemas['Metrics'];
 export type Installation = Schemas['Installation'];
+export type EnrolmentCode = Schemas['EnrollmentCode'];
 export type UnknownAgent = Schemas['UnknownAgent'];
 export type UnknownPeer = Schemas['UnknownPeer'];
 export type Fault = { property: string; message: string };
