@@ -101,7 +101,7 @@ struct Inner {
     link: mpsc::Sender<FromGateway>,
     requests: certificate_requests::CertificateRequests,
     handshake_limits: HandshakeLimits,
-    /// Handshakes of one agent's carriers do not delay the streams of others.
+    /// Handshakes that are many do not delay the streams of others.
     handshake_turns: TurnsToCompute,
     drain: CancellationToken,
     tasks: TaskTracker,

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, VERSIONS};
-use wicketgate_system::{descriptor_budget::DescriptorBudget, essential};
+use wicketgate_system::{PatientThreads, descriptor_budget::DescriptorBudget, essential};
 use wicketgate_transport::abort::Abort;
 
 use crate::{
@@ -87,11 +87,13 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// The address of the agents' listener cannot be read, or the tunnels of an earlier run cannot be listed.
+    /// The address of the agents' listener cannot be read, the tunnels of an earlier run cannot be listed, or no thread starts.
     pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (connections, abort) = (TaskTracker::new(), Abort::default());
         let backend = Arc::new(config.backend);
+        let handshakes =
+            PatientThreads::start("handshakes").context("cannot start the threads of handshakes")?;
         let agent_address =
             config.agent_listener.local_addr().context("cannot read the address of the agents' listener")?;
         let capacity = Capacity::find(&config.budget, backend.public_address().is_some(), config.max_tunnels);
@@ -118,7 +120,7 @@ impl Gateway {
         let port = AgentPort {
             room: Arc::clone(&room),
             handshakes: usize::try_from(config.budget.handshakes)?,
-            ..AgentPort::new(config.agent_listener, config.identity)
+            ..AgentPort::new(config.agent_listener, config.identity.computing_on(handshakes))
         };
         let agents = Agents::start(port, send.clone(), stop.clone(), tasks.clone());
         log_limits(&room, capacity.tunnels, config.connection_rate);

@@ -15,6 +15,7 @@ pub mod metrics_text;
 pub mod open_files;
 mod outage;
 pub mod own_directory;
+mod patient_threads;
 pub mod private_file;
 pub mod program;
 mod second_runtime;
@@ -30,6 +31,7 @@ pub use if_exists::if_exists;
 pub use in_turn::TurnsToCompute;
 pub use latest::Latest;
 pub use outage::Outage;
+pub use patient_threads::PatientThreads;
 pub use second_runtime::SecondRuntime;
 
 /// A mutex without poisoning: it stays usable after a panic of its holder, so one failed task does not stop the others.

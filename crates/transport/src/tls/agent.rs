@@ -57,7 +57,7 @@ impl AgentTls {
     pub async fn connect_carrier(&self, tcp: TcpStream) -> Result<Carrier, TlsError> {
         let end = UnbufferedClientConnection::new(Arc::clone(&self.carrier), name()?)
             .map_err(|error| TlsError::Handshake(broken(error)))?;
-        let done = handshake(end, Vec::new(), tcp).await.map_err(TlsError::Handshake)?;
+        let done = handshake(end, Vec::new(), tcp, None).await.map_err(TlsError::Handshake)?;
         if done.alpn.as_deref() == Some(Purpose::Carrier.alpn()) {
             Ok(Carrier::new(done.stream))
         } else {

@@ -29,6 +29,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::TlsAcceptor;
+use wicketgate_system::PatientThreads;
 
 /// The longest ClientHello. One of an agent has less than 2 KiB.
 const MAX_HELLO: usize = 16 * 1024;
@@ -41,6 +42,8 @@ pub struct GatewayIdentity {
     config: Arc<ServerConfig>,
     certificate: Arc<LiveCertificate>,
     agents: Arc<AgentVerifier>,
+    /// Where the handshakes of carriers compute; `None`: where they are polled.
+    threads: Option<PatientThreads>,
 }
 
 /// A connection whose client has presented the certificate that its purpose requires.
@@ -73,7 +76,14 @@ impl GatewayIdentity {
         config.enable_secret_extraction = true;
         // Carriers are reused; a ticket would cost memory and would have to be revoked, too.
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), certificate, agents })
+        Ok(Self { config: Arc::new(config), certificate, agents, threads: None })
+    }
+
+    /// Has the handshakes of carriers compute on `threads`: an agent makes as many carriers as its customers have connections, and
+    /// those of one do not delay the streams of others.
+    #[must_use]
+    pub fn computing_on(self, threads: PatientThreads) -> Self {
+        Self { threads: Some(threads), ..self }
     }
 
     /// The gateway's certificate, to be replaced when it is renewed.
@@ -94,7 +104,7 @@ impl GatewayIdentity {
         }
         let end = UnbufferedServerConnection::new(Arc::clone(&self.config))
             .map_err(|error| TlsError::Handshake(broken(error)))?;
-        let done = handshake(end, hello, tcp).await.map_err(TlsError::Handshake)?;
+        let done = handshake(end, hello, tcp, self.threads.as_ref()).await.map_err(TlsError::Handshake)?;
         same(purpose, done.alpn.as_deref())?;
         match (purpose, agent(done.leaf.as_ref())?) {
             (Some(Purpose::Carrier), Some(agent)) => Ok(Accepted::Carrier(agent, Carrier::new(done.stream))),

@@ -22,6 +22,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use wicketgate_system::PatientThreads;
 
 /// The usual input of a handshake, and its limit: a chain of a few certificates.
 const FIRST: usize = 4 * 1024;
@@ -61,13 +62,22 @@ macro_rules! end {
 end!(UnbufferedClientConnection, ClientConnectionData);
 end!(UnbufferedServerConnection, ServerConnectionData);
 
-/// The next step.
-enum Step {
-    Again,
+/// What a handshake needs next.
+enum Need {
     Read,
     Write,
+    /// Nothing: it is complete.
     Done,
+    /// What there is to write is the alert.
     Fail(Error),
+}
+
+/// A handshake with the bytes that were received and are to be sent.
+struct Handshaking<E> {
+    end: E,
+    input: Vec<u8>,
+    filled: usize,
+    output: Vec<u8>,
 }
 
 fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, output: &mut Vec<u8>) -> io::Result<()> {
@@ -80,65 +90,103 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, output: &mut Vec<u8>) -> io:
     Ok(())
 }
 
-/// Runs the handshake; `input` was received before. After a failure, the peer gets an alert. The caller bounds the wait.
-pub(super) async fn handshake<E: End>(
-    mut end: E,
-    mut input: Vec<u8>,
-    mut tcp: TcpStream,
-) -> io::Result<Done> {
-    let (mut filled, mut output) = (input.len(), Vec::new());
-    loop {
-        let UnbufferedStatus { discard, state } = end.process(&mut input[..filled]);
-        let step = match state {
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                encode(&mut data, &mut output)?;
-                Step::Again
-            }
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                Step::Write
-            }
-            Ok(ConnectionState::BlockedHandshake) => Step::Read,
-            Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
-            // Neither end of a carrier sends before the gateway's first frame.
-            Ok(ConnectionState::ReadTraffic(_)) => {
-                return Err(broken(Error::General("data in the handshake".to_owned())));
-            }
-            Ok(_) => return Err(ErrorKind::UnexpectedEof.into()),
-            Err(error) => Step::Fail(error),
-        };
-        input.copy_within(discard..filled, 0);
-        filled -= discard;
-        match step {
-            Step::Again => {}
-            Step::Fail(error) => {
-                // Once more, for the alert. Sending it is best effort.
-                if let Ok(ConnectionState::EncodeTlsData(mut data)) = end.process(&mut input[..filled]).state
-                {
-                    encode(&mut data, &mut output)?;
+impl<E: End> Handshaking<E> {
+    /// Computes until it needs something: for up to a millisecond.
+    fn advance(&mut self) -> io::Result<Need> {
+        loop {
+            let UnbufferedStatus { discard, state } = self.end.process(&mut self.input[..self.filled]);
+            let need = match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(&mut data, &mut self.output)?;
+                    None
                 }
-                let _ = tcp.try_write(&output);
-                return Err(broken(error));
-            }
-            Step::Write => {
-                tcp.write_all(&output).await?;
-                output.clear();
-            }
-            Step::Done if !end.is_handshaking() => break,
-            Step::Read | Step::Done => {
-                if filled == input.len() {
-                    if filled >= MOST {
-                        return Err(broken(rustls::InvalidMessage::MessageTooLarge));
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    Some(Need::Write)
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Need::Read),
+                Ok(ConnectionState::WriteTraffic(_)) => Some(Need::Done),
+                // Neither end of a carrier sends before the gateway's first frame.
+                Ok(ConnectionState::ReadTraffic(_)) => {
+                    return Err(broken(Error::General("data in the handshake".to_owned())));
+                }
+                Ok(_) => return Err(ErrorKind::UnexpectedEof.into()),
+                Err(error) => Some(Need::Fail(error)),
+            };
+            self.input.copy_within(discard..self.filled, 0);
+            self.filled -= discard;
+            match need {
+                None => {}
+                Some(Need::Done) if self.end.is_handshaking() => return Ok(Need::Read),
+                Some(Need::Fail(error)) => {
+                    // Once more, for the alert.
+                    if let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                        self.end.process(&mut self.input[..self.filled]).state
+                    {
+                        encode(&mut data, &mut self.output)?;
                     }
-                    input.resize((filled * 2).max(FIRST), 0);
+                    return Ok(Need::Fail(error));
                 }
-                match tcp.read(&mut input[filled..]).await? {
-                    0 => return Err(ErrorKind::UnexpectedEof.into()),
-                    n => filled += n,
-                }
+                Some(need) => return Ok(need),
             }
         }
     }
+
+    async fn read(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+        if self.filled == self.input.len() {
+            if self.filled >= MOST {
+                return Err(broken(rustls::InvalidMessage::MessageTooLarge));
+            }
+            self.input.resize((self.filled * 2).max(FIRST), 0);
+        }
+        match tcp.read(&mut self.input[self.filled..]).await? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.filled += n;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs the handshake; `input` was received before. It computes on `threads`, or without any where it is polled. After a failure, the
+/// peer gets an alert. The caller bounds the wait.
+pub(super) async fn handshake<E: End + Send + 'static>(
+    end: E,
+    input: Vec<u8>,
+    mut tcp: TcpStream,
+    threads: Option<&PatientThreads>,
+) -> io::Result<Done> {
+    let mut handshaking = Handshaking { end, filled: input.len(), input, output: Vec::new() };
+    loop {
+        let need = match threads {
+            None => handshaking.advance(),
+            Some(threads) => {
+                let advance = move || {
+                    let need = handshaking.advance();
+                    (handshaking, need)
+                };
+                let need;
+                (handshaking, need) =
+                    threads.run(advance).await.ok_or_else(|| io::Error::other("the handshake panicked"))?;
+                need
+            }
+        };
+        match need? {
+            Need::Done => break,
+            Need::Read => handshaking.read(&mut tcp).await?,
+            Need::Write => {
+                tcp.write_all(&handshaking.output).await?;
+                handshaking.output.clear();
+            }
+            Need::Fail(error) => {
+                // Best effort.
+                let _ = tcp.try_write(&handshaking.output);
+                return Err(broken(error));
+            }
+        }
+    }
+    let Handshaking { end, input, filled, .. } = handshaking;
     let alpn = end.alpn_protocol().map(<[u8]>::to_vec);
     let leaf = end.peer_certificates().and_then(<[_]>::first).cloned();
     let (secrets, mut kernel) = end.secrets().map_err(broken)?;
