@@ -11,7 +11,7 @@ use crate::{auth::Principal, error::ApiError, telemetry::ServerMetrics};
 use axum::http::Method;
 use buckets::Buckets;
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use wicketgate_model::{Invalid, one_client};
 use wicketgate_system::{Mutex, bucket::Rate};
 
@@ -62,6 +62,12 @@ const AT_ONCE: u32 = 5;
 const MOST_WAITING: u32 = 64;
 /// How long each of them waits at most, where the operator has set a low limit: as long as a list for its turn.
 const WAITS: Duration = Duration::from_secs(4);
+/// Refusals of a customer, or of a source, in a second, and how many of them at once after a pause: the answer to others is held
+/// back, so that a program that repeats what is refused waits instead of being refused a thousand times a second.
+const REFUSALS: u32 = 64;
+const REFUSED_AT_ONCE: u32 = 16;
+/// How long one is held back at most. Those beyond are answered at once: no more than [`REFUSALS`] connections wait for it.
+const HELD_BACK: Duration = Duration::from_secs(1);
 /// Rows of a list that cost as much as a read.
 const ROWS: usize = 100;
 
@@ -142,6 +148,23 @@ impl FromIterator<RateSetting> for Rates {
     }
 }
 
+/// A request that is not admitted.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    error: ApiError,
+    after: Duration,
+}
+
+impl Refused {
+    /// When it is time for it.
+    pub(crate) async fn answer(self) -> ApiError {
+        if !self.after.is_zero() {
+            sleep(self.after).await;
+        }
+        self.error
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
@@ -150,16 +173,18 @@ pub(crate) struct RateLimits {
     principals: Mutex<Buckets<(RateKind, String)>>,
     paces: Mutex<Buckets<(RateKind, String)>>,
     sources: Mutex<Buckets<IpAddr>>,
+    /// By the customer, or the source.
+    refusals: Mutex<Buckets<String>>,
 }
 
 impl RateLimits {
     pub(crate) fn new(rates: Rates, metrics: Arc<ServerMetrics>) -> Self {
         let (principals, paces) = (Mutex::default(), Mutex::default());
-        Self { rates, metrics, principals, paces, sources: Mutex::default() }
+        Self { rates, metrics, principals, paces, sources: Mutex::default(), refusals: Mutex::default() }
     }
 
     /// Counts a request of an authenticated caller, which is its customer's turn after this time.
-    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<Duration, ApiError> {
+    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<Duration, Refused> {
         // No account and no organization of an identity provider reaches all.
         let Some(tenant) = principal.tenant() else { return Ok(Duration::ZERO) };
         let is_read = matches!(*method, Method::GET | Method::HEAD);
@@ -169,7 +194,8 @@ impl RateLimits {
         else {
             return Ok(Duration::ZERO);
         };
-        let (actor, tenant, now) = ((kind, principal.actor.clone()), (kind, tenant), Instant::now());
+        let (actor, customer, now) = ((kind, principal.actor.clone()), tenant.clone(), Instant::now());
+        let tenant = (kind, tenant);
         let turn = {
             let (mut principals, mut paces) = (self.principals.lock(), self.paces.lock());
             // A request that is refused takes nothing.
@@ -182,7 +208,7 @@ impl RateLimits {
             }
             turn
         };
-        turn.map_err(|time| self.refused(kind, time))
+        turn.map_err(|time| self.refused(kind, customer, time))
     }
 
     /// Counts the rows of a list as further reads, which are owed if there are no more.
@@ -198,16 +224,20 @@ impl RateLimits {
     }
 
     /// Counts a request without a principal. `None`: its source is not known, and not limited.
-    pub(crate) fn admit_stranger(&self, source: Option<IpAddr>) -> Result<(), ApiError> {
+    pub(crate) fn admit_stranger(&self, source: Option<IpAddr>) -> Result<(), Refused> {
         let kind = RateKind::Strangers;
         let Some((source, rate)) = source.zip(self.rates.of(kind)) else { return Ok(()) };
-        let taken = self.sources.lock().take(one_client(source), rate, Instant::now());
-        taken.map_err(|time| self.refused(kind, time))
+        let source = one_client(source);
+        let taken = self.sources.lock().take(source, rate, Instant::now());
+        taken.map_err(|time| self.refused(kind, source.to_string(), time))
     }
 
-    fn refused(&self, kind: RateKind, time: Duration) -> ApiError {
+    fn refused(&self, kind: RateKind, who: String, time: Duration) -> Refused {
         self.metrics.limited(kind.as_str());
-        kind.refusal(time)
+        let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let rate = Rate::per_second(number(REFUSALS), number(REFUSED_AT_ONCE));
+        let turn = self.refusals.lock().reserve(who, rate, (HELD_BACK, Instant::now()));
+        Refused { error: kind.refusal(time), after: turn.unwrap_or_default() }
     }
 }
 
@@ -252,6 +282,26 @@ mod tests {
         assert_eq!(turn(&of("b", Reach::Organization("b".to_owned()))).unwrap(), 0);
         let admitted = (0..100).take_while(|_| turn(&tenant("a")).is_ok()).count();
         assert_eq!(admitted, 38, "those whose turn comes within four seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_of_one_customer_are_held_back_and_of_another_not() {
+        let limits = limits(&["writes=1:1", "strangers=1:1"], &mut Registry::default());
+        let write = |who: &Principal| limits.admit(who, &Method::POST);
+        let other = of("b", Reach::Organization("b".to_owned()));
+        assert!(write(&tenant("a")).is_ok() && write(&other).is_ok());
+        let refusals = (0..200).map(|_| write(&tenant("a")).unwrap_err().after);
+        let held_back: Vec<_> = refusals.filter(|after| !after.is_zero()).collect();
+        assert_eq!(held_back.len(), 64, "the first 16 are answered at once, and those beyond a second");
+        assert_eq!(held_back.last(), Some(&HELD_BACK));
+        assert!(write(&other).unwrap_err().after.is_zero());
+        let source = Some("192.0.2.1".parse().unwrap());
+        assert!(limits.admit_stranger(source).is_ok());
+        let begin = Instant::now();
+        for _ in 0..18 {
+            limits.admit_stranger(source).unwrap_err().answer().await;
+        }
+        assert!(begin.elapsed() > Duration::from_millis(30), "as one program that repeats it at once");
     }
 
     fn of(actor: &str, reach: Reach) -> Principal {

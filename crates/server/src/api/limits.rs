@@ -80,14 +80,17 @@ pub(super) async fn admitted(
             if let Some(connection) = extensions.get::<Connection>() {
                 connection.is_known();
             }
-            let turn = state.rate_limits.admit(principal, method)?;
-            if !turn.is_zero() {
-                sleep(turn).await;
+            match state.rate_limits.admit(principal, method) {
+                Ok(turn) if turn.is_zero() => {}
+                Ok(turn) => sleep(turn).await,
+                Err(refused) => return Err(refused.answer().await),
             }
         }
         // A database that does not answer is no fault of the caller.
         Err(error) if error.is_of_caller() => {
-            state.rate_limits.admit_stranger(RequestContext::of(extensions).address())?;
+            if let Err(refused) = state.rate_limits.admit_stranger(RequestContext::of(extensions).address()) {
+                return Err(refused.answer().await);
+            }
         }
         Err(_) => {}
     }
@@ -108,7 +111,7 @@ pub(super) async fn strangers(State(state): State<AppState>, request: Request, n
     let source = RequestContext::of(request.extensions()).address();
     match state.rate_limits.admit_stranger(source) {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+        Err(refused) => refused.answer().await.into_response(),
     }
 }
 
