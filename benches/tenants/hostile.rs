@@ -162,23 +162,23 @@ impl Hostile {
             };
             let harm = &harm;
             for n in of("shares", WRITERS) {
-                scope.spawn(move || self.writes(n, harm));
+                scope.spawn(move || self.place.enter(|| self.writes(n, harm)));
             }
             for _ in of("lists", READERS) {
-                scope.spawn(|| self.lists(harm));
+                scope.spawn(|| self.place.enter(|| self.lists(harm)));
             }
             for _ in of("checks", CHECKERS) {
-                scope.spawn(|| self.checks(harm));
+                scope.spawn(|| self.place.enter(|| self.checks(harm)));
             }
             for _ in of("connections", CONNECTORS) {
-                scope.spawn(|| self.connects(harm));
+                scope.spawn(|| self.place.enter(|| self.connects(harm)));
             }
             for _ in of("events", 1) {
-                scope.spawn(|| self.follows_events(harm));
+                scope.spawn(|| self.place.enter(|| self.follows_events(harm)));
             }
             for _ in of("silent", 1) {
                 for port in [API, AGENTS] {
-                    scope.spawn(move || self.says_nothing(port, harm));
+                    scope.spawn(move || self.place.enter(|| self.says_nothing(port, harm)));
                 }
             }
         });

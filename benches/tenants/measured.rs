@@ -11,12 +11,12 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use wicketgate_lab::Namespace;
 
-use crate::Tenant;
+use crate::{TARGET, Tenant};
 
 /// Between two of a kind: 50 a second, which no limit refuses.
 const EVERY: Duration = Duration::from_millis(20);
 /// Writes are limited to ten a second.
-const WRITES_EVERY: Duration = Duration::from_millis(500);
+const WRITES_EVERY: Duration = Duration::from_millis(150);
 const BOUND: Duration = Duration::from_secs(10);
 const MESSAGE: &[u8; 1024] = &[7; 1024];
 
@@ -35,6 +35,8 @@ pub(crate) struct Measured {
     connections: Figure,
     reads: Figure,
     writes: Figure,
+    /// Connections to the target without the product: what the machine itself takes for them.
+    pub(crate) direct: Figure,
 }
 
 impl Measured {
@@ -52,17 +54,24 @@ pub(crate) fn measure(place: &Namespace, tenant: &Tenant, lasts: Duration) -> Re
     let path =
         format!("{}/ipsec-shares/{}", tenant.frontdoor, tenant.share["id"].as_str().unwrap_or_default());
     thread::scope(|scope| {
-        let connections = scope.spawn(|| paced(lasts, EVERY, |_| exchange(place, tenant.door)));
-        let reads = scope.spawn(|| paced(lasts, EVERY, |_| tenant.api.get(&path).map(drop)));
-        let writes = scope.spawn(|| {
-            paced(lasts, WRITES_EVERY, |n| {
-                tenant.api.patch(&path, &json!({"description": format!("change {n}")})).map(drop)
-            })
-        });
-        let ended = |of: thread::ScopedJoinHandle<'_, Figure>| {
-            of.join().map_err(|_| anyhow::anyhow!("a measurement panicked"))
+        let inside = |of: &(dyn Fn() -> Figure + Sync)| place.enter(of);
+        let connections =
+            scope.spawn(move || inside(&|| paced(lasts, EVERY, |_| exchange(place, tenant.door))));
+        let direct = scope.spawn(move || inside(&|| paced(lasts, EVERY, |_| exchange(place, TARGET))));
+        let path = &path;
+        let reads = scope.spawn(move || inside(&|| paced(lasts, EVERY, |_| tenant.api.get(path).map(drop))));
+        let change =
+            |n: usize| tenant.api.patch(path, &json!({"description": format!("change {n}")})).map(drop);
+        let writes = scope.spawn(move || inside(&|| paced(lasts, WRITES_EVERY, change)));
+        let ended = |of: thread::ScopedJoinHandle<'_, Result<Figure>>| {
+            of.join().map_err(|_| anyhow::anyhow!("a measurement panicked"))?
         };
-        Ok(Measured { connections: ended(connections)?, reads: ended(reads)?, writes: ended(writes)? })
+        Ok(Measured {
+            connections: ended(connections)?,
+            reads: ended(reads)?,
+            writes: ended(writes)?,
+            direct: ended(direct)?,
+        })
     })
 }
 

@@ -1,9 +1,10 @@
 //! A network namespace: made, joined to others, entered.
 
 use std::{
+    cell::Cell,
     fs::File,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     process::Command,
     sync::Arc,
     thread,
@@ -17,6 +18,11 @@ use crate::{
     ledger::namespace_path,
     program::{feed, run},
 };
+
+thread_local! {
+    /// The inode of the namespace that this thread has entered.
+    static INSIDE: Cell<Option<u64>> = const { Cell::new(None) };
+}
 
 /// A handle: clones name the same namespace. The [`Lab`](crate::Lab) that made it removes it.
 #[derive(Debug, Clone)]
@@ -107,15 +113,21 @@ impl Namespace {
         command
     }
 
-    /// Runs `f` on a thread that has entered the namespace. Sockets that it opens stay there.
+    /// Runs `f` on a thread that has entered the namespace: the calling one, if it has. Sockets that it opens stay there.
     ///
     /// # Errors
-    /// When the namespace can't be entered, or `f` panics.
+    /// When the namespace can't be entered, or `f` panics on another thread.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let this =
+            self.file.metadata().with_context(|| format!("can't look at namespace {}", self.name))?.ino();
+        if INSIDE.get() == Some(this) {
+            return Ok(f());
+        }
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
                 move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
                     .with_context(|| format!("can't enter namespace {}", self.name))?;
+                INSIDE.set(Some(this));
                 Ok(f())
             });
             entered.join().map_err(|_| anyhow!("a thread in namespace {} panicked", self.name))?
