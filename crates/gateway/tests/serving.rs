@@ -72,7 +72,7 @@ impl LinkedGateway {
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
-        let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
+        let (link, end) = link::in_process_over_wire(id, "local".parse().unwrap());
         let (send, handshake) = link.open();
         let gateway = Gateway::start(config, end).await.unwrap();
         let (_, reports) = handshake.finish().await.unwrap();

@@ -49,7 +49,7 @@ impl Handshake<ToGateway> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Versions, in_process_encoded};
+    use crate::{GatewayEnd, ServerEnd, Versions, in_process_encoded, in_process_over_wire};
     use uuid::Uuid;
     use wicketgate_model::{EspMode, GatewayId};
 
@@ -63,42 +63,48 @@ mod tests {
         }
     }
 
-    fn ends() -> (crate::ServerEnd, crate::GatewayEnd) {
-        in_process_encoded(GatewayId::new(Uuid::nil()), "local".parse().unwrap())
+    /// Both ends of a link in one process, and of one over frames.
+    fn links() -> impl Iterator<Item = (ServerEnd, GatewayEnd)> {
+        [in_process_encoded, in_process_over_wire]
+            .into_iter()
+            .map(|join| join(GatewayId::new(Uuid::nil()), "local".parse().unwrap()))
     }
 
     #[tokio::test]
     async fn both_ends_send_their_hello_before_anything_else() {
-        let (server, gateway) = ends();
-        let (to_gateway, at_server) = server.open();
-        let (to_server, at_gateway) = gateway.open(hello(VERSIONS));
-        to_server.send(FromGateway::Draining).await.unwrap();
-        drop(to_gateway);
-        let (taken, mut reports) = at_server.finish().await.unwrap();
-        assert_eq!(taken, hello(VERSIONS));
-        assert_eq!(reports.recv().await, Some(FromGateway::Draining));
-        let (version, mut messages) = at_gateway.finish().await.unwrap();
-        assert_eq!((version, messages.recv().await), (VERSIONS.newest, None));
+        for (server, gateway) in links() {
+            let (to_gateway, at_server) = server.open();
+            let (to_server, at_gateway) = gateway.open(hello(VERSIONS));
+            to_server.send(FromGateway::Draining).await.unwrap();
+            drop(to_gateway);
+            let (taken, mut reports) = at_server.finish().await.unwrap();
+            assert_eq!(taken, hello(VERSIONS));
+            assert_eq!(reports.recv().await, Some(FromGateway::Draining));
+            let (version, mut messages) = at_gateway.finish().await.unwrap();
+            assert_eq!((version, messages.recv().await), (VERSIONS.newest, None));
+        }
     }
 
     #[tokio::test]
     async fn another_version_and_a_closed_link_are_refused() {
         let newer = Versions { oldest: VERSIONS.newest + 1, newest: VERSIONS.newest + 1 };
-        let (server, gateway) = ends();
-        let (_to_gateway, at_server) = server.open();
-        let _gateway = gateway.open(hello(newer));
-        assert!(matches!(at_server.finish().await, Err(HandshakeError::Version(_))));
-
-        let (server, gateway) = ends();
-        drop(gateway);
-        assert!(matches!(server.open().1.finish().await, Err(HandshakeError::Closed)));
+        for (server, gateway) in links() {
+            let (_to_gateway, at_server) = server.open();
+            let _gateway = gateway.open(hello(newer));
+            assert!(matches!(at_server.finish().await, Err(HandshakeError::Version(_))));
+        }
+        for (server, gateway) in links() {
+            drop(gateway);
+            assert!(matches!(server.open().1.finish().await, Err(HandshakeError::Closed)));
+        }
     }
 
     #[tokio::test]
     async fn a_message_before_the_hello_is_refused() {
-        let (server, gateway) = ends();
-        let at_server = server.open().1;
-        gateway.send.try_send(FromGateway::Draining).unwrap();
-        assert!(matches!(at_server.finish().await, Err(HandshakeError::NoHello)));
+        for (server, gateway) in links() {
+            let at_server = server.open().1;
+            gateway.send.try_send(FromGateway::Draining).unwrap();
+            assert!(matches!(at_server.finish().await, Err(HandshakeError::NoHello)));
+        }
     }
 }

@@ -1,50 +1,12 @@
 //! Both ends of a link inside one process, joined by bounded channels.
 
-use crate::{FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway, VERSIONS};
+use crate::{GatewayEnd, LinkReceiver, ServerEnd};
 use tokio::sync::mpsc;
 use wicketgate_model::{GatewayId, LocationId};
 
 /// Messages that may wait in one direction. A slow gateway makes the server wait with the next delta, which then covers
 /// all changes since the last one: the number of waiting deltas does not grow.
 const CAPACITY: usize = 64;
-
-/// The server's end of a link that is not open yet.
-#[derive(Debug)]
-pub struct ServerEnd {
-    pub gateway: GatewayId,
-    pub location: LocationId,
-    send: mpsc::Sender<ToGateway>,
-    receive: LinkReceiver<FromGateway>,
-}
-
-/// The gateway's end of a link that is not open yet.
-#[derive(Debug)]
-pub struct GatewayEnd {
-    pub(crate) send: mpsc::Sender<FromGateway>,
-    receive: LinkReceiver<ToGateway>,
-}
-
-impl ServerEnd {
-    /// Sends the hello; everything else follows it.
-    pub fn open(self) -> (mpsc::Sender<ToGateway>, Handshake<FromGateway>) {
-        let Self { send, receive, .. } = self;
-        begin(&send, ToGateway::Hello(VERSIONS));
-        (send, Handshake(receive))
-    }
-}
-
-impl GatewayEnd {
-    /// Sends the hello; everything else follows it.
-    pub fn open(self, hello: GatewayHello) -> (mpsc::Sender<FromGateway>, Handshake<ToGateway>) {
-        begin(&self.send, FromGateway::Hello(hello));
-        (self.send, Handshake(self.receive))
-    }
-}
-
-/// Sends the first message. The channel is empty; if the other end is gone, the handshake reports that.
-fn begin<M>(send: &mpsc::Sender<M>, hello: M) {
-    let _ = send.try_send(hello);
-}
 
 /// Joins the two ends; messages are moved.
 pub fn in_process(gateway: GatewayId, location: LocationId) -> (ServerEnd, GatewayEnd) {
