@@ -1,4 +1,4 @@
-//! The server's authority: a P-256 key that issues certificates to gateways and agents, and signs assignments.
+//! The servers' authority: a P-256 key that issues certificates to servers, gateways and agents, and signs assignments.
 //!
 //! Invariant: a certificate's one name is the [`Identity`] that the server decided on; from a request it takes
 //! the public key and nothing else.
@@ -21,7 +21,7 @@ use wicketgate_transport::{
 };
 use zeroize::Zeroizing;
 
-/// The lifetime of an agent's or a gateway's certificate. It is renewed after a third, so an outage of twenty days is
+/// The lifetime of the certificate of an agent, a gateway or a server. It is renewed after a third, so an outage of twenty days is
 /// survived.
 pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// From when on every certificate is valid: 2020-01-01, whatever the clocks say. Which agents are served is the server's
@@ -152,10 +152,13 @@ impl Ca {
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match identity {
-            Identity::Agent(_) => ExtendedKeyUsagePurpose::ClientAuth,
-            Identity::Gateway { .. } => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
+        params.extended_key_usages = match identity {
+            Identity::Agent(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            // A gateway is dialled by agents, and dials servers; servers dial each other.
+            Identity::Gateway { .. } | Identity::Server { .. } => {
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+            }
+        };
         params.use_authority_key_identifier_extension = true;
         validity(&mut params, now, LEAF_LIFETIME)?;
         let issuer = Issuer::new(ca_params(now)?, &self.key);
@@ -236,7 +239,10 @@ impl PublicKeyData for Point<'_> {
 mod tests {
     use super::*;
     use uuid::Uuid;
-    use wicketgate_model::{EnvironmentId, Era, GatewayId, Generation, ShareId};
+    use wicketgate_model::{
+        AgentId, EnvironmentId, Era, FrontdoorId, GatewayId, Generation, ServerId, ShareId,
+    };
+    use wicketgate_transport::identity::AgentIdentity;
 
     fn assignment() -> Assignment {
         Assignment {
@@ -321,6 +327,38 @@ mod tests {
         assert!(!valid_at(VALID_SINCE - second) && !valid_at(now + LEAF_LIFETIME + second));
         let early = ca.issue(&identity, &key.public_point(), VALID_SINCE - second).unwrap_err();
         assert!(early.to_string().contains("set it"), "{early}");
+    }
+
+    #[test]
+    fn agents_dial_only_and_gateways_and_servers_do_both() {
+        let now = Timestamp::now();
+        let ca = Ca::generate(now).unwrap();
+        let anchor_der = CertificateDer::from(ca.certificate().der());
+        let anchor = webpki::anchor_from_trusted_cert(&anchor_der).unwrap();
+        let uuid = Uuid::nil();
+        let agent = AgentIdentity {
+            frontdoor: FrontdoorId::new(uuid),
+            environment: EnvironmentId::new(uuid),
+            agent: AgentId::new(uuid),
+        };
+        for (identity, ends) in [
+            (Identity::Agent(agent), [false, true]),
+            (Identity::Gateway { gateway: GatewayId::new(uuid) }, [true, true]),
+            (Identity::Server { server: ServerId::new(uuid) }, [true, true]),
+        ] {
+            let key = PrivateKey::generate().unwrap();
+            let der = CertificateDer::from(ca.issue(&identity, &key.public_point(), now).unwrap());
+            assert_eq!(Identity::of_certificate(&der), Ok(identity));
+            let leaf = webpki::EndEntityCert::try_from(&der).unwrap();
+            let is_for = |usage| {
+                let anchors = std::slice::from_ref(&anchor);
+                let at = rustls::pki_types::UnixTime::now();
+                leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, anchors, &[], at, usage, None, None)
+                    .is_ok()
+            };
+            let usages = [webpki::KeyUsage::server_auth(), webpki::KeyUsage::client_auth()];
+            assert_eq!(usages.map(is_for), ends, "{identity}");
+        }
     }
 
     #[test]

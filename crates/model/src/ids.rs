@@ -17,7 +17,7 @@ macro_rules! id {
 
         impl $name {
             /// Takes a fresh UUID; version 7 keeps the order of creation.
-            pub fn new(uuid: Uuid) -> Self {
+            pub const fn new(uuid: Uuid) -> Self {
                 Self(uuid)
             }
         }
@@ -70,8 +70,10 @@ id!(/** An IPsec share. */ ShareId, "shr-");
 id!(/** An environment: a private network that hosting agents serve. */ EnvironmentId, "env-");
 id!(/** One replica of a hosting agent. */ AgentId, "agt-");
 id!(/** A gateway. */ GatewayId, "gwy-");
+id!(/** A server: one process of the control plane. */ ServerId, "srv-");
 id!(/** The record of one asynchronous write. */ ExecutionId, "exe-");
 id!(/** An enrolment code, without its secret. */ EnrollmentId, "enr-");
+id!(/** A gateway's join token, without its secret. */ JoinTokenId, "gwj-");
 id!(/** An API account: its client id. */ ApiAccountId, "acc-");
 id!(/** A handover link, without its token. */ HandoverLinkId, "lnk-");
 

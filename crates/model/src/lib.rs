@@ -17,6 +17,7 @@ mod generation;
 mod handover;
 mod ids;
 mod invalid;
+mod join;
 mod load_balancer;
 mod network;
 mod observed;
@@ -50,9 +51,10 @@ pub use generation::{Era, Generation};
 pub use handover::{MaxUses, Passphrase};
 pub use ids::{
     AgentId, ApiAccountId, EnrollmentId, EnvironmentId, EnvironmentKey, ExecutionId, FrontdoorId, GatewayId,
-    HandoverLinkId, ShareId, TunnelId, ZId,
+    HandoverLinkId, JoinTokenId, ServerId, ShareId, TunnelId, ZId,
 };
 pub use invalid::Invalid;
+pub use join::{JoinGrant, JoinRefusal, JoinRequest};
 pub use load_balancer::{LoadBalancerIp, LoadBalancerPool, LoadBalancerPools};
 pub use network::{IngressPort, PeerAddress, PeerCidr, one_client};
 pub use observed::{Observed, ObservedDelta, ShareObserved, TunnelObserved};

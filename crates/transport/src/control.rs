@@ -1,11 +1,12 @@
-//! The control connection of an agent: JSON messages, each preceded by its length (u32, big endian).
+//! The control connection of an agent, and the connection on which an agent enrols or a gateway joins: JSON messages, each preceded
+//! by its length (u32, big endian).
 //!
 //! Receiving is cancel-safe: an incomplete message stays in the buffer. It also writes what was queued, so that a peer which
 //! does not read delays nothing else.
 
 mod messages;
 
-pub use messages::{EnrolAnswer, FromAgent, TargetHealth, ToAgent};
+pub use messages::{EnrolAnswer, FromAgent, JoinAnswer, TargetHealth, ToAgent};
 
 use crate::tls::{Diagnosis, diagnosis::describe};
 use bytes::{Buf, BytesMut};
@@ -103,7 +104,7 @@ impl Control {
         }
     }
 
-    /// The gateway's end, which accepts messages up to [`MAX_FROM_AGENT`].
+    /// The end that an agent or a joining gateway has dialled, which accepts messages up to [`MAX_FROM_AGENT`].
     pub(crate) fn of_agent(stream: impl ByteStream + 'static) -> Self {
         Self { most: MAX_FROM_AGENT, ..Self::new(stream) }
     }

@@ -1,12 +1,12 @@
 //! The identity of a peer: the one name in its certificate.
 //!
-//! `wicketgate://agent/<frontdoor>/<environment>/<agent>` or `wicketgate://gateway/<gateway>`, as a URI
-//! subjectAltName (RFC 5280 §4.2.1.6). A certificate with another name, or several, has no identity.
+//! `wicketgate://agent/<frontdoor>/<environment>/<agent>`, `wicketgate://gateway/<gateway>` or `wicketgate://server/<server>`, as a
+//! URI subjectAltName (RFC 5280 §4.2.1.6). A certificate with another name, or several, has no identity.
 
 use crate::trust::sha256;
 use jiff::Timestamp;
 use std::{fmt, str::FromStr, time::Duration};
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
+use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId, ServerId};
 
 /// The age at which a certificate is renewed: a third of its lifetime.
 pub const RENEW_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
@@ -23,6 +23,7 @@ const SCHEME: &str = "wicketgate://";
 pub enum Identity {
     Agent(AgentIdentity),
     Gateway { gateway: GatewayId },
+    Server { server: ServerId },
 }
 
 /// An agent, with its environment and Frontdoor.
@@ -38,6 +39,14 @@ pub struct AgentIdentity {
 pub struct PresentedAgent {
     pub identity: AgentIdentity,
     /// The SHA-256 of its public key, an uncompressed point (SEC 1 §2.3.3).
+    pub key_sha256: [u8; 32],
+}
+
+/// A gateway as its certificate presents it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedGateway {
+    pub gateway: GatewayId,
+    /// As of a [`PresentedAgent`].
     pub key_sha256: [u8; 32],
 }
 
@@ -66,11 +75,22 @@ impl PresentedAgent {
     /// The agent of an end entity's certificate (DER). The caller has verified the certificate.
     pub fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
         let Identity::Agent(identity) = Identity::of_certificate(der)? else { return Err(NotAnIdentity) };
-        let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
-        let info = certificate.subject_public_key_info();
-        let point = info.strip_prefix(&P256_KEY_INFO[..]).ok_or(NotAnIdentity)?;
-        Ok(Self { identity, key_sha256: sha256(point) })
+        Ok(Self { identity, key_sha256: key_sha256(der)? })
     }
+}
+
+impl PresentedGateway {
+    /// The gateway of an end entity's certificate (DER). The caller has verified the certificate.
+    pub fn of_certificate(der: &rustls::pki_types::CertificateDer<'_>) -> Result<Self, NotAnIdentity> {
+        let Identity::Gateway { gateway } = Identity::of_certificate(der)? else { return Err(NotAnIdentity) };
+        Ok(Self { gateway, key_sha256: key_sha256(der)? })
+    }
+}
+
+fn key_sha256(der: &rustls::pki_types::CertificateDer<'_>) -> Result<[u8; 32], NotAnIdentity> {
+    let certificate = webpki::EndEntityCert::try_from(der).map_err(|_| NotAnIdentity)?;
+    let info = certificate.subject_public_key_info();
+    info.strip_prefix(&P256_KEY_INFO[..]).map(sha256).ok_or(NotAnIdentity)
 }
 
 impl fmt::Display for Identity {
@@ -78,6 +98,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Agent(a) => write!(f, "{SCHEME}agent/{}/{}/{}", a.frontdoor, a.environment, a.agent),
             Self::Gateway { gateway } => write!(f, "{SCHEME}gateway/{gateway}"),
+            Self::Server { server } => write!(f, "{SCHEME}server/{server}"),
         }
     }
 }
@@ -97,6 +118,7 @@ impl FromStr for Identity {
                 agent: id(agent)?,
             })),
             ["gateway", gateway] => Ok(Self::Gateway { gateway: id(gateway)? }),
+            ["server", server] => Ok(Self::Server { server: id(server)? }),
             _ => Err(NotAnIdentity),
         }
     }
@@ -123,16 +145,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_identity_survives_a_round_trip(a: u128, b: u128, c: u128, gateway: bool) {
+        fn an_identity_survives_a_round_trip(a: u128, b: u128, c: u128, kind in 0..3) {
             let [a, b, c] = [a, b, c].map(Uuid::from_u128);
-            let identity = if gateway {
-                Identity::Gateway { gateway: GatewayId::new(a) }
-            } else {
-                Identity::Agent(AgentIdentity {
+            let identity = match kind {
+                0 => Identity::Gateway { gateway: GatewayId::new(a) },
+                1 => Identity::Server { server: ServerId::new(a) },
+                _ => Identity::Agent(AgentIdentity {
                     frontdoor: FrontdoorId::new(a),
                     environment: EnvironmentId::new(b),
                     agent: AgentId::new(c),
-                })
+                }),
             };
             prop_assert_eq!(identity.to_string().parse::<Identity>(), Ok(identity));
             let longer = format!("{}/x", identity);
@@ -140,7 +162,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(s in "(wicketgate://)?(agent|gateway)?[/a-z0-9-]{0,120}") {
+        fn no_text_panics(s in "(wicketgate://)?(agent|gateway|server)?[/a-z0-9-]{0,120}") {
             if let Ok(identity) = s.parse::<Identity>() {
                 prop_assert_eq!(identity.to_string(), s);
             }

@@ -4,7 +4,8 @@ use crate::frame::StreamRefusal;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use wicketgate_model::{
-    AgentReport, EnrolGrant, EnrolRefusal, Generation, ShareId, SignedAssignment, base64_text,
+    AgentReport, EnrolGrant, EnrolRefusal, Generation, JoinGrant, JoinRefusal, ShareId, SignedAssignment,
+    base64_text,
 };
 
 /// The answer to an [`EnrolRequest`](wicketgate_model::EnrolRequest), which is the only message of an agent that enrols.
@@ -16,6 +17,18 @@ pub enum EnrolAnswer {
         refusal: EnrolRefusal,
     },
     /// The gateway cannot reach the server at the moment.
+    Unavailable,
+}
+
+/// The answer to a [`JoinRequest`](wicketgate_model::JoinRequest), which is the only message of a gateway that joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum JoinAnswer {
+    Joined(JoinGrant),
+    Refused {
+        refusal: JoinRefusal,
+    },
+    /// The server cannot use its database at the moment.
     Unavailable,
 }
 

@@ -2,11 +2,11 @@
 
 use super::{
     certificate::LiveCertificate,
+    dial::{builder, dial, name, of_purpose},
     error::{TlsError, broken},
     handshake::handshake,
-    provider::provider,
     purpose::Purpose,
-    verifier::GatewayVerifier,
+    verifier::{Dialled, PeerVerifier},
 };
 use crate::{
     carrier::Carrier,
@@ -15,13 +15,11 @@ use crate::{
     trust::{CaCertificate, Fingerprint},
 };
 use rustls::{
-    ClientConfig, ConfigBuilder,
-    client::{ResolvesClientCert, Resumption, UnbufferedClientConnection, WantsClientCert},
-    pki_types::ServerName,
+    ClientConfig,
+    client::{ResolvesClientCert, UnbufferedClientConnection},
 };
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 /// An enrolled agent's end of its connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,7 +33,7 @@ impl AgentTls {
     /// `certificate`: the agent's own, DER, issued by `ca` for `key`.
     pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
         let certificate = Arc::new(LiveCertificate::new(key, certificate, None)?);
-        let config = builder(GatewayVerifier::of_ca(ca)?)?
+        let config = builder(PeerVerifier::of_ca(Dialled::Gateway, ca)?)?
             .with_client_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>);
         let mut carrier = of_purpose(config.clone(), Purpose::Carrier);
         carrier.enable_secret_extraction = true;
@@ -50,7 +48,7 @@ impl AgentTls {
     /// The handshake of a control connection. The caller bounds it. Only the gateway's first message shows that it has
     /// accepted the agent's certificate.
     pub async fn connect_control(&self, tcp: TcpStream) -> Result<Control, TlsError> {
-        connect(Arc::clone(&self.control), Purpose::Control, tcp).await
+        dial(Arc::clone(&self.control), Purpose::Control, tcp).await.map(Control::new)
     }
 
     /// The handshake of a carrier, like [`Self::connect_control`].
@@ -69,37 +67,6 @@ impl AgentTls {
 /// The first connection of an agent, which has no certificate and trusts the CA whose fingerprint is in its code.
 /// The caller bounds the handshake.
 pub async fn connect_enrol(ca: Fingerprint, tcp: TcpStream) -> Result<Control, TlsError> {
-    let config = builder(GatewayVerifier::Pinned(ca))?.with_no_client_auth();
-    connect(Arc::new(of_purpose(config, Purpose::Enrol)), Purpose::Enrol, tcp).await
-}
-
-async fn connect(config: Arc<ClientConfig>, purpose: Purpose, tcp: TcpStream) -> Result<Control, TlsError> {
-    let stream = TlsConnector::from(config).connect(name()?, tcp).await.map_err(TlsError::Handshake)?;
-    if stream.get_ref().1.alpn_protocol() == Some(purpose.alpn()) {
-        Ok(Control::new(stream))
-    } else {
-        Err(TlsError::Protocol)
-    }
-}
-
-/// The gateway is identified by the URI in its certificate; this name is neither checked nor sent.
-fn name() -> Result<ServerName<'static>, TlsError> {
-    ServerName::try_from("gateway.invalid").map_err(|_| TlsError::Protocol)
-}
-
-pub(super) fn builder(
-    gateways: GatewayVerifier,
-) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::OwnCertificate)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(gateways)))
-}
-
-pub(super) fn of_purpose(mut config: ClientConfig, purpose: Purpose) -> ClientConfig {
-    config.enable_sni = false;
-    config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![purpose.alpn().to_vec()];
-    config
+    let config = builder(PeerVerifier::pinned(Dialled::Gateway, ca))?.with_no_client_auth();
+    dial(Arc::new(of_purpose(config, Purpose::Enrol)), Purpose::Enrol, tcp).await.map(Control::new)
 }

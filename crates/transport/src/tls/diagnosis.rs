@@ -16,8 +16,8 @@ pub enum Diagnosis {
     /// This machine's clock is behind the beginning of the certificate's validity, or ahead of its end, by so much.
     #[error("the certificate of the peer is not valid at this machine's time")]
     Clock { is_behind: bool, by: Duration },
-    /// The certificate of the peer is not from the expected CA, or not a gateway's.
-    #[error("the peer is not the expected gateway")]
+    /// The certificate of the peer is not from the expected CA, or not of the role that was dialled.
+    #[error("the peer is not the expected one: its certificate is of another authority or another role")]
     Stranger,
     #[error("the peer reports that the certificate has expired")]
     Expired,

@@ -1,4 +1,4 @@
-//! Errors of the agent port's TLS connections.
+//! Errors of TLS connections.
 
 use super::diagnosis::{Diagnosis, describe};
 use std::io;

@@ -71,7 +71,7 @@ impl GatewayIdentity {
             .map_err(TlsError::OwnCertificate)?
             .with_client_cert_verifier(Arc::clone(&agents) as Arc<dyn ClientCertVerifier>)
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = Purpose::ALL.iter().map(|p| p.alpn().to_vec()).collect();
+        config.alpn_protocols = Purpose::names(&Purpose::OF_AGENTS);
         // Of carriers.
         config.enable_secret_extraction = true;
         // Carriers are reused; a ticket would cost memory and would have to be revoked, too.
@@ -89,6 +89,11 @@ impl GatewayIdentity {
     /// The gateway's certificate, to be replaced when it is renewed.
     pub fn certificate(&self) -> &LiveCertificate {
         &self.certificate
+    }
+
+    /// For the gateway's other connections.
+    pub(super) fn shared_certificate(&self) -> Arc<LiveCertificate> {
+        Arc::clone(&self.certificate)
     }
 
     /// An agent that was refused since the last call, because its certificate has expired.
@@ -160,7 +165,8 @@ async fn client_hello(tcp: &mut TcpStream) -> io::Result<(Vec<u8>, Option<Purpos
             Ok(None) => {}
             Ok(Some(accepted)) => {
                 let offered: Vec<_> = accepted.client_hello().alpn().into_iter().flatten().collect();
-                let purpose = Purpose::ALL.into_iter().find(|purpose| offered.contains(&purpose.alpn()));
+                let purpose =
+                    Purpose::OF_AGENTS.into_iter().find(|purpose| offered.contains(&purpose.alpn()));
                 return Ok((hello, purpose));
             }
             Err(_) => break,

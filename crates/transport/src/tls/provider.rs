@@ -1,4 +1,4 @@
-//! The cryptography of the agent port, where both ends are Wicketgate's.
+//! The cryptography of the agent port and the link port, where both ends are Wicketgate's.
 
 use rustls::crypto::{
     CryptoProvider,

@@ -1,6 +1,8 @@
 //! Fixtures for the tests of this crate, and the record layer against the TLS library's own.
 
 mod accept;
+mod authority;
+mod link;
 
 use super::{
     handshake::handshake,

@@ -1,5 +1,7 @@
-//! How an agent verifies a gateway: by the chain to its server's CA and the role in the certificate's URI, never by a
-//! host name. An agent that has not enrolled yet finds the CA in the chain by the fingerprint in its code.
+//! How the end that dials verifies the other one: by the chain to the authority's CA and the role in the certificate's URI, never by a
+//! host name. An end that has no certificate yet finds the CA in the chain by the fingerprint in its code.
+//!
+//! Invariant: an agent accepts gateways only, and a gateway servers only: whoever has a gateway's key cannot play a server.
 
 use super::{error::TlsError, provider::provider};
 use crate::{
@@ -17,23 +19,42 @@ use rustls::{
     server::ParsedCertificate,
 };
 
+/// Who is dialled.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialled {
+    Gateway,
+    Server,
+}
+
+/// See the module.
 #[derive(Debug)]
-pub(super) enum GatewayVerifier {
+pub(super) struct PeerVerifier {
+    dialled: Dialled,
+    trust: Trust,
+}
+
+#[derive(Debug)]
+enum Trust {
     Ca(RootCertStore),
     /// The CA is in the chain, and has this fingerprint.
     Pinned(Fingerprint),
 }
 
-impl GatewayVerifier {
-    /// Trusts the gateways of one CA.
-    pub(super) fn of_ca(ca: &CaCertificate) -> Result<Self, TlsError> {
+impl PeerVerifier {
+    /// Trusts those of one CA.
+    pub(super) fn of_ca(dialled: Dialled, ca: &CaCertificate) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         roots.add(ca.certificate().clone()).map_err(|_| TlsError::Ca)?;
-        Ok(Self::Ca(roots))
+        Ok(Self { dialled, trust: Trust::Ca(roots) })
+    }
+
+    /// Trusts those of the CA with this fingerprint.
+    pub(super) fn pinned(dialled: Dialled, ca: Fingerprint) -> Self {
+        Self { dialled, trust: Trust::Pinned(ca) }
     }
 }
 
-impl ServerCertVerifier for GatewayVerifier {
+impl ServerCertVerifier for PeerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -43,9 +64,9 @@ impl ServerCertVerifier for GatewayVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let pinned;
-        let roots = match self {
-            Self::Ca(roots) => roots,
-            Self::Pinned(fingerprint) => {
+        let roots = match &self.trust {
+            Trust::Ca(roots) => roots,
+            Trust::Pinned(fingerprint) => {
                 let ca = chain.iter().find(|c| Fingerprint::of(c) == *fingerprint);
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.ok_or(CertificateError::UnknownIssuer)?.clone().into_owned())?;
@@ -56,8 +77,9 @@ impl ServerCertVerifier for GatewayVerifier {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let algorithms = provider().signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, roots, &[], now, algorithms)?;
-        match Identity::of_certificate(leaf) {
-            Ok(Identity::Gateway { .. }) => Ok(ServerCertVerified::assertion()),
+        match (self.dialled, Identity::of_certificate(leaf)) {
+            (Dialled::Gateway, Ok(Identity::Gateway { .. }))
+            | (Dialled::Server, Ok(Identity::Server { .. })) => Ok(ServerCertVerified::assertion()),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }

@@ -1,61 +1,20 @@
 //! The gateway's handshake: purposes, certificates, and hellos that are wrong, incomplete or in pieces.
 
-use super::{connected, hello, name};
+use super::{
+    authority::{Authority, GATEWAY, SERVER},
+    connected, hello, name,
+};
 use crate::{
     control::{ControlError, FromAgent},
-    identity::{AgentIdentity, Identity},
-    key::PrivateKey,
     tls::{
-        Accepted, AgentTls, Diagnosis, GatewayIdentity, TlsError,
-        agent::{builder, of_purpose},
-        connect_enrol,
+        Accepted, AgentTls, Diagnosis, GatewayIdentity, TlsError, connect_enrol,
+        dial::{builder, of_purpose},
         purpose::Purpose,
-        verifier::GatewayVerifier,
+        verifier::{Dialled, PeerVerifier},
     },
-    trust::CaCertificate,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use uuid::Uuid;
-use wicketgate_model::{AgentId, EnvironmentId, FrontdoorId, GatewayId};
-
-/// A CA with a gateway and agents.
-struct Authority {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    ca: CaCertificate,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-        let ca = params.self_signed(&key).unwrap();
-        let ca = CaCertificate::from_der(ca.der().to_vec()).unwrap();
-        Self { issuer: rcgen::Issuer::new(params, key), ca }
-    }
-
-    fn issue(&self, identity: Identity) -> (PrivateKey, Vec<u8>) {
-        let key = PrivateKey::generate().unwrap();
-        let pair = rcgen::KeyPair::try_from(key.pkcs8()).unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.subject_alt_names = vec![rcgen::SanType::URI(identity.to_string().try_into().unwrap())];
-        (key, params.signed_by(&pair, &self.issuer).unwrap().der().to_vec())
-    }
-
-    fn gateway(&self) -> GatewayIdentity {
-        let (key, leaf) = self.issue(Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) });
-        GatewayIdentity::new(&self.ca, key, leaf).unwrap()
-    }
-
-    /// An agent with a certificate of another authority, which trusts this one's gateway.
-    fn agent(&self, of: &Self) -> AgentTls {
-        let (frontdoor, environment) = (FrontdoorId::new(Uuid::nil()), EnvironmentId::new(Uuid::nil()));
-        let identity = AgentIdentity { frontdoor, environment, agent: AgentId::new(Uuid::nil()) };
-        let (key, leaf) = of.issue(Identity::Agent(identity));
-        AgentTls::new(&self.ca, key, leaf).unwrap()
-    }
-}
 
 /// The gateway's result for a client that sends these bytes and waits, or ends.
 async fn accept_bytes(gateway: &GatewayIdentity, bytes: &[u8], ends: bool) -> Option<TlsError> {
@@ -106,7 +65,7 @@ async fn an_agent_of_another_ca_is_refused_for_both_purposes_and_gets_the_reason
 
     // A client without a certificate can only enrol.
     for purpose in [Purpose::Control, Purpose::Carrier] {
-        let gateways = GatewayVerifier::of_ca(&authority.ca).unwrap();
+        let gateways = PeerVerifier::of_ca(Dialled::Gateway, &authority.ca).unwrap();
         let client = of_purpose(builder(gateways).unwrap().with_no_client_auth(), purpose);
         let (a, b) = connected().await;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
@@ -123,7 +82,7 @@ async fn a_first_message_that_is_wrong_incomplete_or_for_another_protocol_is_ref
     };
     assert_eq!(diagnosed(&hello(&[b"h2"]), false).await, Some(Diagnosis::NothingInCommon));
     assert_eq!(diagnosed(b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n", false).await, Some(Diagnosis::NotTls));
-    for purpose in Purpose::ALL {
+    for purpose in Purpose::OF_AGENTS {
         let hello = hello(&[b"h2", purpose.alpn()]);
         for length in [0, 1, 6, hello.len() - 1, hello.len()] {
             assert_eq!(diagnosed(&hello[..length], true).await, Some(Diagnosis::Cut), "{purpose:?} {length}");
@@ -160,5 +119,52 @@ async fn a_hello_in_pieces_is_accepted_for_every_purpose() {
         let (connected, accepted) = tokio::join!(connect, gateway.accept(b));
         assert!(connected.is_ok() && accepted.is_ok(), "{accepted:?}");
         pieces.abort();
+    }
+}
+
+#[tokio::test]
+async fn only_an_agent_is_accepted_and_only_a_gateway_is_dialled() {
+    let authority = Authority::new();
+    let (gateway, agent) = (authority.gateway(), authority.agent(&authority));
+    // They have certificates for both ends of a connection.
+    for identity in [GATEWAY, SERVER] {
+        let (key, leaf) = authority.issue(identity);
+        let client = AgentTls::new(&authority.ca, key, leaf).unwrap();
+        for is_carrier in [false, true] {
+            let (a, b) = connected().await;
+            let connect = async {
+                match is_carrier {
+                    true => client.connect_carrier(a).await.map(drop),
+                    false => client.connect_control(a).await.map(drop),
+                }
+            };
+            let (_, accepted) = tokio::join!(connect, gateway.accept(b));
+            assert!(matches!(accepted, Err(TlsError::Peer)), "{identity}: {accepted:?}");
+        }
+    }
+    let (key, leaf) = authority.issue(SERVER);
+    let server = GatewayIdentity::new(&authority.ca, key, leaf).unwrap();
+    for is_carrier in [false, true] {
+        let (a, b) = connected().await;
+        let connect = async {
+            match is_carrier {
+                true => agent.connect_carrier(a).await.map(drop),
+                false => agent.connect_control(a).await.map(drop),
+            }
+        };
+        let (dialled, _) = tokio::join!(connect, server.accept(b));
+        assert_eq!(dialled.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
+    }
+    let (a, b) = connected().await;
+    let (enrol, _) = tokio::join!(connect_enrol(authority.ca.fingerprint(), a), server.accept(b));
+    assert_eq!(enrol.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
+}
+
+#[tokio::test]
+async fn the_purposes_of_the_link_port_are_not_offered_to_agents() {
+    let gateway = Authority::new().gateway();
+    for purpose in Purpose::OF_LINKS {
+        let refused = accept_bytes(&gateway, &hello(&[purpose.alpn()]), false).await.unwrap();
+        assert_eq!(refused.diagnosis(), Some(Diagnosis::NothingInCommon), "{purpose:?}");
     }
 }
