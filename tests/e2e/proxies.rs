@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use wicketgate_lab::{Agent, AgentOptions, End, Namespace, Process, named, unpacked};
-use wicketgate_transport::{enrolment_code::EnrolmentCode, trust::Fingerprint};
+use wicketgate_transport::{code::EnrolmentCode, trust::Fingerprint};
 
 use crate::harness::{
     PATIENCE, World, agent_executable, door,
@@ -307,8 +307,7 @@ fn each_refusal_of_a_proxy_is_named_with_what_to_do() -> Result<()> {
     }
 
     // The certificate of a proxy that opens TLS is not of the authority in the code, and the code is not sent to it.
-    let other =
-        EnrolmentCode::generate(code.parse::<EnrolmentCode>()?.enrollment(), Fingerprint::of(b"other"))?;
+    let other = EnrolmentCode::generate(code.parse::<EnrolmentCode>()?.id(), Fingerprint::of(b"other"))?;
     let mut opened = agent(&world, "opened", SERVER, ("", &http(3128, &right)), Some(&other.expose()))?;
     let ended = opened.process.wait(PATIENCE)?;
     let says = opened.process.said().contains("opens TLS: have https://gateway.test:7443 exempted from that");

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use wicketgate_authority::Ca;
 use wicketgate_lab::{Lab, Namespace, Process, named};
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_transport::code::EnrolmentCode;
 
 use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 
@@ -320,7 +320,7 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     one_line(&attempt(&world, "garbled", &server, "ENR-nonsense")?, &["code"])?;
     // A valid code with the authority's fingerprint but another secret.
     let wrong = with_another_secret(&code, &world.gateway.data)?;
-    let id = wrong.parse::<EnrolmentCode>()?.enrollment().to_string();
+    let id = wrong.parse::<EnrolmentCode>()?.id().to_string();
     one_line(&attempt(&world, "wrong", &server, &wrong)?, &["wrong or unknown", &id])?;
     refusal_is_logged(&world, &id, "wrong or unknown")?;
 
@@ -328,7 +328,7 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     world.lab.until("the first agent is listed", PATIENCE, || {
         Ok((world.gateway.list("agents")?.len() == 1).then_some(()))
     })?;
-    let id = code.parse::<EnrolmentCode>()?.enrollment().to_string();
+    let id = code.parse::<EnrolmentCode>()?.id().to_string();
     one_line(&attempt(&world, "second", &server, &code)?, &["used", &id])?;
     refusal_is_logged(&world, &id, "used already")?;
     drop(agent);
@@ -337,7 +337,7 @@ fn an_agent_that_cannot_enrol_reports_the_reason_and_ends() -> Result<()> {
     world.gateway.process.kill()?;
     expire_all(&world.gateway.data)?;
     world.restart()?;
-    let id = code.parse::<EnrolmentCode>()?.enrollment().to_string();
+    let id = code.parse::<EnrolmentCode>()?.id().to_string();
     one_line(&attempt(&world, "late", &server, &code)?, &["expired", &id])?;
     refusal_is_logged(&world, &id, "has expired")?;
     world.end()
@@ -357,7 +357,7 @@ fn refusal_is_logged(world: &World, id: &str, cause: &str) -> Result<()> {
 fn with_another_secret(code: &str, data: &Path) -> Result<String> {
     let code: EnrolmentCode = code.parse()?;
     let authority = Ca::remembered(&data.join("ca"))?.context("the data directory has no authority")?;
-    Ok(EnrolmentCode::generate(code.enrollment(), authority)?.expose().to_string())
+    Ok(EnrolmentCode::generate(code.id(), authority)?.expose().to_string())
 }
 
 /// Makes every enrolment code expire, as if an hour had passed.

@@ -23,7 +23,7 @@ use handshake::{clock_by_certificate, tls};
 use report::{NOT_REACHED, fail, pass, skip};
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use wicketgate_transport::{enrolment_code::EnrolmentCode, tls::connect_enrol};
+use wicketgate_transport::{code::EnrolmentCode, tls::connect_enrol};
 
 /// How the agent proves who it is.
 enum Proof {
@@ -108,6 +108,6 @@ async fn trial(route: &Route, code: &EnrolmentCode, tcp: Option<TcpStream>, repo
     };
     tls(route, shaken.as_ref(), report);
     let why = "not enrolled yet; the enrolment code is kept for the first start";
-    report.add(CheckStep::Identity, &code.enrollment(), skip(why));
+    report.add(CheckStep::Identity, &code.id(), skip(why));
     clock_by_certificate(route, shaken.as_ref(), report);
 }

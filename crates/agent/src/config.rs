@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_transport::code::EnrolmentCode;
 
 /// See the module.
 #[derive(Debug)]

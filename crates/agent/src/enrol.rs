@@ -14,8 +14,8 @@ use tracing::{info, warn};
 use wicketgate_model::{EnrolGrant, EnrolRequest};
 use wicketgate_system::{backoff::Backoff, program::LastingRefusal};
 use wicketgate_transport::{
+    code::EnrolmentCode,
     control::EnrolAnswer,
-    enrolment_code::EnrolmentCode,
     tls::{Diagnosis, connect_enrol},
     trust::Fingerprint,
 };
@@ -42,7 +42,7 @@ pub(crate) async fn enrol(
     // Saved before it is used: if the answer is lost, a retry with the same key gets the same identity.
     let key = dir.key()?;
     let ask = EnrolRequest {
-        enrollment: code.enrollment(),
+        enrollment: code.id(),
         secret: code.secret().to_vec(),
         public_key: key.public_point(),
         name: name.to_owned(),

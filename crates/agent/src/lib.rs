@@ -60,7 +60,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 use wicketgate_system::program::{LastingRefusal, WrongUsage};
-use wicketgate_transport::{abort::Abort, enrolment_code::EnrolmentCode};
+use wicketgate_transport::{abort::Abort, code::EnrolmentCode};
 
 /// How long running streams may continue after a stop signal.
 const DRAIN: Duration = Duration::from_secs(30);

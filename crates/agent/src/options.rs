@@ -25,7 +25,7 @@ use wicketgate_settings::{
     definitions::{CompletionCommand, ManCommand},
 };
 use wicketgate_system::{if_exists, log::LogFilter, program::WrongUsage};
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_transport::code::EnrolmentCode;
 
 /// Of a package, `make packages` adds the commit and its date.
 const VERSION: &str = match option_env!("WICKETGATE_VERSION") {

@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{info, warn};
 use wicketgate_transport::{
+    code::EnrolmentCode,
     control::{FromAgent, ToAgent},
-    enrolment_code::EnrolmentCode,
     tls::{Diagnosis, connect_enrol},
 };
 

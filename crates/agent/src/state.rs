@@ -18,7 +18,7 @@ use wicketgate_system::{
     private_file,
 };
 use wicketgate_transport::{
-    enrolment_code::EnrolmentCode,
+    code::EnrolmentCode,
     identity::{RENEW_AFTER, is_renewal_due},
     key::PrivateKey,
     tls::AgentTls,
@@ -142,7 +142,7 @@ impl State {
 
     /// Whether the identity was given for this code.
     pub(crate) fn is_of(&self, code: &EnrolmentCode) -> bool {
-        self.enrolled.lock().enrollment == Some(code.enrollment())
+        self.enrolled.lock().enrollment == Some(code.id())
     }
 
     /// Notes that the agent was started with the code that the identity was given for.

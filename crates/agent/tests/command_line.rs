@@ -10,7 +10,7 @@ use std::{
 };
 use uuid::Uuid;
 use wicketgate_model::EnrollmentId;
-use wicketgate_transport::{enrolment_code::EnrolmentCode, trust::Fingerprint};
+use wicketgate_transport::{code::EnrolmentCode, trust::Fingerprint};
 
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wicketgate-agent"))

@@ -39,7 +39,7 @@ impl Write {
         tunnel: TunnelId,
         location: &LocationId,
     ) -> Result<Option<GatewayId>> {
-        let select = "SELECT id, max_tunnels, draining FROM gateway WHERE location = $1 ORDER BY id";
+        let select = "SELECT id, max_tunnels, draining FROM gateway WHERE location = $1 AND deleted_at IS NULL ORDER BY id";
         let candidates: Vec<Candidate> = self.tx.all(select, &[location]).await?;
         let mut loads = Vec::new();
         for Candidate { id, max_tunnels, draining } in &candidates {

@@ -85,7 +85,7 @@ impl Store {
 }
 
 impl Write {
-    async fn register_gateway(&mut self, gateway: NewGateway) -> Result<()> {
+    pub(crate) async fn register_gateway(&mut self, gateway: NewGateway) -> Result<()> {
         let NewGateway { id, location, in_process } = gateway;
         if in_process {
             let rename = "UPDATE gateway SET id = $1 WHERE in_process = 1 AND id <> $1";

@@ -99,6 +99,16 @@ impl Store {
     }
 }
 
+impl Write {
+    /// Ends the epoch of a gateway's link, if it has one: nothing is written any more of what comes over that link.
+    pub(crate) async fn end_link(&mut self, gateway: GatewayId) -> Result<()> {
+        let at = self.context.at;
+        let end = "UPDATE gateway_link SET epoch = epoch + 1, lost_at = $1 WHERE gateway = $2";
+        self.tx.execute(end, &[&at, &gateway]).await?;
+        self.disconnect_agents(gateway, at, Some(at)).await
+    }
+}
+
 const SELECT: &str = "SELECT epoch FROM gateway_link WHERE gateway = $1 AND epoch = $2";
 
 /// Fails with [`StoreError::Superseded`] if the epoch has passed.

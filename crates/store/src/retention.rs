@@ -73,8 +73,8 @@ impl Rule {
     }
 }
 
-/// Buckets, deleted shares and tunnels, executions, idempotency keys, events, sessions, handover links that have ended, released addresses, and
-/// unused enrolment codes: a used one is the record of how its agent came.
+/// Buckets, deleted shares and tunnels, executions, idempotency keys, events, sessions, handover links that have ended, released addresses, join tokens,
+/// and unused enrolment codes: a used one is the record of how its agent came.
 fn rules(now: Timestamp) -> Vec<Rule> {
     let at = now.as_microsecond();
     let mut rules = Vec::new();
@@ -95,6 +95,7 @@ fn rules(now: Timestamp) -> Vec<Rule> {
         Rule::new("handover_link", "id", "expires_at < $1 OR revoked_at < $1", at - DELETED),
         Rule { step: STEP_OF_TUNNELS, ..Rule::new("ipsec_tunnel", "id", without_shares, at - DELETED) },
         Rule::new("enrollment", "id", "expires_at < $1 AND agent IS NULL", at - DELETED),
+        Rule::new("join_token", "id", "expires_at < $1", at - DELETED),
         Rule::new("execution", "id", "finished_at < $1", at - RECORDS),
         Rule::new("idempotency", "principal, key", "claimed_at < $1", at - idempotency::KEPT),
         Rule::forgotten("event", "id", "id"),

@@ -1,9 +1,9 @@
-//! What the fuzz targets and a test run: bytes of peers, and an enrolment code of a person. Only they see this module.
+//! What the fuzz targets and a test run: bytes of peers, and a code of a person. Only they see this module.
 
 pub use crate::tls::tls_record;
 use crate::{
-    control::{Control, EnrolAnswer, FromAgent, ToAgent},
-    enrolment_code::EnrolmentCode,
+    code::{CodeId, SecretCode},
+    control::{Control, EnrolAnswer, FromAgent, JoinAnswer, ToAgent},
     frame::{FrameKind, MAX_DATA, MAX_MESSAGE, OpenRequest, StreamRefusal},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,7 +14,7 @@ use std::{
     str::from_utf8,
     task::{Context, Poll, Waker},
 };
-use wicketgate_model::EnrolRequest;
+use wicketgate_model::{EnrolRequest, EnrollmentId, JoinRequest, JoinTokenId};
 
 /// An accepted frame is its type and the rest; an accepted message in it is the same after it was written.
 pub fn frame(bytes: &[u8]) {
@@ -43,8 +43,10 @@ pub fn control_message(bytes: &[u8]) {
         let connection = || tokio::io::join(Cursor::new(bytes.clone()), tokio::io::sink());
         receive_all::<FromAgent>(Control::of_agent(connection()));
         receive_all::<EnrolRequest>(Control::of_agent(connection()));
+        receive_all::<JoinRequest>(Control::of_agent(connection()));
         receive_all::<ToAgent>(Control::new(connection()));
         receive_all::<EnrolAnswer>(Control::new(connection()));
+        receive_all::<JoinAnswer>(Control::new(connection()));
     }
 }
 
@@ -67,7 +69,13 @@ fn same<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: Option<T>)
 
 /// An accepted code is written as a text of fixed length that is the same code.
 pub fn enrolment_code(text: &[u8]) {
-    let Some(code) = from_utf8(text).ok().and_then(|text| text.parse::<EnrolmentCode>().ok()) else { return };
+    let Ok(text) = from_utf8(text) else { return };
+    same_code::<EnrollmentId>(text);
+    same_code::<JoinTokenId>(text);
+}
+
+fn same_code<I: CodeId + PartialEq + Debug>(text: &str) {
+    let Ok(code) = text.parse::<SecretCode<I>>() else { return };
     let written = code.expose();
     assert_eq!((written.len(), written.parse()), (92, Ok(code)));
 }

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 use wicketgate_system::{private_file, program::StopSignals};
-use wicketgate_transport::enrolment_code::EnrolmentCode;
+use wicketgate_transport::code::EnrolmentCode;
 use zeroize::Zeroizing;
 
 #[derive(Debug, Args)]

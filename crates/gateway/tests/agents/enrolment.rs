@@ -11,8 +11,8 @@ use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_model::{AgentId, EnrollmentId, FrontdoorId, Reason};
 use wicketgate_transport::{
+    code::EnrolmentCode,
     control::ToAgent,
-    enrolment_code::EnrolmentCode,
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
     tls::{AgentTls, Diagnosis},
@@ -82,7 +82,7 @@ async fn a_code_of_another_server_is_final() {
     let task = lab.start(state.path(), Some(&code), &[]).task;
     let error = soon("a refusal", task).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("not the server that the enrolment code is from"), "{error:#}");
-    let wrong = EnrolmentCode::generate(lab.code.enrollment(), lab.ca.fingerprint()).unwrap();
+    let wrong = EnrolmentCode::generate(lab.code.id(), lab.ca.fingerprint()).unwrap();
     let task = lab.start(state.path(), Some(&wrong), &[]).task;
     let error = soon("a refusal", task).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("code is wrong"), "{error:#}");

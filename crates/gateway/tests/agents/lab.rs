@@ -31,7 +31,7 @@ use wicketgate_model::{
 use wicketgate_transport::{
     abort::Abort,
     carrier::EarlyData,
-    enrolment_code::{EnrolmentCode, secret_hash},
+    code::{EnrolmentCode, secret_hash},
     identity::{AgentIdentity, Identity},
     key::PrivateKey,
     relay::{Broken, Counters},
@@ -270,8 +270,8 @@ async fn server(
     while let Some(message) = link.recv().await {
         match message {
             FromGateway::Enrol { request, ask, .. } => {
-                let right = ask.enrollment == code.enrollment()
-                    && secret_hash(&ask.secret) == secret_hash(code.secret());
+                let right =
+                    ask.enrollment == code.id() && secret_hash(&ask.secret) == secret_hash(code.secret());
                 let answer = if !right {
                     CertificateAnswer::Refused(EnrolRefusal::WrongCode)
                 } else if used.as_ref().is_some_and(|key| *key != ask.public_key) {

@@ -23,7 +23,7 @@ use axum::{
 use jiff::SignedDuration;
 use wicketgate_model::EnrollmentId;
 use wicketgate_store::NewEnrollment;
-use wicketgate_transport::enrolment_code::{EnrolmentCode, secret_hash};
+use wicketgate_transport::code::{EnrolmentCode, secret_hash};
 
 /// The lifetime of a code.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(1);
@@ -79,7 +79,7 @@ pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> An
     let code = EnrolmentCode::generate(EnrollmentId::new((context.fresh)()), at.state.ca)
         .map_err(|_| ApiError::unavailable("The server could not generate random bytes; try again"))?;
     let new = NewEnrollment {
-        id: code.enrollment(),
+        id: code.id(),
         environment,
         secret_sha256: secret_hash(code.secret()),
         expires_at: context.at + LIFETIME,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use wicketgate_link::{AgentShareState, AgentShares, ToGateway};
 use wicketgate_model::{AgentFinding, AgentReport, EnrolRefusal, FindingResult, ShareId};
 use wicketgate_store::{EnrolAttempt, WriteContext};
-use wicketgate_transport::enrolment_code::{EnrolmentCode, secret_hash};
+use wicketgate_transport::code::{EnrolmentCode, secret_hash};
 
 #[tokio::test]
 async fn an_agent_is_listed_until_it_is_barred() {
@@ -138,7 +138,7 @@ async fn a_code_is_shown_once() {
     assert!(left <= SignedDuration::from_hours(1) && left > SignedDuration::from_mins(59), "{left}");
     let code: EnrolmentCode = made.body["enrollmentCode"].as_str().unwrap().parse().unwrap();
     assert_ne!(code.secret(), &[0; 16]);
-    assert_eq!(made.body["id"], json!(code.enrollment()));
+    assert_eq!(made.body["id"], json!(code.id()));
     let site = app.enrol().await;
     let replica = app.post("agents/enrollments", json!({"environmentId": site.environment})).await;
     assert_eq!(replica.body["environmentId"], json!(site.environment));
@@ -163,7 +163,7 @@ async fn an_unused_code_is_listed_and_revoked() {
     assert_eq!(app.get(&path).await.body["state"], "EXPIRED");
     let code: EnrolmentCode = secret.parse().unwrap();
     let asked = EnrolAttempt {
-        enrollment: code.enrollment(),
+        enrollment: code.id(),
         secret_sha256: secret_hash(code.secret()),
         public_key_sha256: [7; 32],
         name: "late".to_owned(),

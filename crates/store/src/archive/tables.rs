@@ -20,6 +20,7 @@ pub(super) const TABLES: &[&str] = &[
     "revision",
     "gateway",
     "gateway_link",
+    "join_token",
     "frontdoor",
     "api_account",
     "environment",

@@ -51,6 +51,7 @@ const TABLES: &[(&str, Bound)] = &[
         ),
     ),
     ("installation", Few("one row")),
+    ("join_token", After(30 * DAY, "expires_at = AT")),
     ("last_backup", Few("one row")),
     ("shared_secret", Few("one row of each name")),
     ("ipsec_share_count", Few("one of each environment and status")),

@@ -318,7 +318,7 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
 }
 
 /// Writes what no version writes yet.
-async fn run(place: &str, statement: &str) {
+pub(crate) async fn run(place: &str, statement: &str) {
     let url = if place.contains("://") { place.to_owned() } else { format!("sqlite://{place}") };
     let mut db = AnyConnection::connect(&url).await.unwrap();
     db.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();

@@ -14,6 +14,7 @@ mod frontdoors;
 mod gateways;
 mod handover_links;
 mod installation;
+mod join_tokens;
 mod lists;
 mod migration;
 mod outage;
