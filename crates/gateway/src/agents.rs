@@ -31,7 +31,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -108,8 +108,6 @@ struct Inner {
     /// Cuts all streams once what they have read is delivered.
     finish: Abort,
     handshakes: AtomicU64,
-    /// The link's version, which says what the server understands; 0 until it is known.
-    server_version: AtomicU32,
 }
 
 impl Agents {
@@ -138,7 +136,6 @@ impl Agents {
             tasks,
             finish: Abort::default(),
             handshakes: AtomicU64::new(0),
-            server_version: AtomicU32::new(0),
         }));
         agents.0.tasks.spawn(essential("accepts agents", agents.clone().accept(listener)));
         let drain = agents.0.drain.clone();
@@ -151,15 +148,6 @@ impl Agents {
             .tasks
             .spawn(drain.run_until_cancelled_owned(essential("looks at agents", agents.clone().rest())));
         agents
-    }
-
-    /// The version of the link's protocol that the server speaks, too.
-    pub fn server_speaks(&self, version: u32) {
-        self.0.server_version.store(version, Ordering::Relaxed);
-    }
-
-    fn server_understands(&self, since: u32) -> bool {
-        self.0.server_version.load(Ordering::Relaxed) >= since
     }
 
     /// Assigns the share to the agents of its environment, including those that connect later.

@@ -17,9 +17,6 @@ use wicketgate_model::{DialTimes, FailureReason, ShareId, TrafficDelta, TunnelId
 use wicketgate_system::Mutex;
 use wicketgate_transport::relay::AnswerCounters;
 
-/// Addresses of refused clients in one report. A scan has very many.
-const REFUSED_SOURCES: usize = 8;
-
 /// The counters of one share on one tunnel, since the last report.
 #[derive(Debug, Default)]
 pub(crate) struct ShareCounters {
@@ -58,7 +55,7 @@ impl ShareCounters {
     pub(crate) fn refuse(&self, client: IpAddr, reason: FailureReason) {
         self.fail(reason);
         let mut refused = self.refused.lock();
-        if refused.len() < REFUSED_SOURCES {
+        if refused.len() < TrafficDelta::REFUSED_SOURCES {
             refused.insert(client.to_canonical());
         }
     }

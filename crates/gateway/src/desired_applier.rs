@@ -33,21 +33,28 @@ impl DesiredApplier {
         Self { parts, link, desired, tunnels: BTreeMap::new(), share_states: BTreeMap::new() }
     }
 
-    /// Serves until the link ends. `left_over` are the tunnels of an earlier run.
+    /// Serves until the gateway stops, and then hears which traffic is recorded, until its connections have ended. `left_over` are the
+    /// tunnels of an earlier run.
     pub(crate) async fn run(mut self, handshake: Handshake<ToGateway>, left_over: Vec<TunnelId>) {
-        match handshake.finish().await {
-            Ok((version, messages)) => {
-                self.parts.agents.server_speaks(version);
-                self.receive(messages, left_over).await;
+        let (stop, end) = (self.parts.stop.clone(), self.parts.abort.token().clone());
+        let (spool, mut link) = (Arc::clone(&self.parts.spool), None);
+        let serve = async {
+            match handshake.finish().await {
+                Ok((_, messages)) => self.receive(link.insert(messages), left_over).await,
+                Err(error) => error!(%error, "the link to the server cannot be opened"),
             }
-            Err(error) => error!(%error, "the link to the server cannot be opened"),
+            // The data plane does not need the control plane: it keeps serving.
+            warn!("the link to the server ended; the gateway keeps serving its last desired state");
+            std::future::pending::<()>().await;
+        };
+        stop.run_until_cancelled(serve).await;
+        drop(self);
+        if let Some(messages) = &mut link {
+            end.run_until_cancelled(spool.hear(messages)).await;
         }
-        // The data plane does not need the control plane: it keeps serving.
-        warn!("the link to the server ended; the gateway keeps serving its last desired state");
-        std::future::pending::<()>().await;
     }
 
-    async fn receive(&mut self, mut messages: LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
+    async fn receive(&mut self, messages: &mut LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
         let mut left_over = Some(left_over);
         while let Some(message) = messages.recv().await {
             match message {
@@ -77,6 +84,7 @@ impl DesiredApplier {
                 }
                 ToGateway::Enrolled { request, answer } => self.parts.agents.enrolled(request, answer),
                 ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
+                ToGateway::TrafficRecorded { spool, number } => self.parts.spool.recorded(spool, number),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc},
@@ -24,7 +25,6 @@ use wicketgate_transport::abort::Abort;
 use crate::{
     agents::{AgentPort, Agents},
     capacity::Capacity,
-    counters::Counters,
     desired_applier::DesiredApplier,
     ipsec::Backend,
     observations::Observations,
@@ -130,6 +130,7 @@ impl Gateway {
             agents: agents.clone(),
             observations: Arc::default(),
             counters: Arc::default(),
+            spool: Arc::default(),
             room,
             tunnel_permits: Arc::new(Semaphore::new(most)),
             max_tunnels: most,
@@ -140,8 +141,8 @@ impl Gateway {
         };
         spawn_watches(&parts, &send);
         let applier = DesiredApplier::new(parts, send.clone());
-        let apply = essential("applies the desired state", applier.run(handshake, left_over));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(apply));
+        // Not cut by a stop: it hears until the end which traffic is recorded.
+        tasks.spawn(essential("applies the desired state", applier.run(handshake, left_over)));
         let drain = config.drain;
         Ok(Self { agent_address, backend, link: send, tasks, stop, connections, agents, abort, drain })
     }
@@ -242,9 +243,7 @@ fn spawn_watches(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
     let unknown_agents = report_unknown_agents(agents.clone(), link.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_agents));
-    let (counters, end) = (Arc::clone(&parts.counters), parts.abort.token().clone());
-    let report_traffic = report_traffic(counters, agents.clone(), link.clone(), end);
-    tasks.spawn(essential("reports the traffic", report_traffic));
+    tasks.spawn(essential("reports the traffic", report_traffic(parts.clone(), link.clone())));
 }
 
 /// Reports who sends IKE and is no tunnel's peer.
@@ -290,25 +289,24 @@ async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sen
 }
 
 /// Reports traffic periodically, and once more at the end.
-async fn report_traffic(
-    counters: Arc<Counters>,
-    agents: Agents,
-    send: mpsc::Sender<FromGateway>,
-    end: CancellationToken,
-) {
+async fn report_traffic(parts: GatewayParts, send: mpsc::Sender<FromGateway>) {
+    let GatewayParts { counters, spool, agents, abort, .. } = parts;
+    let end = abort.token();
     let mut reported = None;
     let mut tick = tokio::time::interval(TRAFFIC_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let stopping = tokio::select! {
             _ = tick.tick() => false,
+            () = spool.is_next_due() => false,
             () = end.cancelled() => true,
         };
-        // Counters are taken only once the link has capacity for them.
-        let Ok(place) = send.reserve().await else { return };
-        let carried = counters.take();
-        if !carried.is_empty() {
-            place.send(FromGateway::Traffic(carried));
+        spool.add(counters.take(), Timestamp::now());
+        let reports = if stopping { spool.rest() } else { spool.next().into_iter().collect() };
+        for report in reports {
+            if send.send(FromGateway::Traffic(report)).await.is_err() {
+                return;
+            }
         }
         let parked = agents.parked();
         // Without capacity, the next tick reports it.

@@ -20,6 +20,7 @@ mod proxy_protocol;
 mod quota;
 mod share_check;
 mod traffic_room;
+mod traffic_spool;
 mod tunnel;
 
 pub use gateway::{Gateway, GatewayConfig};

@@ -7,7 +7,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wicketgate_transport::abort::Abort;
 
 use crate::{
-    agents::Agents, counters::Counters, ipsec::Backend, observations::Observations, traffic_room::TrafficRoom,
+    agents::Agents, counters::Counters, ipsec::Backend, observations::Observations,
+    traffic_room::TrafficRoom, traffic_spool::TrafficSpool,
 };
 
 /// See the module.
@@ -17,6 +18,7 @@ pub(crate) struct GatewayParts {
     pub(crate) agents: Agents,
     pub(crate) observations: Arc<Observations>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) spool: Arc<TrafficSpool>,
     pub(crate) room: Arc<TrafficRoom>,
     /// One permit for each tunnel that the gateway may hold, of `max_tunnels`.
     pub(crate) tunnel_permits: Arc<Semaphore>,

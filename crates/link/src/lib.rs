@@ -24,9 +24,10 @@ pub use in_process::{in_process, in_process_encoded};
 pub use message::{
     AgentShareState, AgentShares, CertificateAnswer, ConnectedAgent, FromGateway, GatewayHello,
     IKE_LOG_LINES, IkeLogLine, RenewRequest, SHARES_PER_AGENT, ShareCheck, ToGateway, TunnelCheck,
+    UNRECORDED_REPORTS,
 };
 pub use pending::{Call, Pending, RequestId};
 pub use pump::{LinkBroken, Pump, gateway_pump, in_process_over_wire, server_pump};
 pub use receiver::LinkReceiver;
-pub use version::{AGENT_REPORTS, UNKNOWN_AGENTS, VERSIONS, VersionMismatch, Versions};
+pub use version::{VERSIONS, VersionMismatch, Versions};
 pub use wire::WireError;

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
+use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentReport, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId,
-    EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId, TrafficDelta,
-    TunnelId, UnknownAgent, UnknownPeer,
+    EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId,
+    SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -42,6 +44,8 @@ pub enum ToGateway {
     Enrolled { request: RequestId, answer: CertificateAnswer<EnrolGrant> },
     /// The answer to [`FromGateway::Renew`]: a certificate in DER.
     Renewed { request: RequestId, answer: CertificateAnswer<Vec<u8>> },
+    /// The answer to [`FromGateway::Traffic`]: the report with this number is recorded.
+    TrafficRecorded { spool: Uuid, number: u64 },
 }
 
 /// Messages from a gateway to the server.
@@ -61,16 +65,16 @@ pub enum FromGateway {
     AgentConnected(ConnectedAgent),
     /// An agent's control connection ended.
     AgentDisconnected(AgentId),
-    /// What an agent has reported of itself, as it said it. Since [`AGENT_REPORTS`](crate::AGENT_REPORTS).
+    /// What an agent has reported of itself, as it said it.
     AgentReported { agent: AgentId, report: Box<AgentReport> },
-    /// Traffic of shares since the last such message.
-    Traffic(Vec<TrafficDelta>),
+    /// Traffic of shares. [`ToGateway::TrafficRecorded`] answers when it is recorded, and the gateway sends the next one only then,
+    /// so that a server never has to merge two: but when it stops: then it sends all that waits, [`UNRECORDED_REPORTS`] at most.
+    Traffic(Arc<SpooledTraffic>),
     /// The number of carriers that are parked at the gateway now.
     Carriers { parked: usize },
     /// All addresses from which IKE has arrived lately and that are no tunnel's, after a change.
     UnknownPeers(Vec<UnknownPeer>),
-    /// All agents that were refused lately because the server does not name them, after a change. Since
-    /// [`UNKNOWN_AGENTS`](crate::UNKNOWN_AGENTS).
+    /// All agents that were refused lately because the server does not name them, after a change.
     UnknownAgents(Vec<UnknownAgent>),
     /// The gateway is stopping: it accepts no new connections, and still reports the traffic of established ones.
     Draining,
@@ -110,6 +114,10 @@ pub struct GatewayHello {
     #[serde(default)]
     pub namespaces: Option<String>,
 }
+
+/// Reports of traffic of one gateway that are not recorded, at most: the one under way, and behind it, if the gateway stops, its last ten
+/// minutes in steps of ten seconds.
+pub const UNRECORDED_REPORTS: usize = 61;
 
 /// Lines of an IKE log in an answer: it stays below a quarter of a megabyte.
 pub const IKE_LOG_LINES: usize = 500;

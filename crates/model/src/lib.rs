@@ -73,6 +73,6 @@ pub use secret::PreSharedKey;
 pub use status::{Deadlines, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
-pub use traffic::{DialTimes, FailureReason, TrafficDelta, Unanswered};
+pub use traffic::{DialTimes, FailureReason, SpooledTraffic, TrafficDelta, Unanswered};
 pub use unknown_agent::UnknownAgent;
 pub use unknown_peer::UnknownPeer;

@@ -2,12 +2,29 @@
 //! never counts twice.
 
 use crate::{ShareId, TunnelId, declare::serde_as_text};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
+use uuid::Uuid;
+
+/// What a gateway has counted until `at`: a report, which it repeats until it is recorded. Its content never changes, so that what
+/// was recorded of it in part can be completed by another server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpooledTraffic {
+    /// Where the report waited: it tells the numbers of one run of a gateway from those of another.
+    pub spool: Uuid,
+    /// Counts the reports of the spool from 1.
+    pub number: u64,
+    /// By the gateway's clock.
+    pub at: Timestamp,
+    /// One for each share and tunnel.
+    pub deltas: Vec<TrafficDelta>,
+}
 
 /// Traffic of one share on one tunnel since the last report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +56,9 @@ pub struct TrafficDelta {
 }
 
 impl TrafficDelta {
+    /// The maximum of `refused_sources`. A scan has very many.
+    pub const REFUSED_SOURCES: usize = 8;
+
     /// An empty delta.
     pub fn new(share: ShareId, tunnel: TunnelId) -> Self {
         Self {
@@ -54,6 +74,27 @@ impl TrafficDelta {
             active: 0,
             dials: DialTimes::default(),
         }
+    }
+
+    /// Adds what the same share and tunnel carried later.
+    pub fn add(&mut self, later: Self) {
+        let sum = |this: &mut u64, later: u64| *this = this.saturating_add(later);
+        sum(&mut self.rx, later.rx);
+        sum(&mut self.tx, later.tx);
+        sum(&mut self.connections, later.connections);
+        sum(&mut self.answered, later.answered);
+        sum(&mut self.unanswered.silent, later.unanswered.silent);
+        sum(&mut self.unanswered.ended, later.unanswered.ended);
+        for (reason, failed) in later.failures {
+            sum(self.failures.entry(reason).or_default(), failed);
+        }
+        for source in later.refused_sources {
+            if self.refused_sources.len() < Self::REFUSED_SOURCES {
+                self.refused_sources.insert(source);
+            }
+        }
+        self.active = self.active.max(later.active);
+        self.dials.add(&later.dials);
     }
 
     /// Connections that could not be served.
@@ -221,9 +262,9 @@ impl DialTimes {
 
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
-            *count += more;
+            *count = count.saturating_add(more);
         }
-        self.micros += other.micros;
+        self.micros = self.micros.saturating_add(other.micros);
     }
 
     pub fn count(&self) -> u64 {

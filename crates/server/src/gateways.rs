@@ -95,6 +95,11 @@ impl Gateways {
         self.linked.get(&gateway?)
     }
 
+    /// A gateway that is linked to this server and answers: one that stops does not.
+    fn answering(&self, gateway: Option<GatewayId>) -> Option<&LinkedGateway> {
+        self.linked(gateway).filter(|gateway| !gateway.view.lock().is_draining)
+    }
+
     /// What a gateway has told of itself.
     fn facts(&self, gateway: GatewayId) -> Option<GatewayFacts> {
         let told = self.linked.get(&gateway).and_then(|linked| linked.view.lock().facts());
@@ -185,7 +190,7 @@ impl Gateways {
         share: ShareId,
         organization: &str,
     ) -> Result<Option<ShareCheck>, TooManyChecks> {
-        let Some(gateway) = self.linked(gateway) else { return Ok(None) };
+        let Some(gateway) = self.answering(gateway) else { return Ok(None) };
         let seen = gateway.rpc.check(share, organization).await?;
         if seen.as_ref().is_some_and(|seen| seen.dialled.is_ok()) {
             gateway.view.reached(share);
@@ -200,7 +205,7 @@ impl Gateways {
         share: ShareId,
         source: Option<Ipv4Addr>,
     ) -> Option<u64> {
-        self.linked(gateway)?.rpc.close_connections(share, source).await
+        self.answering(gateway)?.rpc.close_connections(share, source).await
     }
 
     /// Resets the tunnel's SAs, and returns what was seen, or why it failed; `None`: no gateway answers.
@@ -211,7 +216,7 @@ impl Gateways {
         scope: ResetScope,
         mode: ResetMode,
     ) -> Option<Result<String, String>> {
-        self.linked(gateway)?.rpc.reset(tunnel, scope, mode).await
+        self.answering(gateway)?.rpc.reset(tunnel, scope, mode).await
     }
 
     /// The first lines of the tunnel's IKE log with a number above `after`; `None`: no gateway answers.
@@ -221,7 +226,7 @@ impl Gateways {
         tunnel: TunnelId,
         after: u64,
     ) -> Option<Vec<IkeLogLine>> {
-        self.linked(gateway)?.rpc.ike_log(tunnel, after).await
+        self.answering(gateway)?.rpc.ike_log(tunnel, after).await
     }
 
     /// The shares of these agents as their gateways report them; agents without a connection are left out.
@@ -229,7 +234,8 @@ impl Gateways {
         if agents.is_empty() {
             return Vec::new();
         }
-        let answers = self.all().map(|gateway| gateway.rpc.agent_shares(agents.to_vec()));
+        let answering = self.linked.keys().filter_map(|id| self.answering(Some(*id)));
+        let answers = answering.map(|gateway| gateway.rpc.agent_shares(agents.to_vec()));
         future::join_all(answers).await.concat()
     }
 }

@@ -14,9 +14,10 @@ use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
 use std::{collections::BTreeMap, fmt};
 use uuid::Uuid;
-use wicketgate_model::{FailureReason, ShareId, TrafficDelta, TunnelId};
+use wicketgate_model::{FailureReason, ShareId, SpooledTraffic, TrafficDelta, TunnelId};
 
-/// Shares and tunnels whose traffic is added in one transaction: SQLite's other writes wait for it.
+/// Shares and tunnels whose traffic is added in one transaction: SQLite's other writes wait for it. It may not differ between servers
+/// of a database: one completes what another has recorded in part.
 const AT_ONCE: usize = 500;
 
 /// The resource whose traffic is counted.
@@ -57,35 +58,33 @@ rows! {
 /// The traffic of a gateway's shares and tunnels in one bucket of each resolution.
 #[derive(Debug)]
 pub struct TrafficReport {
-    /// Tells it from the gateway's other reports: it is added once, however often it is recorded.
-    id: Uuid,
+    /// With the number: tells it from the gateway's other reports. It is added once, however often it is recorded.
+    spool: Uuid,
+    number: u64,
     at: Timestamp,
     scopes: BTreeMap<TrafficScope, Carried>,
 }
 
 impl TrafficReport {
-    /// The traffic since the previous report, at `at`.
-    pub fn new(id: Uuid, at: Timestamp, deltas: &[TrafficDelta]) -> Self {
+    /// What a gateway sent, and arrived at `arrived`: nothing was carried later, whatever the gateway's clock says.
+    pub fn new(sent: &SpooledTraffic, arrived: Timestamp) -> Self {
         let mut scopes: BTreeMap<_, Carried> = BTreeMap::new();
-        for delta in deltas {
+        for delta in &sent.deltas {
             for scope in [TrafficScope::Share(delta.share), TrafficScope::Tunnel(delta.tunnel)] {
                 scopes.entry(scope).or_default().add(delta);
             }
         }
-        Self { id, at, scopes }
+        Self { spool: sent.spool, number: sent.number, at: sent.at.min(arrived), scopes }
     }
 
-    /// Whether both are about the same time.
-    pub fn has_buckets_of(&self, other: &Self) -> bool {
-        let [finest, ..] = RESOLUTIONS;
-        finest.bucket(self.at) == finest.bucket(other.at)
+    /// As in [`SpooledTraffic`].
+    pub fn spool(&self) -> Uuid {
+        self.spool
     }
 
-    /// Adds a later report. This one must not have been recorded.
-    pub fn add(&mut self, later: Self) {
-        for (scope, carried) in later.scopes {
-            self.scopes.entry(scope).or_default().follow(&carried);
-        }
+    /// As in [`SpooledTraffic`].
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -108,28 +107,19 @@ impl Carried {
         });
         // Peaks of one report are assumed to coincide.
         self.sample.active = self.sample.active.saturating_add(delta.active);
-        self.fail(&delta.failures);
-    }
-
-    /// Adds what was carried later.
-    fn follow(&mut self, later: &Self) {
-        self.sample.add(&later.sample);
-        self.sample.active = self.sample.active.max(later.sample.active);
-        self.fail(&later.by_reason);
-    }
-
-    fn fail(&mut self, failures: &BTreeMap<FailureReason, u64>) {
-        for (reason, count) in failures {
+        for (reason, count) in &delta.failures {
             let sum = self.by_reason.entry(*reason).or_default();
             *sum = sum.saturating_add(*count);
         }
     }
 }
 
-/// Changes no row if the part was added before. A transaction that does so at the same time is waited for.
-const BEGIN_PART: &str = "INSERT INTO traffic_report (gateway, report, parts) VALUES ($1, $2, $3) \
-    ON CONFLICT (gateway) DO UPDATE SET report = excluded.report, parts = excluded.parts \
-    WHERE traffic_report.report <> excluded.report OR traffic_report.parts < excluded.parts";
+/// Changes no row if the part was added before, by whichever server, or a later report was. A transaction that does so at the same
+/// time is waited for.
+const BEGIN_PART: &str = "INSERT INTO traffic_report (gateway, spool, number, parts) VALUES ($1, $2, $3, $4) \
+    ON CONFLICT (gateway) DO UPDATE SET spool = excluded.spool, number = excluded.number, parts = excluded.parts \
+    WHERE traffic_report.spool <> excluded.spool OR traffic_report.number < excluded.number \
+    OR (traffic_report.number = excluded.number AND traffic_report.parts < excluded.parts)";
 
 /// `{}` is for the rows.
 const ADD_BUCKETS: &str = "INSERT INTO traffic (scope, resolution, bucket, rx, tx, connections, failures, active) \
@@ -153,13 +143,14 @@ impl Sample {
 
 impl Store {
     /// Adds the traffic of a report, in parts. Those that were added before are left out: the answer to a COMMIT may have been
-    /// lost.
+    /// lost, or the gateway has not heard that the report was recorded and sends it again. The reports of a spool have to be recorded
+    /// in the order of their numbers.
     pub async fn record_traffic(&self, epoch: &GatewayEpoch, report: &TrafficReport) -> Result<()> {
         // In one order, so that two writers never wait for each other.
         let scopes: Vec<_> = report.scopes.iter().collect();
         for (scopes, part) in scopes.chunks(AT_ONCE).zip(1_i64..) {
             let mut tx = self.begin_under(epoch).await?;
-            if tx.execute(BEGIN_PART, &[&epoch.gateway(), &report.id, &part]).await? == 0 {
+            if tx.execute(BEGIN_PART, &[&epoch.gateway(), &report.spool, &report.number, &part]).await? == 0 {
                 tx.rollback().await?;
                 continue;
             }

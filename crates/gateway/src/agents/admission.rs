@@ -12,7 +12,6 @@ use std::{
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};
-use wicketgate_link::UNKNOWN_AGENTS;
 use wicketgate_model::{AgentDesired, AgentId, UnknownAgent};
 use wicketgate_transport::{
     control::{Control, FromAgent, ToAgent},
@@ -103,11 +102,8 @@ impl Agents {
         tell(control, understands, why).await;
     }
 
-    /// Those that were refused lately because the server does not name them; none for a server that does not understand it.
+    /// Those that were refused lately because the server does not name them.
     pub fn strangers(&self) -> Vec<UnknownAgent> {
-        if !self.server_understands(UNKNOWN_AGENTS) {
-            return Vec::new();
-        }
         self.with(|roster| roster.strangers(Timestamp::now()))
     }
 

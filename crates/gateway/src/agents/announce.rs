@@ -5,15 +5,12 @@
 
 use super::Agents;
 use std::{collections::HashMap, mem, time::Instant};
-use wicketgate_link::{AGENT_REPORTS, FromGateway};
+use wicketgate_link::FromGateway;
 use wicketgate_model::AgentId;
 
 impl Agents {
-    /// The agent's report, if it has made another one, and the server understands it.
+    /// The agent's report, if it has made another one.
     fn reported(&self, agent: AgentId) -> Option<FromGateway> {
-        if !self.server_understands(AGENT_REPORTS) {
-            return None;
-        }
         let report = self.with(|roster| roster.take_report(agent, Instant::now()))?;
         Some(FromGateway::AgentReported { agent, report })
     }

@@ -2,13 +2,11 @@
 
 use super::*;
 use crate::{Pending, VERSIONS, codec};
-use jiff::Timestamp;
-use std::{collections::BTreeMap, sync::Arc};
-use uuid::Uuid;
+use std::collections::BTreeMap;
 use wicketgate_model::{
     AgentDesired, AgentFinding, Connection, DialTimes, EnrollmentId, FailureReason, FindingResult,
     FrontdoorId, PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions, SignedAssignment,
-    TunnelDesired, TunnelId, TunnelObserved, ZId,
+    TrafficDelta, TunnelDesired, TunnelId, TunnelObserved, ZId,
 };
 
 const KEY: &str = "a pre-shared key that nobody guesses";
@@ -166,6 +164,7 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Unavailable },
         ToGateway::Renewed { request, answer: CertificateAnswer::Granted(vec![0, 9]) },
+        ToGateway::TrafficRecorded { spool: uuid(11), number: u64::MAX },
     ]
 }
 
@@ -202,7 +201,12 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::AgentConnected(connected),
         FromGateway::AgentDisconnected(agent),
         FromGateway::AgentReported { agent, report: Box::new(report()) },
-        FromGateway::Traffic(vec![carried]),
+        FromGateway::Traffic(Arc::new(SpooledTraffic {
+            spool: uuid(11),
+            number: 7,
+            at: Timestamp::UNIX_EPOCH,
+            deltas: vec![carried],
+        })),
         FromGateway::Carriers { parked: 8 },
         FromGateway::UnknownPeers(vec![unknown_peer()]),
         FromGateway::UnknownAgents(vec![unknown_agent()]),
@@ -267,7 +271,8 @@ fn every_message_survives_the_codec() {
             | ToGateway::Reset { .. }
             | ToGateway::Agents { .. }
             | ToGateway::Enrolled { .. }
-            | ToGateway::Renewed { .. } => {}
+            | ToGateway::Renewed { .. }
+            | ToGateway::TrafficRecorded { .. } => {}
         }
         let bytes = codec::encode(&message).unwrap();
         assert_eq!(codec::decode::<ToGateway>(&bytes).unwrap(), message);

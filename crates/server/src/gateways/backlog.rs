@@ -1,20 +1,18 @@
 //! Reports of a gateway that wait to be recorded in the database.
 //!
-//! Invariants: a report of one kind never waits for those of another, and the link waits for none: a report is always
-//! taken in. What waits is about one agent or one time each, so that it takes no more room than the agents and shares that there
-//! are. What is reported of an agent is recorded in order, so that one that connected and disconnected is never left as connected.
+//! Invariants: a report of one kind never waits for those of another, and the link waits for none. What waits is about one agent, of
+//! which the last report counts, or one of the few reports of traffic that a gateway sends before it hears that they are recorded: these
+//! are never merged, since the gateway may send one of them again. What is reported of an agent is recorded in order, so that one that
+//! connected and disconnected is never left as connected; and so are reports of traffic.
 
 use std::{array, collections::VecDeque};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use wicketgate_link::UNRECORDED_REPORTS;
 use wicketgate_model::{AgentId, AgentReport};
 use wicketgate_store::{AgentLink, TrafficReport};
 use wicketgate_system::Mutex;
-
-/// Times of traffic that wait: of ten seconds each while the database is slow, of ten minutes in all. Later traffic is then
-/// counted at the last of them.
-const TIMES: usize = 60;
 
 wicketgate_model::text_enum!(
     /// What is recorded one after another.
@@ -71,7 +69,6 @@ impl LinkRecord {
             (Self::Agent(agent, this, at), Self::Agent(same, later, later_at)) if *agent == same => {
                 (*this, *at) = (later, later_at);
             }
-            (Self::Traffic(this), Self::Traffic(later)) if this.has_buckets_of(&later) => this.add(later),
             (_, later) => return Some(later),
         }
         None
@@ -109,10 +106,12 @@ impl Backlog {
         &self.0[kind as usize]
     }
 
-    pub(crate) fn push(&self, record: LinkRecord, now: Timestamp) {
+    /// Returns whether there was room: there is, for a gateway that follows the protocol.
+    pub(crate) fn push(&self, record: LinkRecord, now: Timestamp) -> bool {
         let lane = self.lane(record.kind());
-        lane.inner.lock().push(record, now);
+        let is_taken = lane.inner.lock().push(record, now);
         lane.arrived.notify_one();
+        is_taken
     }
 
     /// No record follows.
@@ -153,21 +152,18 @@ impl Backlog {
 }
 
 impl Waiting {
-    fn push(&mut self, record: LinkRecord, now: Timestamp) {
+    fn push(&mut self, record: LinkRecord, now: Timestamp) -> bool {
         let mut left = Some(record);
         for (_, waiting) in &mut self.records {
-            let Some(record) = left.take() else { return };
+            let Some(record) = left.take() else { return true };
             left = waiting.add(record);
         }
-        match (left, self.records.len()) {
-            (Some(LinkRecord::Traffic(later)), TIMES..) => {
-                if let Some((_, LinkRecord::Traffic(last))) = self.records.back_mut() {
-                    last.add(later);
-                }
-            }
-            (Some(record), _) => self.records.push_back((now, record)),
-            (None, _) => {}
+        let has_room =
+            !matches!(left, Some(LinkRecord::Traffic(_))) || self.records.len() < UNRECORDED_REPORTS;
+        if has_room {
+            self.records.extend(left.map(|record| (now, record)));
         }
+        has_room
     }
 }
 
@@ -176,7 +172,7 @@ mod tests {
     use super::*;
     use jiff::ToSpan as _;
     use uuid::Uuid;
-    use wicketgate_model::{ShareId, TrafficDelta, TunnelId};
+    use wicketgate_model::SpooledTraffic;
 
     fn start() -> Timestamp {
         "2026-01-01T00:00:00Z".parse().unwrap()
@@ -210,20 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let backlog = Backlog::default();
-        let delta = TrafficDelta {
-            rx: 1,
-            ..TrafficDelta::new(ShareId::new(Uuid::nil()), TunnelId::new(Uuid::nil()))
-        };
-        // An hour without a database.
-        for second in 0..3600_i64 {
-            let at = start() + second.seconds();
-            let report = TrafficReport::new(Uuid::now_v7(), at, std::slice::from_ref(&delta));
-            backlog.push(LinkRecord::Traffic(report), at);
+    fn reports_of_traffic_wait_in_order_and_within_their_bound() {
+        let (backlog, spool) = (Backlog::default(), Uuid::now_v7());
+        let most = UNRECORDED_REPORTS as u64;
+        for number in 1..=most + 1 {
+            let report = SpooledTraffic { spool, number, at: start(), deltas: Vec::new() };
+            let report = TrafficReport::new(&report, start());
+            assert_eq!(backlog.push(LinkRecord::Traffic(report), start()), number <= most);
         }
-        let lane = backlog.lane(ReportKind::Traffic);
-        assert_eq!(lane.inner.lock().records.len(), TIMES);
         assert_eq!(backlog.oldest(ReportKind::Traffic), Some(start()));
+        for number in 1..=most {
+            let Some(LinkRecord::Traffic(report)) = backlog.take(ReportKind::Traffic) else {
+                panic!("{number}")
+            };
+            assert_eq!(report.number(), number);
+        }
+        assert!(backlog.take(ReportKind::Traffic).is_none());
     }
 }

@@ -104,6 +104,7 @@ impl GatewayLink {
             FromGateway::Draining => {
                 info!(gateway.id = %self.epoch.gateway(), "the gateway is stopping");
                 self.gateway.view.draining(now);
+                self.gateway.rpc.abandon();
             }
             FromGateway::Checked { request, check } => self.gateway.rpc.checked(request, *check),
             FromGateway::ConnectionsClosed { request, closed } => {
@@ -125,9 +126,10 @@ impl GatewayLink {
             FromGateway::AgentReported { agent, report } => {
                 backlog.push(LinkRecord::Agent(agent, report, now), now);
             }
-            FromGateway::Traffic(carried) => {
-                self.metrics.carried(&carried);
-                self.gateway.view.carried(&carried, now);
+            FromGateway::Traffic(report) => {
+                if self.gateway.view.carried(&report, now) {
+                    self.metrics.carried(&report.deltas);
+                }
             }
             FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}
         }
@@ -152,7 +154,11 @@ impl GatewayLink {
             }
             LinkRecord::Traffic(report) => {
                 let write = || store.record_traffic(epoch, report);
-                retry_until_written("record the traffic of shares", write).await;
+                if retry_until_written("record the traffic of shares", write).await {
+                    let (spool, number) = (report.spool(), report.number());
+                    // A gateway that has gone sends the report again on its next link, and it is not added again.
+                    let _ = self.send.send(ToGateway::TrafficRecorded { spool, number }).await;
+                }
             }
         }
     }
@@ -164,63 +170,132 @@ mod tests {
     use crate::gateways::{GatewayRpc, SharedView};
     use prometheus_client::registry::Registry;
     use std::{process::Command, time::Duration};
-    use tokio::time::timeout;
+    use tokio::{task::JoinHandle, time::timeout};
     use uuid::Uuid;
     use wicketgate_link::{VERSIONS, in_process};
-    use wicketgate_model::{EspMode, GatewayId, ObservedDelta, ShareId, TrafficDelta, TunnelId};
-    use wicketgate_store::{NewGateway, SecretKeyFile};
+    use wicketgate_model::{
+        EspMode, FailureReason, GatewayId, LocationId, ObservedDelta, Reason, ShareId, SpooledTraffic,
+        TrafficDelta, TunnelId,
+    };
+    use wicketgate_store::{MetricsWindow, NewGateway, SecretKeyFile, TrafficScope};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    /// A link that is served, with the ends of its gateway.
+    struct Served {
+        _dir: tempfile::TempDir,
+        /// Of the database.
+        place: String,
+        store: Store,
+        view: Arc<SharedView>,
+        reports: mpsc::Sender<FromGateway>,
+        answers: LinkReceiver<ToGateway>,
+        serving: JoinHandle<()>,
+    }
+
+    impl Served {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
+            let place = dir.path().join("wicketgate.db").display().to_string();
+            let store = Store::open(&place, &keys).await.unwrap();
+            let (id, now) = (GatewayId::new(Uuid::now_v7()), Timestamp::now());
+            let location: LocationId = "local".parse().unwrap();
+            let (server_end, gateway_end) = in_process(id, location.clone());
+            let (send, at_server) = server_end.open();
+            let hello = GatewayHello {
+                versions: VERSIONS,
+                esp: EspMode::Userland,
+                public_address: None,
+                max_tunnels: None,
+                namespaces: None,
+            };
+            let (reports, at_gateway) = gateway_end.open(hello);
+            let view = SharedView::new(now);
+            let rpc = GatewayRpc::new(send.clone());
+            let gateway = LinkedGateway { location: location.clone(), view: Arc::clone(&view), rpc };
+            let metrics = ServerMetrics::new(&mut Registry::default());
+            let ca = Arc::new(Ca::generate(now).unwrap());
+            store.register_gateway(&NewGateway { id, location, in_process: true }, now).await.unwrap();
+            let epoch = store.link_gateway(id, now).await.unwrap();
+            let link = GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send };
+            let (hello, messages) = at_server.finish().await.unwrap();
+            let (_, answers) = at_gateway.finish().await.unwrap();
+            let serving = tokio::spawn(async move { link.serve(hello, messages).await });
+            Self { _dir: dir, place, store, view, reports, answers, serving }
+        }
+
+        /// As in a database shell.
+        fn sql(&self, statement: &str) {
+            let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=10).execute(sys.argv[2])";
+            let run = Command::new("python3").args(["-c", script, &self.place, statement]).status();
+            assert!(run.unwrap().success());
+        }
+
+        async fn report(&self, report: &Arc<SpooledTraffic>) {
+            self.reports.send(FromGateway::Traffic(Arc::clone(report))).await.unwrap();
+        }
+
+        /// The number of the next report that is recorded.
+        async fn recorded(&mut self) -> (Uuid, u64) {
+            match timeout(PATIENCE, self.answers.recv()).await.unwrap() {
+                Some(ToGateway::TrafficRecorded { spool, number }) => (spool, number),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        async fn observe(&self, heard: u64) {
+            let delta = ObservedDelta::default();
+            self.reports.send(FromGateway::Observed { heard, delta }).await.unwrap();
+        }
+    }
+
+    fn traffic(spool: Uuid, number: u64, share: ShareId) -> Arc<SpooledTraffic> {
+        let failures = [(FailureReason::NoAgent, 1)].into();
+        let delta =
+            TrafficDelta { rx: 5, failures, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
+        Arc::new(SpooledTraffic { spool, number, at: Timestamp::now(), deltas: vec![delta] })
+    }
+
     #[tokio::test]
     async fn an_observation_does_not_wait_for_traffic_that_cannot_be_recorded() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = SecretKeyFile::created_at(dir.path().join("secret-key"));
-        let place = dir.path().join("wicketgate.db").display().to_string();
-        let store = Store::open(&place, &keys).await.unwrap();
-        let (id, location) = (GatewayId::new(Uuid::now_v7()), "local".parse().unwrap());
-        let (server_end, gateway_end) = in_process(id, location);
-        let location = server_end.location.clone();
-        let (send, at_server) = server_end.open();
-        let hello = GatewayHello {
-            versions: VERSIONS,
-            esp: EspMode::Userland,
-            public_address: None,
-            max_tunnels: None,
-            namespaces: None,
-        };
-        let (reports, _at_gateway) = gateway_end.open(hello);
-        let view = SharedView::new(Timestamp::now());
-        let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
-        let metrics = ServerMetrics::new(&mut Registry::default());
-        let ca = Arc::new(Ca::generate(Timestamp::now()).unwrap());
-        let (own, now) =
-            (NewGateway { id, location: "local".parse().unwrap(), in_process: true }, Timestamp::now());
-        store.register_gateway(&own, now).await.unwrap();
-        let epoch = store.link_gateway(id, now).await.unwrap();
-        let link = GatewayLink { store, ca, epoch, gateway, metrics, send };
-        let (hello, messages) = at_server.finish().await.unwrap();
-        // As in a database shell: no traffic can be recorded.
-        let script =
-            "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=10).execute('DROP TABLE traffic')";
-        assert!(Command::new("python3").args(["-c", script, &place]).status().unwrap().success());
-        let serving = tokio::spawn(async move { link.serve(hello, messages).await });
-
-        let share = ShareId::new(Uuid::now_v7());
-        let delta = TrafficDelta { rx: 1, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
-        let reported = async {
+        let mut served = Served::new().await;
+        served.sql("ALTER TABLE traffic RENAME TO lost");
+        let (spool, share) = (Uuid::now_v7(), ShareId::new(Uuid::now_v7()));
+        // More than a gateway may send.
+        let observed = async {
             for heard in 1..=300 {
-                reports.send(FromGateway::Traffic(vec![delta.clone()])).await.unwrap();
-                let delta = ObservedDelta::default();
-                reports.send(FromGateway::Observed { heard, delta }).await.unwrap();
+                served.report(&traffic(spool, heard, share)).await;
+                served.observe(heard).await;
             }
-            while view.lock().heard < 300 {
-                view.woken().await;
+            while served.view.lock().heard < 300 {
+                served.view.woken().await;
             }
         };
-        timeout(PATIENCE, reported).await.unwrap();
-        assert!(view.backlog.oldest(ReportKind::Traffic).is_some());
-        assert_eq!(view.backlog.oldest(ReportKind::Links), None);
-        serving.abort();
+        timeout(PATIENCE, observed).await.unwrap();
+        assert!(served.view.backlog.oldest(ReportKind::Traffic).is_some());
+        assert_eq!(served.view.backlog.oldest(ReportKind::Links), None);
+        assert_eq!(served.answers.try_recv(), None, "no report is recorded");
+        served.sql("ALTER TABLE lost RENAME TO traffic");
+        assert_eq!(served.recorded().await, (spool, 1));
+        served.serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_report_is_answered_when_it_is_recorded_and_counts_once_if_it_is_sent_again() {
+        let mut served = Served::new().await;
+        let (first, share) = (Uuid::now_v7(), ShareId::new(Uuid::now_v7()));
+        let of_next_start = Uuid::now_v7();
+        let sent = [(first, 1), (first, 1), (first, 2), (first, 1), (of_next_start, 1), (of_next_start, 1)];
+        for (spool, number) in sent {
+            served.report(&traffic(spool, number, share)).await;
+            assert_eq!(served.recorded().await, (spool, number));
+        }
+        let window = MetricsWindow::new(900, None, Timestamp::now()).unwrap();
+        let samples = served.store.traffic(TrafficScope::Share(share), &window).await.unwrap();
+        assert_eq!(samples.iter().map(|sample| sample.rx).sum::<u64>(), 3 * 5);
+        let told = served.view.lock().recent.not_served(share, Reason::ConnectionsFail).unwrap();
+        assert_eq!(told.of, Some(3));
+        served.serving.abort();
     }
 }

@@ -8,8 +8,8 @@ use tracing::warn;
 use uuid::Uuid;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
-    EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, TrafficDelta, TunnelId, UnknownAgent,
-    UnknownPeer,
+    EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, SpooledTraffic, TunnelId,
+    UnknownAgent, UnknownPeer,
 };
 use wicketgate_store::{GatewayFacts, StoreError, TrafficReport};
 use wicketgate_system::{Mutex, MutexGuard, Outage};
@@ -51,6 +51,8 @@ pub(crate) struct GatewayView {
     /// When it last reported that it has looked at a row, or begins to. It looks at very many one after another.
     pub(crate) progress_at: Timestamp,
     pub(crate) recent: RecentConnections,
+    /// Spool and number of the last report of traffic that was taken in.
+    last_traffic: Option<(Uuid, u64)>,
     /// Who sends IKE and is no tunnel's peer.
     pub(crate) unknown_peers: Vec<UnknownPeer>,
     pub(crate) unknown_agents: Vec<UnknownAgent>,
@@ -81,6 +83,7 @@ impl SharedView {
             reporting_since: now,
             progress_at: now,
             recent: RecentConnections::default(),
+            last_traffic: None,
             unknown_peers: Vec::new(),
             unknown_agents: Vec::new(),
             parked: 0,
@@ -131,17 +134,26 @@ impl SharedView {
         self.lost(now);
     }
 
-    /// Connections ended, or were served, as these reports say. What they add up to is to be recorded.
-    pub fn carried(&self, deltas: &[TrafficDelta], now: Timestamp) {
-        let report = TrafficReport::new(Uuid::now_v7(), now, deltas);
-        self.backlog.push(LinkRecord::Traffic(report), now);
+    /// Connections ended, or were served, as this report says, which is to be recorded. Returns whether it is new: one that the gateway
+    /// sends again may not be recorded yet, and was looked at before.
+    pub fn carried(&self, report: &SpooledTraffic, now: Timestamp) -> bool {
+        if !self.backlog.push(LinkRecord::Traffic(TrafficReport::new(report, now)), now) {
+            warn!("dropped a report of traffic: the gateway sends more than it may before they are recorded");
+            return false;
+        }
         let mut view = self.lock();
-        let changed = view.recent.take(deltas, now);
+        let SpooledTraffic { spool, number, at, deltas } = report;
+        if view.last_traffic.is_some_and(|(last, newest)| last == *spool && newest >= *number) {
+            return false;
+        }
+        view.last_traffic = Some((*spool, *number));
+        let changed = view.recent.take(deltas, now.min(*at));
         if !changed.is_empty() {
             view.touched.shares.extend(changed);
             drop(view);
             self.wake();
         }
+        true
     }
 
     /// A check has reached the share's target.
@@ -229,22 +241,25 @@ fn serves(share: &ShareObserved) -> bool {
 }
 
 /// Writes until it succeeds, however long the database does not answer. A store that is closed is written to no more, nor is what is
-/// about a gateway whose link another server has.
-pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F)
+/// about a gateway whose link another server has. Returns whether it was written.
+pub(crate) async fn retry_until_written<T, F>(what: &str, mut write: impl FnMut() -> F) -> bool
 where
     F: Future<Output = wicketgate_store::Result<T>>,
 {
     let mut outage = Outage::default();
     while let Err(error) = timeout(WRITTEN_WITHIN, write()).await.unwrap_or(Err(StoreError::Late)) {
         if error.is_closed() {
-            return warn!("cannot {what}: the database is closed");
+            warn!("cannot {what}: the database is closed");
+            return false;
         }
         if error.is_superseded() {
-            return warn!("cannot {what}: {error}");
+            warn!("cannot {what}: {error}");
+            return false;
         }
         if outage.failed() {
             warn!(%error, "cannot {what}; retrying every second");
         }
         tokio::time::sleep(RETRY_EVERY).await;
     }
+    true
 }

@@ -1,4 +1,4 @@
-use crate::harness::{Answer, TestApp, at, hello};
+use crate::harness::{Answer, TestApp, at, hello, spooled};
 use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
@@ -233,7 +233,8 @@ async fn a_check_says_how_to_cure_a_silence() {
     let id = share["id"].as_str().unwrap().parse().unwrap();
     let delta = TrafficDelta::new(id, tunnel["id"].as_str().unwrap().parse().unwrap());
     let missed = Unanswered { silent: 4, ended: 0 };
-    app.gateway.view.carried(&[TrafficDelta { unanswered: missed, ..delta }], jiff::Timestamp::now());
+    let deltas = vec![TrafficDelta { unanswered: missed, ..delta }];
+    app.gateway.view.carried(&spooled(deltas), jiff::Timestamp::now());
     let hung = check(&app, &share, Some(well)).await;
     let hop = &hung.body["hops"][4];
     assert_eq!((&hop["state"], &hop["reason"]), (&json!("OK"), &json!("ConnectionsUnanswered")));

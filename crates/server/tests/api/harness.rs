@@ -25,7 +25,7 @@ use wicketgate_lab::postgres;
 use wicketgate_link::{GatewayHello, ToGateway, VERSIONS};
 use wicketgate_model::{
     AgentId, Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, Generation, LoadBalancerPools,
-    Quotas, Standing, Status, TunnelId, ZId,
+    Quotas, SpooledTraffic, Standing, Status, TrafficDelta, TunnelId, ZId,
 };
 use wicketgate_server::{
     AppState, BackgroundTasks, GatewayRpc, Gateways, LastRun, LinkedGateway, RateSetting, Rates, SharedView,
@@ -366,6 +366,11 @@ impl TestApp {
         self.redact.lock().unwrap().value(&mut shown);
         shown
     }
+}
+
+/// What a gateway has just counted.
+pub(crate) fn spooled(deltas: Vec<TrafficDelta>) -> SpooledTraffic {
+    SpooledTraffic { spool: Uuid::now_v7(), number: 1, at: Timestamp::now(), deltas }
 }
 
 /// The hello of a gateway.

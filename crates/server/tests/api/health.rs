@@ -1,4 +1,4 @@
-use crate::harness::{TestApp, hello};
+use crate::harness::{TestApp, hello, spooled};
 use axum::{body::Body, http::Request};
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ async fn reports_that_are_not_recorded_are_named_after_half_a_minute() {
     let ready_with_report_of = async |age| {
         let app = TestApp::new().await;
         // Nothing records it here.
-        app.gateway.view.carried(std::slice::from_ref(&delta), Timestamp::now() - age);
+        app.gateway.view.carried(&spooled(vec![delta.clone()]), Timestamp::now() - age);
         app.send(Request::get("/readyz").body(Body::empty()).unwrap()).await
     };
     let [soon, late] = [20, 31].map(Duration::from_secs);

@@ -1,9 +1,8 @@
-use crate::harness::{TestApp, at};
+use crate::harness::{TestApp, at, spooled};
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use jiff::Timestamp;
 use serde_json::json;
-use uuid::Uuid;
 use wicketgate_model::{FailureReason, TrafficDelta};
 use wicketgate_store::TrafficReport;
 
@@ -20,7 +19,7 @@ async fn samples_add_up_and_include_zeros() {
         active: 2,
         ..TrafficDelta::new(share_id.parse().unwrap(), tunnel_id.parse().unwrap())
     };
-    let report = TrafficReport::new(Uuid::now_v7(), Timestamp::now(), &[delta]);
+    let report = TrafficReport::new(&spooled(vec![delta]), Timestamp::now());
     app.store.record_traffic(&app.epoch, &report).await.unwrap();
     for path in [at("ipsec-shares", &share), at("ipsec-tunnels", &tunnel)] {
         let answer = app.get(&format!("{path}/metrics?duration=1h")).await.body;

@@ -6,7 +6,7 @@ use crate::{
         ALL, Site, after, changes, changes_of, context, epoch, gateway as own, link, now, own_gateway,
         settled, tunnel_spec,
     },
-    traffic::{gateway as linked_gateway, received},
+    traffic::{gateway as linked_gateway, received, report},
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use wicketgate_model::{
 };
 use wicketgate_store::{
     AgentLink, GatewayEpoch, GatewayFacts, NewGateway, Result, Revision, ShareSpec, Store, StoreError,
-    TrafficReport, TrafficScope, TunnelSpec,
+    TrafficScope, TunnelSpec,
 };
 
 fn id(n: u128) -> GatewayId {
@@ -187,7 +187,7 @@ impl Report {
             Self::Agent => store.agent_reported(epoch, agent, &AgentReport::default(), after(7)).await,
             Self::Traffic => {
                 let delta = TrafficDelta { rx: 7, ..TrafficDelta::new(share, site.tunnel) };
-                let report = TrafficReport::new(Uuid::now_v7(), now(), &[delta]);
+                let report = report(Uuid::now_v7(), 1, 0, vec![delta]);
                 store.record_traffic(epoch, &report).await
             }
             Self::AgentDisconnected => store.agent_disconnected(epoch, agent, after(8)).await,
@@ -291,7 +291,7 @@ async fn nothing_of_an_earlier_link_is_committed_after_the_next_has_begun() {
                 tokio::spawn(async move {
                     let delta =
                         TrafficDelta { rx: 1, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
-                    let report = || TrafficReport::new(Uuid::now_v7(), now(), std::slice::from_ref(&delta));
+                    let report = || report(Uuid::now_v7(), 1, 0, vec![delta.clone()]);
                     loop {
                         match store.record_traffic(&earlier, &report()).await {
                             Ok(()) => tokio::time::sleep(PAUSE).await,

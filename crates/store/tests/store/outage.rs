@@ -3,7 +3,7 @@
 use crate::{
     database,
     site::{ALL, context, now},
-    traffic::{gateway, received},
+    traffic::{gateway, received, report},
 };
 use std::sync::{
     Arc,
@@ -21,7 +21,7 @@ use wicketgate_lab::postgres;
 use wicketgate_model::{ExecutionId, ShareId, TrafficDelta, TunnelId};
 use wicketgate_store::{
     Claim, Claimed, DatabaseFault, FrontdoorSpec, KeptAnswer, ListRequest, NewSession, PageRequest, Reach,
-    SessionKind, Store, StoreError, TrafficReport, TrafficScope, WriteContext,
+    SessionKind, Store, StoreError, TrafficScope, WriteContext,
 };
 
 /// The longest wait for each write. It is shorter than the time that TCP takes to give up.
@@ -221,7 +221,7 @@ async fn a_commit_without_an_answer_counts_no_traffic_twice() {
         let Some((store, goes)) = store_that_goes(fault).await else { return };
         let (gateway, share) = (gateway(&store).await, ShareId::new(Uuid::now_v7()));
         let delta = TrafficDelta { rx: 7, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) };
-        let report = TrafficReport::new(Uuid::now_v7(), now(), &[delta]);
+        let report = report(Uuid::now_v7(), 1, 0, vec![delta]);
         goes.store(true, Ordering::SeqCst);
         let refused = timeout(BOUND, store.record_traffic(&gateway, &report)).await.unwrap();
         assert_eq!(refused.unwrap_err().fault(), DatabaseFault::Unconfirmed);

@@ -1,12 +1,15 @@
 //! Buckets of traffic.
 
 use crate::{
-    database::on_each,
+    database::{on_each, open, place},
     site::{after, now, own_gateway},
 };
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
+use std::collections::BTreeMap;
+use tempfile::TempDir;
 use uuid::Uuid;
-use wicketgate_model::{FailureReason, GatewayId, ShareId, TrafficDelta, TunnelId};
-use wicketgate_store::{GatewayEpoch, MetricsWindow, Store, TrafficReport, TrafficScope};
+use wicketgate_model::{FailureReason, GatewayId, ShareId, SpooledTraffic, TrafficDelta, TunnelId};
+use wicketgate_store::{GatewayEpoch, MetricsWindow, Store, StoreError, TrafficReport, TrafficScope};
 
 /// A gateway that has linked.
 pub(crate) async fn gateway(store: &Store) -> GatewayEpoch {
@@ -39,7 +42,7 @@ fn traffic_adds_up_at_every_resolution() {
             (-5, vec![delta(a, 10, 1), delta(b, 1, 2)]),
             (0, vec![delta(a, 3, 1)]),
         ] {
-            let report = TrafficReport::new(Uuid::now_v7(), after(second), &deltas);
+            let report = report(Uuid::now_v7(), 1, second, deltas);
             store.record_traffic(&gateway, &report).await.unwrap();
         }
         for period in [3600, 12 * 3600, 7 * 86_400] {
@@ -73,6 +76,14 @@ fn traffic_adds_up_at_every_resolution() {
     });
 }
 
+/// The spool of a gateway whose reports the test numbers.
+const SPOOL: Uuid = Uuid::from_u128(77);
+
+/// What a gateway carried, `second`s from now.
+pub(crate) fn report(spool: Uuid, number: u64, second: i64, deltas: Vec<TrafficDelta>) -> TrafficReport {
+    TrafficReport::new(&SpooledTraffic { spool, number, at: after(second), deltas }, after(second))
+}
+
 #[test]
 fn a_report_of_many_shares_is_recorded_whole_and_once() {
     on_each(|store| async move {
@@ -80,39 +91,71 @@ fn a_report_of_many_shares_is_recorded_whole_and_once() {
         let shares: Vec<_> = (0..1234).map(|_| ShareId::new(Uuid::now_v7())).collect();
         let deltas: Vec<_> =
             shares.iter().map(|share| TrafficDelta { rx: 3, ..TrafficDelta::new(*share, tunnel) }).collect();
-        let report = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
-        for _ in 0..2 {
-            store.record_traffic(&gateway, &report).await.unwrap();
+        // The last of them is of the gateway's next run, and one before comes late.
+        let sent = [(SPOOL, 1), (SPOOL, 1), (SPOOL, 2), (SPOOL, 1), (SPOOL, 2), (Uuid::now_v7(), 1)];
+        for (spool, number) in sent {
+            store.record_traffic(&gateway, &report(spool, number, 0, deltas.clone())).await.unwrap();
         }
-        let another = TrafficReport::new(Uuid::now_v7(), now(), &deltas);
-        store.record_traffic(&gateway, &another).await.unwrap();
         for share in shares {
-            assert_eq!(received(&store, TrafficScope::Share(share)).await, 6);
+            assert_eq!(received(&store, TrafficScope::Share(share)).await, 3 * 3);
         }
-        assert_eq!(received(&store, TrafficScope::Tunnel(tunnel)).await, 1234 * 6);
+        assert_eq!(received(&store, TrafficScope::Tunnel(tunnel)).await, 1234 * 3 * 3);
     });
 }
 
 #[test]
-fn reports_of_the_same_ten_seconds_are_recorded_as_one() {
+fn traffic_is_not_of_the_future_whatever_the_gateways_clock_says() {
     on_each(|store| async move {
-        let (gateway, tunnel) = (gateway(&store).await, TunnelId::new(Uuid::now_v7()));
-        let share = ShareId::new(Uuid::now_v7());
-        let report = |second, rx, active| {
-            let failures = [(FailureReason::NoAgent, rx)].into();
-            let delta = TrafficDelta { rx, active, failures, ..TrafficDelta::new(share, tunnel) };
-            TrafficReport::new(Uuid::now_v7(), after(second), &[delta])
-        };
-        let mut sum = report(0, 3, 7);
-        assert!(sum.has_buckets_of(&report(9, 1, 1)) && !sum.has_buckets_of(&report(10, 1, 1)));
-        sum.add(report(5, 4, 2));
-        store.record_traffic(&gateway, &sum).await.unwrap();
-        let window = MetricsWindow::new(900, None, now()).unwrap();
-        let scope = TrafficScope::Share(share);
-        let samples = store.traffic(scope, &window).await.unwrap();
-        let [.., last] = &samples[..] else { panic!("expected samples") };
-        assert_eq!((last.rx, last.failures, last.active), (7, 7, 7));
-        let failures = store.failures(scope, &window).await.unwrap();
-        assert_eq!(failures.last().unwrap()[&FailureReason::NoAgent], 7);
+        let (gateway, share) = (gateway(&store).await, ShareId::new(Uuid::now_v7()));
+        let deltas = vec![TrafficDelta { rx: 3, ..TrafficDelta::new(share, TunnelId::new(Uuid::now_v7())) }];
+        let sent = SpooledTraffic { spool: SPOOL, number: 1, at: after(86_400), deltas };
+        store.record_traffic(&gateway, &TrafficReport::new(&sent, now())).await.unwrap();
+        assert_eq!(received(&store, TrafficScope::Share(share)).await, 3);
     });
+}
+
+#[tokio::test]
+async fn another_server_completes_a_report_that_was_recorded_in_part() {
+    let dir = TempDir::new().unwrap();
+    let place = place(&dir);
+    let store = open(&place, &dir).await.unwrap();
+    let is_shared = place.starts_with("postgres");
+    let other = if is_shared { open(&place, &dir).await.unwrap() } else { store.clone() };
+    let url = if is_shared { place } else { format!("sqlite://{place}") };
+    let rename = async |from: &str, to: &str| {
+        let mut db = AnyConnection::connect(&url).await.unwrap();
+        db.execute(AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"))).await.unwrap();
+        db.close().await.unwrap();
+    };
+    let (gateway, tunnel) = (gateway(&store).await, TunnelId::new(Uuid::now_v7()));
+    let mut shares: Vec<_> = (0..1234).map(|_| ShareId::new(Uuid::now_v7())).collect();
+    shares.sort_unstable();
+    let (first, failing) = (shares[0], shares[700]);
+    let delta = |share: &ShareId| {
+        let failures = if *share == failing { [(FailureReason::NoAgent, 1)].into() } else { BTreeMap::new() };
+        TrafficDelta { rx: 3, failures, ..TrafficDelta::new(*share, tunnel) }
+    };
+    let sent = || report(SPOOL, 1, 0, shares.iter().map(delta).collect());
+
+    // The second part cannot be recorded.
+    rename("traffic_failure", "lost").await;
+    store.record_traffic(&gateway, &sent()).await.unwrap_err();
+    rename("lost", "traffic_failure").await;
+    let of = async |share| received(&store, TrafficScope::Share(share)).await;
+    assert_eq!((of(first).await, of(failing).await), (3, 0));
+
+    // The gateway has found another server, and sends the report again.
+    let held = other.link_gateway(gateway.gateway(), now()).await.unwrap();
+    let refused = store.record_traffic(&gateway, &sent()).await;
+    assert!(matches!(refused, Err(StoreError::Superseded)), "{refused:?}");
+    for _ in 0..2 {
+        other.record_traffic(&held, &sent()).await.unwrap();
+    }
+    for share in &shares {
+        assert_eq!(of(*share).await, 3);
+    }
+    assert_eq!(received(&store, TrafficScope::Tunnel(tunnel)).await, 1234 * 3);
+    let window = MetricsWindow::new(900, None, now()).unwrap();
+    let failures = store.failures(TrafficScope::Tunnel(tunnel), &window).await.unwrap();
+    assert_eq!(failures.iter().filter_map(|sample| sample.get(&FailureReason::NoAgent)).sum::<u64>(), 1);
 }

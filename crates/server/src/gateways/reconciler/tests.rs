@@ -12,7 +12,7 @@ use jiff::ToSpan as _;
 use wicketgate_link::{FromGateway, GatewayHello};
 use wicketgate_model::{
     AgentDesired, AgentId, ConnectionError, ConnectionFault, ConnectionState, EspMode, FailureReason,
-    Problem, Reason, Status, TrafficDelta,
+    Problem, Reason, SpooledTraffic, Status, TrafficDelta,
 };
 
 #[tokio::test]
@@ -357,7 +357,9 @@ async fn a_deployed_share_says_how_most_of_its_last_connections_failed() {
     let report = |opened, failures: &[(FailureReason, u64)]| {
         let delta = TrafficDelta::new(id, TunnelId::new(uuid::Uuid::nil()));
         let failures = failures.iter().copied().collect();
-        FromGateway::Traffic(vec![TrafficDelta { connections: opened, failures, ..delta }])
+        let deltas = vec![TrafficDelta { connections: opened, failures, ..delta }];
+        let (spool, at) = (uuid::Uuid::now_v7(), Timestamp::now());
+        FromGateway::Traffic(Arc::new(SpooledTraffic { spool, number: 1, at, deltas }))
     };
     b.gateway.send(report(1, &[(FailureReason::DialTimeout, 4)])).await;
     b.activate().await;

@@ -310,7 +310,8 @@ impl FakeGateway {
     /// Receives the pending deltas and applies them.
     pub(super) fn receive(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
-        while let Some(ToGateway::Desired { sequence, delta }) = self.deltas.try_recv() {
+        while let Some(message) = self.deltas.try_recv() {
+            let ToGateway::Desired { sequence, delta } = message else { continue };
             assert_eq!(sequence, self.heard + 1, "deltas must arrive in order");
             assert_eq!(delta.reset, sequence == 1, "only the first delta is a snapshot");
             self.heard = sequence;
