@@ -163,7 +163,7 @@ async fn the_record_layer_interoperates_with_the_librarys_server_its_tickets_and
         echo(&mut stream).await
     });
     let end = UnbufferedClientConnection::new(Arc::new(client), name()).unwrap();
-    let mut ours = handshake(end, Vec::new(), a).await.unwrap().stream;
+    let mut ours = handshake(end, Vec::new(), a, None).await.unwrap().stream;
     for piece in pieces() {
         ours.send(&piece).await;
         let mut back = Vec::new();
@@ -180,9 +180,11 @@ async fn the_record_layer_interoperates_with_the_librarys_server_its_tickets_and
 async fn the_record_layer_interoperates_with_the_librarys_client_and_its_end() {
     let (server, client) = configs();
     let (a, b) = connected().await;
+    // As in a gateway.
+    let threads = wicketgate_system::PatientThreads::start("handshakes").unwrap();
     let ours = tokio::spawn(async move {
         let end = UnbufferedServerConnection::new(Arc::new(server)).unwrap();
-        let mut stream = handshake(end, Vec::new(), b).await.unwrap().stream;
+        let mut stream = handshake(end, Vec::new(), b, Some(&threads)).await.unwrap().stream;
         // As on a carrier, the gateway sends first.
         stream.send(b"open").await;
         while let Some(bytes) = stream.receive().await.unwrap() {
