@@ -32,6 +32,9 @@ const MOST_SPARE: usize = 256;
 pub const CONNECTION_RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// Of a second's new connections, so many are accepted at once after a pause: in the time that they take, others hardly wait.
 const BURSTS: u32 = 50;
+/// So many times as many connections are refused in a second: a refusal opens no stream, and copies nothing; and clients that are
+/// refused must not fill the queue of those that are not.
+const REFUSALS: u32 = 10;
 /// A connection has its own descriptor and a carrier's.
 const OF_CONNECTION: usize = 2;
 
@@ -39,8 +42,8 @@ const OF_CONNECTION: usize = 2;
 #[derive(Debug)]
 pub(crate) struct TrafficRoom {
     descriptors: usize,
-    /// Also of those that are refused, which count apart.
     new_connections: Rate,
+    refusals: Rate,
     /// Listeners have so many places in any case, and so have parked carriers.
     spare: usize,
     listeners: Arc<ConnectionQuota>,
@@ -86,10 +89,12 @@ impl TrafficRoom {
     /// `connection_rate`: new connections a second of each Frontdoor, while there are several.
     pub(crate) fn new(descriptors: usize, connection_rate: NonZeroU32) -> Arc<Self> {
         let spare = (descriptors / 16).min(MOST_SPARE);
+        let times = |n: NonZeroU32| n.saturating_mul(NonZeroU32::new(REFUSALS).unwrap_or(NonZeroU32::MIN));
         let burst = NonZeroU32::new(connection_rate.get() / BURSTS).unwrap_or(NonZeroU32::MIN);
         Arc::new(Self {
             descriptors: descriptors - spare,
             new_connections: Rate::per_second(connection_rate, burst),
+            refusals: Rate::per_second(times(connection_rate), times(burst)),
             spare,
             listeners: Arc::default(),
             connections: Arc::default(),
@@ -139,7 +144,7 @@ impl TrafficRoom {
     pub(crate) async fn turn(&self, tunnel: &TunnelPlaces) {
         if self.is_shared() {
             let _next = tunnel.turn.lock().await;
-            let time = tunnel.frontdoor.new_connections.lock().reserve(self.new_connections, Instant::now());
+            let time = tunnel.frontdoor.new_connections.lock().reserve(self.refusals, Instant::now());
             wait(time).await;
         }
     }
@@ -295,12 +300,12 @@ mod tests {
                 room.turn(&own).await;
             } => assert!(passed() <= 40, "{}", passed()),
         }
-        // Refusals have a rate of their own, which is as high.
+        // Refusals have a rate of their own, ten times as high.
         let before = passed();
-        for _ in 0..6 {
+        for _ in 0..42 {
             room.refused(&busy).await;
         }
-        assert_eq!(passed() - before, 10);
+        assert_eq!(passed() - before, 1);
         drop(other);
         let before = passed();
         room.turn(&busy).await;

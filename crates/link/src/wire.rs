@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-/// Bytes of the longest body. The largest messages are parts of deltas, which are cut by rows and stay below it.
+/// Bytes of the longest body. A message that is longer ends the link: deltas and reports of traffic have to be cut by rows.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 /// Length and kind.
 const HEAD: usize = 5;

@@ -11,7 +11,7 @@ use std::{
 };
 use uuid::Uuid;
 
-/// What a gateway has counted until `at`: a report, which it repeats until it is recorded. Its content never changes, so that what
+/// What a gateway has counted until `at`: a report, which it may send more than once. Its content never changes, so that what
 /// was recorded of it in part can be completed by another server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

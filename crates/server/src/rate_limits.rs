@@ -63,7 +63,7 @@ const MOST_WAITING: u32 = 64;
 /// How long each of them waits at most, where the operator has set a low limit: as long as a list for its turn.
 const WAITS: Duration = Duration::from_secs(4);
 /// Refusals of a customer, or of a source, in a second, and how many of them at once after a pause: the answer to others is held
-/// back, so that a program that repeats what is refused waits instead of being refused a thousand times a second.
+/// back, so that a program that repeats what is refused on a few connections waits instead of being refused a thousand times a second.
 const REFUSALS: u32 = 64;
 const REFUSED_AT_ONCE: u32 = 16;
 /// How long one is held back at most. Those beyond are answered at once: no more than [`REFUSALS`] connections wait for it.

@@ -1,4 +1,4 @@
--- The key that a gateway in a process of its own has joined with; no other key may link as that gateway. A gateway that was deleted stays
+-- The key that a gateway in a process of its own has joined with; a link will need it. A gateway that was deleted stays
 -- as a record.
 ALTER TABLE gateway ADD COLUMN public_key_sha256 TEXT;
 ALTER TABLE gateway ADD COLUMN deleted_at BIGINT;

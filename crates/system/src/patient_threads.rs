@@ -7,14 +7,21 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tracing::warn;
 
 /// The niceness: against a busy thread, one of these has a tenth of a processor (sched(7)).
 const NICE: i32 = 10;
+
+/// How long work waits for a thread.
+const LATEST: Duration = Duration::from_millis(50);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -50,24 +57,34 @@ impl PatientThreads {
         Ok(Self(queue))
     }
 
-    /// Runs `work` there, after what was asked before. Work of a caller that has gone is not begun. `None`: it panicked.
+    /// Runs `work` there, after what was asked before. What has not begun after [`LATEST`] runs where it is awaited, so that neither a
+    /// busy host nor a queue of others holds it up. Work of a caller that has gone is not begun. `None`: it panicked.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let (caller, made) = oneshot::channel();
+        let (caller, mut made) = oneshot::channel();
+        let waiting = Arc::new(Mutex::new(Some(work)));
+        let taken = Arc::clone(&waiting);
         let unless_gone = move || {
-            if !caller.is_closed() {
+            let work = taken.lock().take();
+            if let Some(work) = work.filter(|_| !caller.is_closed()) {
                 let _ = caller.send(work());
             }
         };
         self.0.send(Box::new(unless_gone)).ok()?;
-        made.await.ok()
+        if let Ok(made) = timeout(LATEST, &mut made).await {
+            return made.ok();
+        }
+        let left = waiting.lock().take();
+        match left {
+            Some(work) => Some(work()),
+            None => made.await.ok(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::mpsc::channel, time::Duration};
-    use tokio::time::timeout;
+    use std::sync::mpsc::channel;
 
     const BOUND: Duration = Duration::from_secs(10);
 
@@ -104,6 +121,8 @@ mod tests {
         let (ran, is_run) = channel();
         let gone = timeout(Duration::from_millis(10), threads.run(move || ran.send(()))).await;
         assert!(gone.is_err());
+        let own = timeout(BOUND, threads.run(|| thread::current().name().map(str::to_owned))).await.unwrap();
+        assert_ne!(own.flatten().as_deref(), Some("patient"), "it did not wait for the threads");
         drop(ends);
         timeout(BOUND, threads.run(|| ())).await.unwrap().unwrap();
         assert!(is_run.try_recv().is_err(), "work of a caller that has gone ran");

@@ -77,13 +77,16 @@ pub(super) async fn admitted(
     match &authenticated {
         Ok(principal) => {
             RequestContext::of(extensions).is_of(&principal.actor);
+            let turn = match state.rate_limits.admit(principal, method) {
+                Ok(turn) => turn,
+                // Its connection may be closed for another one meanwhile.
+                Err(refused) => return Err(refused.answer().await),
+            };
             if let Some(connection) = extensions.get::<Connection>() {
                 connection.is_known();
             }
-            match state.rate_limits.admit(principal, method) {
-                Ok(turn) if turn.is_zero() => {}
-                Ok(turn) => sleep(turn).await,
-                Err(refused) => return Err(refused.answer().await),
+            if !turn.is_zero() {
+                sleep(turn).await;
             }
         }
         // A database that does not answer is no fault of the caller.

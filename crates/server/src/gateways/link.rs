@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tracing::{error, info};
 use wicketgate_authority::Ca;
 use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
-use wicketgate_store::{AgentLink, GatewayEpoch, Store};
+use wicketgate_store::{AgentLink, GatewayEpoch, Store, StoreError};
 
 use super::{
     LinkedGateway,
@@ -135,28 +135,45 @@ impl GatewayLink {
         }
     }
 
+    /// Writes until it succeeds. A failover may have lost the record of the link itself, which is then written again.
+    async fn until_written<T, F>(&self, what: &str, write: impl Fn() -> F) -> bool
+    where
+        F: Future<Output = wicketgate_store::Result<T>>,
+    {
+        let write = &write;
+        let held = || async move {
+            match write().await {
+                Err(StoreError::Superseded) if self.store.hold_gateway_again(&self.epoch).await? => {
+                    write().await
+                }
+                written => written,
+            }
+        };
+        retry_until_written(what, held).await
+    }
+
     pub(crate) async fn write(&self, record: &LinkRecord) {
         let (store, epoch) = (&self.store, &self.epoch);
         match record {
             LinkRecord::Link(LinkChange { agent, connected, disconnected }) => {
                 if let Some((link, at)) = connected {
                     let write = || store.agent_connected(epoch, link, *at);
-                    retry_until_written("record that an agent connected", write).await;
+                    self.until_written("record that an agent connected", write).await;
                 }
                 if let Some(at) = disconnected {
                     let write = || store.agent_disconnected(epoch, *agent, *at);
-                    retry_until_written("record that an agent disconnected", write).await;
+                    self.until_written("record that an agent disconnected", write).await;
                 }
             }
             LinkRecord::Agent(agent, report, at) => {
                 let write = || store.agent_reported(epoch, *agent, report, *at);
-                retry_until_written("record what an agent has reported", write).await;
+                self.until_written("record what an agent has reported", write).await;
             }
             LinkRecord::Traffic(report) => {
                 let write = || store.record_traffic(epoch, report);
-                if retry_until_written("record the traffic of shares", write).await {
+                if self.until_written("record the traffic of shares", write).await {
                     let (spool, number) = (report.spool(), report.number());
-                    // A gateway that has gone sends the report again on its next link, and it is not added again.
+                    // A report that the gateway sends again is not added again.
                     let _ = self.send.send(ToGateway::TrafficRecorded { spool, number }).await;
                 }
             }
@@ -296,6 +313,16 @@ mod tests {
         assert_eq!(samples.iter().map(|sample| sample.rx).sum::<u64>(), 3 * 5);
         let told = served.view.lock().recent.not_served(share, Reason::ConnectionsFail).unwrap();
         assert_eq!(told.of, Some(3));
+        served.serving.abort();
+    }
+
+    #[tokio::test]
+    async fn traffic_is_recorded_although_a_failover_has_lost_the_record_of_the_link() {
+        let mut served = Served::new().await;
+        served.sql("UPDATE gateway_link SET epoch = epoch - 1");
+        let (spool, share) = (Uuid::now_v7(), ShareId::new(Uuid::now_v7()));
+        served.report(&traffic(spool, 1, share)).await;
+        assert_eq!(served.recorded().await, (spool, 1));
         served.serving.abort();
     }
 }
