@@ -1,6 +1,6 @@
 //! The kernel makes the disk of the data directory read-only while `up` runs, as it does when it finds an error on it.
 
-use std::{fs, process::Command, time::Instant};
+use std::{fs, net::SocketAddr, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -21,6 +21,14 @@ fn restart_on_image(world: &mut World) -> Result<()> {
     world.restart_after(&format!(
         "[ \"$1\" = up ] && exec unshare --mount sh -c '{mount} && exec \"$0\" \"$@\"' {program} \"$@\""
     ))
+}
+
+/// Waits until the agent is there again.
+fn served(world: &World, door: SocketAddr) -> Result<()> {
+    world.lab.until("the share is served", PATIENCE, || {
+        let said = ask(&world.outside, door, AT_ONCE);
+        Ok(said.is_ok_and(|said| said == "here").then_some(()))
+    })
 }
 
 fn run(command: &mut Command) -> Result<()> {
@@ -48,6 +56,7 @@ fn a_disk_that_becomes_read_only_stops_writes_and_no_traffic_and_is_used_again_a
     run(Command::new("mkfs.ext4").args(["-q", "-d"]).arg(&world.gateway.data).arg(&image))?;
     restart_on_image(&mut world)?;
     let kept = world.gateway.tunnel(&world.lab, "kept", World::peer(1), SITE_CIDR)?;
+    served(&world, published.door)?;
 
     fail_disk(&world)?;
     let begin = Instant::now();
@@ -75,10 +84,7 @@ fn a_disk_that_becomes_read_only_stops_writes_and_no_traffic_and_is_used_again_a
     // With 1 it says that it has mended something.
     ensure!(repaired.code().is_some_and(|code| code <= 1), "e2fsck: {repaired}");
     restart_on_image(&mut world)?;
-    world.lab.until("the share is served", PATIENCE, || {
-        let said = ask(&world.outside, published.door, AT_ONCE);
-        Ok(said.is_ok_and(|said| said == "here").then_some(()))
-    })?;
+    served(&world, published.door)?;
     let is_back = |share: &Value| share["status"] == "DEPLOYED" && share["ready"] == true;
     let path = format!("ipsec-shares/{}", text(&published.share, "id")?);
     world.gateway.wait(&world.lab, &path, "DEPLOYED and ready", PATIENCE, is_back)?;

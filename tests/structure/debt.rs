@@ -15,7 +15,6 @@ pub(crate) const LONG_FUNCTIONS: &[(&str, &[&str], &str)] = &[
     ("crates/server/src/server.rs", &["start"], "wires all parts of a server"),
     ("crates/store/src/share.rs", &["replace_share"], "the condition and the result of a write"),
     ("crates/store/src/tunnel.rs", &["replace_tunnel"], "the condition and the result of a write"),
-    ("crates/transport/src/tls/handshake.rs", &["handshake"], "the steps of one handshake"),
     ("crates/transport/src/tls/verifier.rs", &["verify_server_cert"], "the signature of a rustls trait"),
 ];
 

@@ -144,7 +144,7 @@ impl TrafficRoom {
     pub(crate) async fn turn(&self, tunnel: &TunnelPlaces) {
         if self.is_shared() {
             let _next = tunnel.turn.lock().await;
-            let time = tunnel.frontdoor.new_connections.lock().reserve(self.refusals, Instant::now());
+            let time = tunnel.frontdoor.new_connections.lock().reserve(self.new_connections, Instant::now());
             wait(time).await;
         }
     }
@@ -152,7 +152,7 @@ impl TrafficRoom {
     /// Waits until the tunnel's Frontdoor may have another connection refused.
     pub(crate) async fn refused(&self, tunnel: &TunnelPlaces) {
         if self.is_shared() {
-            let time = tunnel.frontdoor.refusals.lock().reserve(self.new_connections, Instant::now());
+            let time = tunnel.frontdoor.refusals.lock().reserve(self.refusals, Instant::now());
             wait(time).await;
         }
     }

@@ -150,12 +150,12 @@ impl FromIterator<RateSetting> for Rates {
 
 /// A request that is not admitted.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct NotAdmitted {
     error: ApiError,
     after: Duration,
 }
 
-impl Refused {
+impl NotAdmitted {
     /// When it is time for it.
     pub(crate) async fn answer(self) -> ApiError {
         if !self.after.is_zero() {
@@ -184,7 +184,7 @@ impl RateLimits {
     }
 
     /// Counts a request of an authenticated caller, which is its customer's turn after this time.
-    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<Duration, Refused> {
+    pub(crate) fn admit(&self, principal: &Principal, method: &Method) -> Result<Duration, NotAdmitted> {
         // No account and no organization of an identity provider reaches all.
         let Some(tenant) = principal.tenant() else { return Ok(Duration::ZERO) };
         let is_read = matches!(*method, Method::GET | Method::HEAD);
@@ -224,7 +224,7 @@ impl RateLimits {
     }
 
     /// Counts a request without a principal. `None`: its source is not known, and not limited.
-    pub(crate) fn admit_stranger(&self, source: Option<IpAddr>) -> Result<(), Refused> {
+    pub(crate) fn admit_stranger(&self, source: Option<IpAddr>) -> Result<(), NotAdmitted> {
         let kind = RateKind::Strangers;
         let Some((source, rate)) = source.zip(self.rates.of(kind)) else { return Ok(()) };
         let source = one_client(source);
@@ -232,12 +232,12 @@ impl RateLimits {
         taken.map_err(|time| self.refused(kind, source.to_string(), time))
     }
 
-    fn refused(&self, kind: RateKind, who: String, time: Duration) -> Refused {
+    fn refused(&self, kind: RateKind, who: String, time: Duration) -> NotAdmitted {
         self.metrics.limited(kind.as_str());
         let number = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let rate = Rate::per_second(number(REFUSALS), number(REFUSED_AT_ONCE));
         let turn = self.refusals.lock().reserve(who, rate, (HELD_BACK, Instant::now()));
-        Refused { error: kind.refusal(time), after: turn.unwrap_or_default() }
+        NotAdmitted { error: kind.refusal(time), after: turn.unwrap_or_default() }
     }
 }
 

@@ -141,6 +141,7 @@ async fn what_was_sent_arrives_before_the_end_and_the_other_direction_goes_on() 
         assert_eq!(far.receive.recv().await, Some(n));
     }
     assert_eq!(far.receive.recv().await, None);
+    sleep(LINGER / 2).await;
     far.send.send(9).await.unwrap();
     drop(far.send);
     assert_eq!((receive.recv().await, receive.recv().await), (Some(9), None));

@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use tokio::{
-    io::{AsyncWriteExt as _, duplex},
+    io::{AsyncWriteExt as _, BufWriter, duplex},
     select,
     task::yield_now,
 };
@@ -111,6 +111,23 @@ fn bytes_that_are_no_frame_are_refused_by_the_head_alone() {
         let refusal = refusal(&bytes);
         assert!(refusal.contains(said), "{bytes:?}: {refusal}");
     }
+}
+
+/// As an encrypting stream does.
+#[test]
+fn what_a_stream_keeps_back_is_flushed_part_by_part() {
+    run(async {
+        let (near, mut far) = duplex(4 * PART);
+        let mut writer = FrameWriter::new(BufWriter::with_capacity(4 * PART, near));
+        writer.queue(&Frame::Message("a".repeat(2 * PART))).unwrap();
+        let length = writer.output.len();
+        while !writer.is_empty() {
+            writer.advance().await.unwrap();
+            assert!(writer.stream.buffer().len() <= PART);
+        }
+        let mut bytes = vec![0; length];
+        assert!(matches!(cut(far.read_exact(&mut bytes), true).await, Some(Ok(_))), "it was not flushed");
+    });
 }
 
 #[test]

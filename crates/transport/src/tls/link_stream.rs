@@ -16,11 +16,11 @@ use tokio_rustls::TlsStream;
 
 /// Either end of an authenticated connection that carries the frames of a link.
 #[derive(Debug)]
-pub struct LinkStream(TlsStream<TcpStream>);
+pub struct LinkStream(Box<TlsStream<TcpStream>>);
 
 impl LinkStream {
     pub(super) fn new(stream: impl Into<TlsStream<TcpStream>>) -> Self {
-        Self(stream.into())
+        Self(Box::new(stream.into()))
     }
 }
 
