@@ -157,7 +157,8 @@ pub(super) async fn handshake<E: End + Send + 'static>(
     mut tcp: TcpStream,
     threads: Option<&PatientThreads>,
 ) -> io::Result<Done> {
-    let mut handshaking = Handshaking { end, filled: input.len(), input, output: Vec::new() };
+    // Boxed: it is large, and moves to a thread and back.
+    let mut handshaking = Box::new(Handshaking { end, filled: input.len(), input, output: Vec::new() });
     loop {
         let need = match threads {
             None => handshaking.advance(),
@@ -186,7 +187,7 @@ pub(super) async fn handshake<E: End + Send + 'static>(
             }
         }
     }
-    let Handshaking { end, input, filled, .. } = handshaking;
+    let Handshaking { end, input, filled, .. } = *handshaking;
     let alpn = end.alpn_protocol().map(<[u8]>::to_vec);
     let leaf = end.peer_certificates().and_then(<[_]>::first).cloned();
     let (secrets, mut kernel) = end.secrets().map_err(broken)?;
