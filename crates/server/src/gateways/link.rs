@@ -242,11 +242,12 @@ mod tests {
             Self { _dir: dir, place, store, view, reports, answers, serving }
         }
 
-        /// As in a database shell.
-        fn sql(&self, statement: &str) {
-            let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=10).execute(sys.argv[2])";
-            let run = Command::new("python3").args(["-c", script, &self.place, statement]).status();
-            assert!(run.unwrap().success());
+        /// As in a database shell, on a thread of its own: the server's transaction that it waits for goes on.
+        async fn sql(&self, statement: &'static str) {
+            let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None); c.execute(sys.argv[2])";
+            let place = self.place.clone();
+            let run = move || Command::new("python3").args(["-c", script, &place, statement]).status();
+            assert!(tokio::task::spawn_blocking(run).await.unwrap().unwrap().success());
         }
 
         async fn report(&self, report: &Arc<SpooledTraffic>) {
@@ -277,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn an_observation_does_not_wait_for_traffic_that_cannot_be_recorded() {
         let mut served = Served::new().await;
-        served.sql("ALTER TABLE traffic RENAME TO lost");
+        served.sql("ALTER TABLE traffic RENAME TO lost").await;
         let (spool, share) = (Uuid::now_v7(), ShareId::new(Uuid::now_v7()));
         // More than a gateway may send.
         let observed = async {
@@ -293,7 +294,7 @@ mod tests {
         assert!(served.view.backlog.oldest(ReportKind::Traffic).is_some());
         assert_eq!(served.view.backlog.oldest(ReportKind::Links), None);
         assert_eq!(served.answers.try_recv(), None, "no report is recorded");
-        served.sql("ALTER TABLE lost RENAME TO traffic");
+        served.sql("ALTER TABLE lost RENAME TO traffic").await;
         assert_eq!(served.recorded().await, (spool, 1));
         served.serving.abort();
     }
@@ -319,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn traffic_is_recorded_although_a_failover_has_lost_the_record_of_the_link() {
         let mut served = Served::new().await;
-        served.sql("UPDATE gateway_link SET epoch = epoch - 1");
+        served.sql("UPDATE gateway_link SET epoch = epoch - 1").await;
         let (spool, share) = (Uuid::now_v7(), ShareId::new(Uuid::now_v7()));
         served.report(&traffic(spool, 1, share)).await;
         assert_eq!(served.recorded().await, (spool, 1));
