@@ -35,7 +35,7 @@ pub(crate) struct Measured {
     connections: Figure,
     reads: Figure,
     writes: Figure,
-    /// Connections to the target without the product: what the machine itself takes for them.
+    /// Connections to the target without the product.
     pub(crate) direct: Figure,
 }
 

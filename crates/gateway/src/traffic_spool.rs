@@ -2,7 +2,7 @@
 //!
 //! Invariants: what was carried is in one report, whose content does not change once it is sent. Reports are sent in the order of
 //! their numbers, each when the one before is recorded: so a server never merges two, and a slow database makes traffic late and
-//! loses none of it. What waits has a bound.
+//! loses none of it while the gateway runs. What waits has a bound.
 
 use std::{
     collections::{BTreeMap, VecDeque},

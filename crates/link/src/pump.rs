@@ -1,8 +1,9 @@
 //! A link over a stream of bytes: [`Pump`] moves messages between the channels of one end and the stream.
 //!
 //! Each end writes a beat when it has written nothing else for [`BEAT_EVERY`], and a stream without a byte for [`SILENCE`] is
-//! dead. While nobody takes the messages that have arrived, nothing is read, and the other end waits: silence does not count then,
-//! and beats go on. Invariant: as in one process, what was sent before an end was closed arrives, and each direction ends by itself.
+//! dead. While nobody takes the messages that have arrived, nothing is read, and the other end waits, for [`SILENCE`] at most: here silence does not count then,
+//! and beats go on. Invariant: what was sent before an end was closed arrives, if the other end
+//! takes it within [`LINGER`], and each direction ends by itself.
 
 use crate::{
     FromGateway, GatewayEnd, LinkReceiver, ServerEnd, ToGateway, WireError,

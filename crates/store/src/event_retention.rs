@@ -42,8 +42,8 @@ pub(crate) struct Written {
     pub(crate) newest: i64,
 }
 
-/// Deletes what Frontdoors have too many of, each time that the numbers pass a step: after the commit of the events, so that nobody waits
-/// for it and none of them is lost with it. A failure is logged, and what is too much is deleted after a later step.
+/// Deletes what Frontdoors have too many of, each time that the numbers pass a step: after the commit of the events, so that their
+/// writers do not wait for it and none of them is lost with it. A failure is logged, and what is too much is deleted after a later step.
 pub(crate) async fn bound(database: &Database, written: Written) {
     if written.newest / STEP == (written.newest - written.count) / STEP {
         return;

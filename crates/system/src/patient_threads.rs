@@ -89,19 +89,23 @@ mod tests {
     const BOUND: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn work_runs_at_a_lower_priority_one_after_another_and_outlives_a_panic() {
+    async fn work_runs_at_a_lower_priority_and_threads_outlive_a_panic() {
         let threads = PatientThreads::start("patient").unwrap();
         let own = || {
             let name = thread::current().name().map(str::to_owned);
             (name, rustix::process::getpriority_process(None).unwrap())
         };
-        let ran = timeout(BOUND, threads.run(own)).await.unwrap();
-        assert_eq!(ran, Some((Some("patient".to_owned()), NICE)));
+        // On a busy host, it may have run here.
+        let there = async || {
+            let expected = Some((Some("patient".to_owned()), NICE));
+            while threads.run(own).await != expected {}
+        };
+        timeout(BOUND, there()).await.unwrap();
         assert_eq!(rustix::process::getpriority_process(None), Ok(0), "the others' is as it was");
 
         let panicked: Option<()> = timeout(BOUND, threads.run(|| panic!("the work panics"))).await.unwrap();
         assert_eq!(panicked, None);
-        assert_eq!(timeout(BOUND, threads.run(own)).await.unwrap(), ran);
+        timeout(BOUND, there()).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -110,14 +114,13 @@ mod tests {
         let count = thread::available_parallelism().unwrap().get();
         // Each thread waits.
         let (begin, begun) = channel();
-        let (ends, waits): (Vec<_>, Vec<_>) = (0..count).map(|_| channel::<()>()).unzip();
+        let (ends, waits): (Vec<_>, Vec<_>) = (0..(count / 2).max(1)).map(|_| channel::<()>()).unzip();
         for wait in waits {
-            let (threads, begin) = (threads.clone(), begin.clone());
-            tokio::spawn(async move { threads.run(move || begin.send(()).map(|()| wait.recv())).await });
+            let begin = begin.clone();
+            let waits = move || drop(begin.send(()).map(|()| wait.recv()));
+            threads.0.send(Box::new(waits)).unwrap();
         }
-        for _ in 0..(count / 2).max(1) {
-            begun.recv_timeout(BOUND).unwrap();
-        }
+        ends.iter().for_each(|_| begun.recv_timeout(BOUND).unwrap());
         let (ran, is_run) = channel();
         let gone = timeout(Duration::from_millis(10), threads.run(move || ran.send(()))).await;
         assert!(gone.is_err());
