@@ -117,7 +117,10 @@ mod tests {
         let (ends, waits): (Vec<_>, Vec<_>) = (0..(count / 2).max(1)).map(|_| channel::<()>()).unzip();
         for wait in waits {
             let begin = begin.clone();
-            let waits = move || drop(begin.send(()).map(|()| wait.recv()));
+            let waits = move || {
+                let _ = begin.send(());
+                let _ = wait.recv();
+            };
             threads.0.send(Box::new(waits)).unwrap();
         }
         ends.iter().for_each(|_| begun.recv_timeout(BOUND).unwrap());
