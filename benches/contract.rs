@@ -29,12 +29,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use uuid::Uuid;
-use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, ToGateway, VERSIONS};
+use wicketgate_link::{self as link, FromGateway, GatewayEnd, GatewayHello, Part, ToGateway, VERSIONS};
 use wicketgate_model::{
     Connection, EnrollmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools, ObservedDelta,
     PreSharedKey, QuotaKind, QuotaSetting, Quotas, ShareId, ShareObserved, TunnelId, TunnelObserved, ZId,
 };
-use wicketgate_server::{Server, ServerConfig, ensure_first_frontdoor};
+use wicketgate_server::{GatewayLinks, Server, ServerConfig, ensure_first_frontdoor};
 use wicketgate_store::{
     EnrolAttempt, NewEnrollment, SecretKeyFile, ShareSpec, Store, TunnelSpec, WriteContext,
 };
@@ -110,10 +110,13 @@ async fn serve(home: &Path) -> Result<()> {
         quotas: quotas()?,
         rates: Default::default(),
         pools: LoadBalancerPools::loopback(),
-        location: "local".parse()?,
+        location: Some("local".parse()?),
         provisioning_deadline: Duration::from_secs(30),
     };
-    let server = Server::prepare(config).await?.start(server_end, None, Registry::default()).await?;
+    let server = Server::prepare(config)
+        .await?
+        .start(GatewayLinks::InProcess(server_end.into()), None, Registry::default())
+        .await?;
     let gateway = tokio::spawn(agree(gateway_end));
     fs::write(home.join("address.new"), address)?;
     fs::rename(home.join("address.new"), home.join(ADDRESS))?;
@@ -135,6 +138,10 @@ fn quotas() -> Result<Quotas> {
 async fn agree(link: GatewayEnd) {
     let hello = GatewayHello {
         versions: VERSIONS,
+        version: "0.1.0".to_owned(),
+        boot: Uuid::nil(),
+        held: None,
+        agent_url: None,
         esp: EspMode::Off,
         public_address: None,
         max_tunnels: None,
@@ -143,7 +150,7 @@ async fn agree(link: GatewayEnd) {
     let (send, handshake) = link.open(hello);
     let Ok((_, mut receive)) = handshake.finish().await else { return };
     while let Some(message) = receive.recv().await {
-        let ToGateway::Desired { sequence, delta } = message else { continue };
+        let ToGateway::Desired { sequence, delta, .. } = message else { continue };
         let connection = Connection::down(Timestamp::now());
         let tunnel = |generation| TunnelObserved {
             ready: Some(generation),
@@ -152,6 +159,7 @@ async fn agree(link: GatewayEnd) {
         };
         let observed = ObservedDelta {
             reset: delta.reset,
+            as_desired: false,
             tunnels: delta.tunnels.iter().map(|t| (t.id, tunnel(t.generation))).collect(),
             shares: delta
                 .shares
@@ -161,7 +169,8 @@ async fn agree(link: GatewayEnd) {
             gone_tunnels: delta.removed_tunnels,
             gone_shares: delta.removed_shares,
         };
-        if send.send(FromGateway::Observed { heard: sequence, delta: observed }).await.is_err() {
+        let observed = FromGateway::Observed { heard: sequence, part: Part::WHOLE, delta: observed };
+        if send.send(observed).await.is_err() {
             return;
         }
     }

@@ -67,6 +67,7 @@ mod proxies;
 mod read_only_disk;
 mod resets;
 mod restart;
+mod roles;
 mod rotation;
 mod secrets;
 mod selectors;

@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +25,8 @@ use crate::{AGENTS, API, Tenant, measured};
 const ORDERS: &str = "TENANTS_HOSTILE";
 /// In the environment, if not all is to be done: which kinds of it, like `lists,silent`.
 const ONLY: &str = "TENANTS_ONLY";
+/// In the environment, if it is to open connections to its share without pause.
+const FLOOD: &str = "TENANTS_FLOOD";
 const KINDS: [&str; 6] = ["shares", "lists", "checks", "connections", "events", "silent"];
 
 /// Programs of each kind that run at the same time.
@@ -32,6 +34,8 @@ const WRITERS: usize = 4;
 const READERS: usize = 8;
 const CHECKERS: usize = 8;
 const CONNECTORS: usize = 2;
+/// Between two connections of one program to the share: 1,200 a second of both, a fifth more than `--connection-rate` gives.
+const CONNECT_EVERY: Duration = Duration::from_micros(1_666);
 /// Connections without a token to each port, at one time.
 const SILENT: usize = 300;
 /// Between two new ones: more would measure how fast the kernel of this host opens connections for itself.
@@ -49,6 +53,7 @@ struct Hostile {
     place: Namespace,
     api: Api,
     door: SocketAddr,
+    is_flood: bool,
     ends: AtomicBool,
 }
 
@@ -93,6 +98,11 @@ pub(crate) fn part() -> Result<Option<String>> {
     Ok(Some(part))
 }
 
+/// Whether it opens connections as fast as this host can, far beyond what it is given.
+pub(crate) fn is_flood() -> bool {
+    env::var_os(FLOOD).is_some()
+}
+
 /// What this process does if it has orders; `None`: it has none.
 pub(crate) fn obey() -> Option<Result<()>> {
     env::var(ORDERS).ok().map(|orders| {
@@ -107,7 +117,8 @@ pub(crate) fn obey() -> Option<Result<()>> {
         }
         let api = Api::new(&place, API, Path::new(text("token")?))?;
         let door = text("door")?.parse()?;
-        let harm = Hostile { orders, place, api, door, ends: AtomicBool::new(false) }.run();
+        let harm =
+            Hostile { orders, place, api, door, is_flood: is_flood(), ends: AtomicBool::new(false) }.run();
         writeln!(io::stdout(), "{harm}")?;
         Ok(())
     })
@@ -242,9 +253,10 @@ impl Hostile {
         }
     }
 
-    /// Connections that are held, and new ones without pause when no more are given.
+    /// Connections that are held, and new ones also when no more are given.
     fn connects(&self, harm: &Harm) {
         let mut held = Vec::new();
+        let (begin, mut tried) = (Instant::now(), 0);
         while self.goes_on() {
             match self.place.connect(self.door, BOUND) {
                 Ok(stream) if held.len() < HELD / CONNECTORS => held.push(stream),
@@ -252,6 +264,10 @@ impl Hostile {
                 Err(_) => thread::sleep(AGAIN),
             }
             harm.connections.fetch_add(1, Ordering::Relaxed);
+            tried += 1;
+            if !self.is_flood {
+                thread::sleep((CONNECT_EVERY * tried).saturating_sub(begin.elapsed()));
+            }
         }
     }
 

@@ -73,6 +73,9 @@ fn main() -> Result<()> {
     if let Some(part) = part {
         writeln!(io::stdout(), "only a part of what it could do: {part}")?;
     }
+    if hostile::is_flood() {
+        writeln!(io::stdout(), "it opened connections without pause, far above its quota")?;
+    }
     let is_met = report(each, (&alone, &beside), &harm)?;
     drop((quiet, other));
     lab.remove()?;

@@ -56,7 +56,9 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
         ("up.toml", "\nlisten = 'x'", 2, "DIR/up.toml:2: invalid value 'x'"),
         ("up.toml", "listen = '0.0.0.0:1'", 2, "DIR/up.toml: the API would be served without TLS"),
         ("up.toml", "database-file = '/nonexistent'", 1, "cannot read /nonexistent"),
-        ("gateway.toml", "", 2, "no configuration is called \"gateway\": the names are up"),
+        ("router.toml", "", 2, "no configuration is called \"router\": the names are up, server, gateway"),
+        ("server.toml", "", 2, "a server with gateways elsewhere needs PostgreSQL"),
+        ("gateway.toml", "ipsec = 'off'", 0, "DIR/gateway.toml: no fault was found"),
         // The package's unit gives the state directory.
         ("agent.toml", "server = 'https://gw.example:8443'", 0, "DIR/agent.toml: no fault was found"),
         ("agent.toml", "", 2, "--server"),

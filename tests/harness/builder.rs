@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
-use wicketgate_lab::{Agent, GatewayOptions, GatewayProcess, Namespace};
+use wicketgate_lab::{
+    Agent, GatewayOptions, GatewayProcess, Lab, Namespace, OwnPostgres, Process,
+    roles::{start_gateway, start_server},
+};
 
 use super::{
     GATEWAY, PRIVATE, World, door, gateway_options, is_kernel_lane, join, lab, start, wicketgate_executable,
@@ -14,6 +17,28 @@ use super::{
 pub(crate) struct WorldBuilder {
     pub(super) sites: Option<u8>,
     log: &'static str,
+}
+
+/// What a world has beside its server, if that has no gateway in its process.
+pub(crate) struct Apart {
+    pub(crate) postgres: OwnPostgres,
+    pub(crate) gateway: Process,
+}
+
+impl Apart {
+    /// Starts the server again, which was stopped.
+    pub(crate) fn start_server(&self, world: &mut World) -> Result<()> {
+        let options = gateway_options(&world.outside, world.ipsec, world.log);
+        world.gateway = start_server(&world.lab, &options, &self.postgres.socket_url())?;
+        Ok(())
+    }
+
+    /// Starts the gateway again, which was stopped.
+    pub(crate) fn start_gateway(&mut self, world: &World) -> Result<()> {
+        let options = gateway_options(&world.outside, world.ipsec, world.log);
+        self.gateway = start_gateway(&world.lab, &options, None)?;
+        Ok(())
+    }
 }
 
 /// A service behind an agent, published at port 9000 of the tunnel of site 0.
@@ -55,6 +80,27 @@ impl WorldBuilder {
     }
 
     pub(crate) fn start(self) -> Result<World> {
+        self.start_with(start)
+    }
+
+    /// With a server and a gateway in processes of their own. `None`: PostgreSQL is not installed.
+    pub(crate) fn start_apart(self) -> Result<Option<(World, Apart)>> {
+        let Some(postgres) = OwnPostgres::start()? else { return Ok(None) };
+        let mut role = None;
+        let world = self.start_with(|lab, outside, ipsec, log| {
+            let options = gateway_options(outside, ipsec, log);
+            let server = start_server(lab, &options, &postgres.socket_url())?;
+            role = Some(start_gateway(lab, &options, Some(&server))?);
+            Ok(server)
+        })?;
+        let gateway = role.context("the gateway was not started")?;
+        Ok(Some((world, Apart { postgres, gateway })))
+    }
+
+    fn start_with(
+        self,
+        start: impl FnOnce(&Lab, &Namespace, &'static str, &'static str) -> Result<GatewayProcess>,
+    ) -> Result<World> {
         let (lab, log) = (lab()?, self.log);
         let outside = lab.namespace("gw")?;
         let Some(count) = self.sites else {

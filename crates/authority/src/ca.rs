@@ -169,7 +169,12 @@ impl Ca {
         self.sign(serde_json::to_string(assignment).map_err(CaError::Json)?)
     }
 
-    fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
+    /// Signs the body of an assignment.
+    ///
+    /// # Errors
+    ///
+    /// The system has no randomness.
+    pub fn sign(&self, mut body: String) -> Result<SignedAssignment, CaError> {
         let mut signature = self.key.sign(&SignedAssignment::signed_bytes(&body)).map_err(CaError::Sign)?;
         // Assignments of all shares stay in memory.
         body.shrink_to_fit();

@@ -77,6 +77,20 @@ pub(crate) const ACTS: &[Act] = &[
         ..PLAIN
     },
     Act {
+        kind: "gateway",
+        verb: "drain",
+        about: "Give a gateway no more tunnels while its location has another one; for the operator",
+        sets: Some(("draining", true)),
+        ..PLAIN
+    },
+    Act {
+        kind: "gateway",
+        verb: "undrain",
+        about: "Give a gateway tunnels again; for the operator",
+        sets: Some(("draining", false)),
+        ..PLAIN
+    },
+    Act {
         kind: "share",
         verb: "enable",
         about: "Serve a disabled share again",

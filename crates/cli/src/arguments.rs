@@ -10,6 +10,7 @@ use crate::{
     agent_verbs,
     context::Choice,
     failed::{EXIT_STATUS, Failed},
+    gateway_verbs,
     kind::{ACCOUNT, ENVIRONMENT, HANDOVER_LINK_REQUEST, KINDS, Kind},
     output::{Form, Output},
     peer_address, schema,
@@ -317,6 +318,10 @@ fn own(kind: &Kind) -> Vec<Command> {
         ],
         "agent" => {
             let all = agent_verbs::commands().into_iter();
+            all.map(|(verb, prints)| asking(if prints { printing(verb) } else { verb })).collect()
+        }
+        "gateway" => {
+            let all = gateway_verbs::commands().into_iter();
             all.map(|(verb, prints)| asking(if prints { printing(verb) } else { verb })).collect()
         }
         _ => Vec::new(),

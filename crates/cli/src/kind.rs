@@ -245,6 +245,30 @@ pub(crate) const LOCATION: Kind = Kind {
     ..PLAIN
 };
 
+pub(crate) const GATEWAY: Kind = Kind {
+    name: "gateway",
+    plural: "gateways",
+    path: "gateways",
+    is_below_frontdoor: false,
+    label: "id",
+    deletes: true,
+    columns: &[
+        column("ID", "/id"),
+        column("LOCATION", "/locationId"),
+        column("STATUS", "/status"),
+        column("DRAINING", "/draining"),
+        column("TUNNELS", "/tunnels"),
+        column("ADDRESS", "/publicIp"),
+        column("LAST SEEN", "/lastSeenAt"),
+        wide("MOST", "/maxTunnels"),
+        wide("ESP", "/esp"),
+        wide("LINKED", "/linkedAt"),
+        wide("CREATED", "/createdAt"),
+    ],
+    next: "wicketgate gateway get {id}",
+    ..PLAIN
+};
+
 pub(crate) const EXECUTION: Kind = Kind {
     name: "execution",
     plural: "executions",
@@ -267,4 +291,4 @@ pub(crate) const EXECUTION: Kind = Kind {
 
 /// In the order of `--help`.
 pub(crate) const KINDS: &[&Kind] =
-    &[&FRONTDOOR, &TUNNEL, &SHARE, &ENVIRONMENT, &AGENT, &ACCOUNT, &LOCATION, &EXECUTION];
+    &[&FRONTDOOR, &TUNNEL, &SHARE, &ENVIRONMENT, &AGENT, &ACCOUNT, &LOCATION, &GATEWAY, &EXECUTION];

@@ -10,6 +10,8 @@ mod context;
 mod environment;
 mod failed;
 mod follow;
+mod gateway;
+mod gateway_verbs;
 mod handover;
 mod kind;
 mod next;
@@ -104,6 +106,10 @@ async fn dispatch(name: &str, matches: &ArgMatches) -> Result<(), Failed> {
         "codes" => own::codes(&session, matches).await,
         "revoke-code" => own::revoke_code(&session, matches).await,
         "enroll" => own::enrol(&session, matches).await,
+        "join" => gateway::join(&session, matches).await,
+        "replace" => gateway::replace(&session, matches).await,
+        "join-tokens" => gateway::tokens(&session, matches).await,
+        "revoke-join-token" => gateway::revoke(&session, matches).await,
         other => match acts::act(kind, other) {
             Some(act) => act::run(&session, kind, act, matches).await,
             None => Err(Failed::usage(format!("there is no command {name} {other}"))),

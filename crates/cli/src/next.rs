@@ -53,6 +53,13 @@ const NEXT: &[(&str, &str)] = &[
     ("account delete", "wicketgate account list"),
     ("location list", "wicketgate tunnel create --help"),
     ("location get", "wicketgate tunnel create --help"),
+    ("gateway list", "wicketgate gateway join --location NAME"),
+    ("gateway get", "wicketgate gateway list"),
+    ("gateway delete", "wicketgate gateway list"),
+    ("gateway join", "wicketgate gateway list"),
+    ("gateway replace", "wicketgate gateway get {which}"),
+    ("gateway join-tokens", "wicketgate gateway revoke-join-token ID"),
+    ("gateway revoke-join-token", "wicketgate gateway join-tokens"),
     ("execution list", "wicketgate execution get ID"),
     ("execution get", "wicketgate execution list"),
 ];

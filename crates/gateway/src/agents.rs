@@ -111,10 +111,11 @@ struct Inner {
 }
 
 impl Agents {
-    /// Accepts agents until `drain` is cancelled, in tasks of `tasks`.
+    /// Accepts agents until `drain` is cancelled, in tasks of `tasks`. `links` counts the links to servers, each of which is told of
+    /// all agents.
     pub fn start(
         port: AgentPort,
-        link: mpsc::Sender<FromGateway>,
+        (link, links): (mpsc::Sender<FromGateway>, watch::Receiver<u64>),
         drain: CancellationToken,
         tasks: TaskTracker,
     ) -> Self {
@@ -139,7 +140,7 @@ impl Agents {
         }));
         agents.0.tasks.spawn(essential("accepts agents", agents.clone().accept(listener)));
         let drain = agents.0.drain.clone();
-        let announce = essential("announces agents", agents.clone().announce());
+        let announce = essential("announces agents", agents.clone().announce(links));
         agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(announce));
         let close = essential("closes ports", agents.clone().close_unreachable());
         agents.0.tasks.spawn(drain.clone().run_until_cancelled_owned(close));

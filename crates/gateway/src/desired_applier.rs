@@ -4,17 +4,20 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
-use wicketgate_link::{FromGateway, Handshake, LinkReceiver, RequestId, ToGateway};
+use tracing::{info, warn};
+use wicketgate_link::{DigestedState, FromGateway, HeldState, LinkReceiver, Part, RequestId, ToGateway};
 use wicketgate_model::{
-    Desired, DesiredDelta, ResetMode, ResetScope, ShareDesired, ShareId, Touched, TunnelDesired, TunnelId,
+    Desired, DesiredDelta, Era, ResetMode, ResetScope, ShareDesired, ShareId, Touched, TunnelDesired,
+    TunnelId,
 };
 
 use crate::{
     listener::ShareState,
+    observations::{Answer, DesiredGenerations},
     parts::GatewayParts,
     share_check::CheckedShare,
     tunnel::{TunnelInbox, TunnelTask},
+    uplink::{FromApplier, NewLink},
 };
 
 /// See the module.
@@ -22,29 +25,42 @@ pub(crate) struct DesiredApplier {
     parts: GatewayParts,
     /// For answers.
     link: mpsc::Sender<FromGateway>,
-    desired: Desired,
+    received: DigestedState,
+    /// Whether digests tell something on this link: not between versions that have other fields of rows.
+    is_comparable: bool,
+    /// Of the server of the last delta.
+    era: Option<Era>,
+    back: mpsc::Sender<FromApplier>,
     tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
     share_states: BTreeMap<ShareId, Arc<ShareState>>,
 }
 
 impl DesiredApplier {
-    pub(crate) fn new(parts: GatewayParts, link: mpsc::Sender<FromGateway>) -> Self {
-        let desired = Desired::default();
-        Self { parts, link, desired, tunnels: BTreeMap::new(), share_states: BTreeMap::new() }
+    /// `back`: to who brings links.
+    pub(crate) fn new(
+        parts: GatewayParts,
+        link: mpsc::Sender<FromGateway>,
+        back: mpsc::Sender<FromApplier>,
+    ) -> Self {
+        let (received, tunnels, share_states) = Default::default();
+        Self { parts, link, received, is_comparable: true, era: None, back, tunnels, share_states }
     }
 
-    /// Serves until the gateway stops, and then hears which traffic is recorded, until its connections have ended. `left_over` are the
-    /// tunnels of an earlier run.
-    pub(crate) async fn run(mut self, handshake: Handshake<ToGateway>, left_over: Vec<TunnelId>) {
+    /// Serves one link after another until the gateway stops, and then hears which traffic is recorded, until its connections have
+    /// ended. `left_over` are the tunnels of an earlier run.
+    pub(crate) async fn run(mut self, mut links: mpsc::Receiver<NewLink>, left_over: Vec<TunnelId>) {
         let (stop, end) = (self.parts.stop.clone(), self.parts.abort.token().clone());
         let (spool, mut link) = (Arc::clone(&self.parts.spool), None);
         let serve = async {
-            match handshake.finish().await {
-                Ok((_, messages)) => self.receive(link.insert(messages), left_over).await,
-                Err(error) => error!(%error, "the link to the server cannot be opened"),
+            let mut left_over = Some(left_over);
+            loop {
+                let held = self.held();
+                let is_told = self.back.send(FromApplier::Ready(held)).await.is_ok();
+                let Some(NewLink { era, messages }) = links.recv().await.filter(|_| is_told) else { break };
+                self.is_comparable = true;
+                self.receive(link.insert(messages), era, &mut left_over).await;
             }
             // The data plane does not need the control plane: it keeps serving.
-            warn!("the link to the server ended; the gateway keeps serving its last desired state");
             std::future::pending::<()>().await;
         };
         stop.run_until_cancelled(serve).await;
@@ -54,19 +70,23 @@ impl DesiredApplier {
         }
     }
 
-    async fn receive(&mut self, messages: &mut LinkReceiver<ToGateway>, left_over: Vec<TunnelId>) {
-        let mut left_over = Some(left_over);
+    /// What this gateway has of a server's desired state.
+    fn held(&mut self) -> Option<HeldState> {
+        self.era.map(|era| self.received.held(era))
+    }
+
+    async fn receive(
+        &mut self,
+        messages: &mut LinkReceiver<ToGateway>,
+        era: Era,
+        left_over: &mut Option<Vec<TunnelId>>,
+    ) {
         while let Some(message) = messages.recv().await {
             match message {
-                ToGateway::Hello(_) => {}
-                ToGateway::Desired { sequence, delta } => {
-                    let reset = delta.reset;
-                    let steps = if reset { self.steps_to(&delta) } else { delta };
-                    self.apply(&steps);
-                    if let Some(found) = reset.then(|| left_over.take()).flatten() {
-                        self.remove_left_over(found);
-                    }
-                    self.parts.observations.heard(sequence, reset);
+                ToGateway::Hello(_) | ToGateway::Refused(_) => {}
+                ToGateway::Desired { sequence, delta, .. } => {
+                    self.era = Some(era);
+                    self.desired(sequence, delta, left_over);
                 }
                 ToGateway::Check { request, share } => self.check(request, share),
                 ToGateway::CloseConnections { request, share, source } => {
@@ -80,13 +100,31 @@ impl DesiredApplier {
                 ToGateway::Agents { request, agents } => {
                     let agents = self.parts.agents.shares(&agents);
                     // Where the link is full, the server's request ends by its own time limit.
-                    let _ = self.link.try_send(FromGateway::Agents { request, agents });
+                    let _ = self.link.try_send(FromGateway::Agents { request, agents, part: Part::WHOLE });
                 }
                 ToGateway::Enrolled { request, answer } => self.parts.agents.enrolled(request, answer),
                 ToGateway::Renewed { request, answer } => self.parts.agents.renewed(request, answer),
+                ToGateway::RenewedOwn { certificate, .. } => {
+                    let _ = self.back.send(FromApplier::Certificate(certificate)).await;
+                }
                 ToGateway::TrafficRecorded { spool, number } => self.parts.spool.recorded(spool, number),
             }
         }
+    }
+
+    fn desired(&mut self, sequence: u64, delta: DesiredDelta, left_over: &mut Option<Vec<TunnelId>>) {
+        let reset = delta.reset;
+        let is_same = self.take(delta);
+        if let Some(found) = reset.then(|| left_over.take()).flatten() {
+            self.remove_left_over(found);
+        }
+        // The first one of a link, too, is answered with everything.
+        let answer = match reset || sequence == 1 {
+            true if is_same => Answer::Exceptions(self.generations()),
+            true => Answer::Everything,
+            false => Answer::Changes,
+        };
+        self.parts.observations.heard(sequence, answer);
     }
 
     /// Answers when the link has room. The server's request ends by its own time limit.
@@ -120,8 +158,8 @@ impl DesiredApplier {
     /// Checks a share's path in a task of its own.
     fn check(&self, request: RequestId, share: ShareId) {
         let place = || {
-            let desired = self.desired.shares.get(&share)?;
-            let tunnel = Arc::clone(self.desired.tunnels.get(&desired.tunnel)?);
+            let desired = self.received.state().shares.get(&share)?;
+            let tunnel = Arc::clone(self.received.state().tunnels.get(&desired.tunnel)?);
             let connections = Arc::clone(&self.tunnels.get(&desired.tunnel)?.places);
             Some((Arc::clone(self.share_states.get(&share)?), tunnel, connections))
         };
@@ -134,11 +172,36 @@ impl DesiredApplier {
         }));
     }
 
+    /// Applies a delta, and asks for everything if the result is not what the server has. Returns whether it is, by its digest.
+    fn take(&mut self, delta: DesiredDelta) -> bool {
+        let reset = delta.reset;
+        let steps = if reset { self.steps_to(&delta) } else { delta };
+        self.apply(&steps);
+        if !self.is_comparable || self.received.agrees_with(&steps) {
+            return self.is_comparable && steps.digest.is_some();
+        }
+        warn!(reset, "the desired state is another than the server has sent");
+        self.is_comparable = !reset;
+        if !reset {
+            self.answer(FromGateway::Resync);
+        }
+        false
+    }
+
+    fn generations(&self) -> DesiredGenerations {
+        let Desired { tunnels, shares, .. } = self.received.state();
+        DesiredGenerations {
+            tunnels: tunnels.values().map(|tunnel| (tunnel.id, tunnel.generation)).collect(),
+            shares: shares.values().map(|share| (share.id, share.generation)).collect(),
+        }
+    }
+
     /// Turns a complete desired state into the difference to the current one.
     fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
-        let mut after = Desired::default();
+        let (mut after, now) = (Desired::default(), self.received.state());
         after.apply(reset);
-        after.since(&self.desired, &Touched::all([&self.desired, &after]))
+        let steps = after.since(now, &Touched::all([now, &after]));
+        DesiredDelta { revision: reset.revision, digest: reset.digest, ..steps }
     }
 
     fn apply(&mut self, steps: &DesiredDelta) {
@@ -157,7 +220,8 @@ impl DesiredApplier {
             if let Some(state) = self.share_states.remove(id) {
                 state.abort.trigger();
             }
-            match self.desired.shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel))) {
+            match self.received.state().shares.get(id).map(|old| (old.tunnel, self.tunnels.get(&old.tunnel)))
+            {
                 Some((_, Some(inbox))) => inbox.set_share(*id, None),
                 Some((tunnel, None)) => self.parts.observations.remove_share(*id, tunnel),
                 None => {}
@@ -168,7 +232,7 @@ impl DesiredApplier {
                 inbox.set_tunnel(None);
             }
         }
-        self.desired.apply(steps);
+        self.received.apply(steps);
     }
 
     /// Returns the task of a new tunnel, to be spawned.
@@ -189,7 +253,7 @@ impl DesiredApplier {
         let task = TunnelTask::new(id, Arc::clone(&inbox), self.parts.clone(), place);
         self.tunnels.insert(id, inbox);
         // Shares that arrived before their tunnel.
-        for share in self.desired.shares.values().filter(|share| share.tunnel == id) {
+        for share in self.received.state().shares.values().filter(|share| share.tunnel == id) {
             self.serve(share);
         }
         Some(task)
@@ -202,7 +266,8 @@ impl DesiredApplier {
         let state = self.share_states.entry(share.id).or_insert_with(|| ShareState::new(share.id, abort));
         // Before the observations can report this generation as served.
         state.options.set(share.options.clone());
-        if let Some(old) = self.desired.shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
+        if let Some(old) =
+            self.received.state().shares.get(&share.id).filter(|old| old.tunnel != share.tunnel)
             && let Some(inbox) = self.tunnels.get(&old.tunnel)
         {
             // Its connections continue: they end with the share, or by themselves.

@@ -1,8 +1,6 @@
 //! The gateway: receives the desired state from the server, and hands each part to the component that maintains it.
 
 use std::{
-    collections::BTreeSet,
-    mem,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
@@ -10,15 +8,15 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc},
-    time::MissedTickBehavior,
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
-use wicketgate_link::{FromGateway, GatewayEnd, GatewayHello, VERSIONS};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use wicketgate_link::{FromGateway, GatewayHello, Handshake, ToGateway, VERSIONS};
+use wicketgate_model::TunnelId;
 use wicketgate_system::{PatientThreads, descriptor_budget::DescriptorBudget, essential};
 use wicketgate_transport::abort::Abort;
 
@@ -27,22 +25,14 @@ use crate::{
     capacity::Capacity,
     desired_applier::DesiredApplier,
     ipsec::Backend,
-    observations::Observations,
     traffic_room::TrafficRoom,
     tunnel::GatewayParts,
+    uplink::{Dialler, FromApplier, LinkSource, NewLink, Uplink},
+    watches::spawn_watches,
 };
 
-/// How often traffic is reported. A crash loses at most this much.
-const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
-/// How often the packets of unknown peers are counted: an operator who watches waits no longer than 5 s.
-const UNKNOWN_PEERS_EVERY: Duration = Duration::from_secs(3);
-/// How often it is looked whether an agent has reconnected after the gateway's start.
-const AGENTS_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Once so many looks in a row, two seconds, have found no new one, those that are missing are reported offline. Less than the time
-/// for which a server keeps the status of a silent gateway's shares.
-const AGENTS_QUIET: u32 = 8;
-/// At most half a minute: agents that come and go must not hide for long that another one is missing.
-const AGENTS_LOOKS: u32 = 120;
+/// Messages that may wait for the task that hands them on.
+const OUTGOING: usize = 16;
 /// After the drain time, for what connections have received and the kernel still delivers. A slow line takes it in less.
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a stopping gateway waits for aborted connections to end.
@@ -64,12 +54,14 @@ pub struct GatewayConfig {
     pub connection_rate: NonZeroU32,
     /// How long established connections may continue after a stop.
     pub drain: Duration,
+    /// The URL that agents dial, if it is not the listener's.
+    pub agent_url: Option<String>,
 }
 
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    agent_address: SocketAddr,
+    agent_url: Option<String>,
     backend: Arc<Backend>,
     link: mpsc::Sender<FromGateway>,
     tasks: TaskTracker,
@@ -88,7 +80,7 @@ impl Gateway {
     /// # Errors
     ///
     /// The address of the agents' listener cannot be read, the tunnels of an earlier run cannot be listed, or no thread starts.
-    pub async fn start(config: GatewayConfig, link: GatewayEnd) -> anyhow::Result<Self> {
+    pub async fn start(config: GatewayConfig, source: LinkSource) -> anyhow::Result<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (connections, abort) = (TaskTracker::new(), Abort::default());
         let backend = Arc::new(config.backend);
@@ -97,8 +89,13 @@ impl Gateway {
         let agent_address =
             config.agent_listener.local_addr().context("cannot read the address of the agents' listener")?;
         let capacity = Capacity::find(&config.budget, backend.public_address().is_some(), config.max_tunnels);
+        let agent_url = config.agent_url.or_else(|| url_of(agent_address, backend.public_address()));
         let hello = GatewayHello {
             versions: VERSIONS,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: Uuid::now_v7(),
+            held: None,
+            agent_url: agent_url.clone(),
             esp: backend.esp(),
             public_address: backend.public_address(),
             max_tunnels: capacity.tunnels,
@@ -106,23 +103,16 @@ impl Gateway {
         };
         info!(esp = %hello.esp, public_address = hello.public_address.map(display), agents = %agent_address, "gateway started");
         backend.advise();
-        let left_over = match backend.left_over().await {
-            Ok(tunnels) => tunnels,
-            Err(error) => {
-                if let Err(error) = backend.rest().await {
-                    warn!(%error, "the gateway's firewall rules could not be removed: run `wicketgate down`");
-                }
-                return Err(error).context("cannot list the tunnels of an earlier run");
-            }
-        };
-        let (send, handshake) = link.open(hello);
+        let left_over = left_over(&backend).await?;
+        let (number, links) = watch::channel(0);
+        let Joined { send, begin } = join(source, hello);
         let room = TrafficRoom::new(capacity.traffic, config.connection_rate);
         let port = AgentPort {
             room: Arc::clone(&room),
             handshakes: usize::try_from(config.budget.handshakes)?,
             ..AgentPort::new(config.agent_listener, config.identity.computing_on(handshakes))
         };
-        let agents = Agents::start(port, send.clone(), stop.clone(), tasks.clone());
+        let agents = Agents::start(port, (send.clone(), links.clone()), stop.clone(), tasks.clone());
         log_limits(&room, capacity.tunnels, config.connection_rate);
         let most = capacity.tunnels.and_then(|t| usize::try_from(t).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let parts = GatewayParts {
@@ -139,22 +129,21 @@ impl Gateway {
             connections: connections.clone(),
             abort: abort.clone(),
         };
-        spawn_watches(&parts, &send);
-        let applier = DesiredApplier::new(parts, send.clone());
+        let over = CancellationToken::new();
+        spawn_watches(&parts, &send, (&links, over.clone()));
+        let (back, from_applier) = mpsc::channel(1);
+        let (new_links, arrived) = mpsc::channel(1);
+        begin.spawn(&parts, (from_applier, new_links), (number, over));
+        let applier = DesiredApplier::new(parts, send.clone(), back);
         // Not cut by a stop: it hears until the end which traffic is recorded.
-        tasks.spawn(essential("applies the desired state", applier.run(handshake, left_over)));
+        tasks.spawn(essential("applies the desired state", applier.run(arrived, left_over)));
         let drain = config.drain;
-        Ok(Self { agent_address, backend, link: send, tasks, stop, connections, agents, abort, drain })
+        Ok(Self { agent_url, backend, link: send, tasks, stop, connections, agents, abort, drain })
     }
 
-    /// The address that agents dial, with the port that the system chose if it was 0.
-    pub fn agent_address(&self) -> SocketAddr {
-        self.agent_address
-    }
-
-    /// What remote sites dial; `None` without IPsec.
-    pub fn public_address(&self) -> Option<Ipv4Addr> {
-        self.backend.public_address()
+    /// The URL that agents dial, if it was given, or follows from the address that the gateway listens on.
+    pub fn agent_url(&self) -> Option<String> {
+        self.agent_url.clone()
     }
 
     /// Stops serving: refuses new connections, waits for established ones until the drain time ends, and cuts the rest when
@@ -200,6 +189,25 @@ impl Gateway {
     }
 }
 
+/// The tunnels of an earlier run.
+async fn left_over(backend: &Backend) -> anyhow::Result<Vec<TunnelId>> {
+    match backend.left_over().await {
+        Ok(tunnels) => Ok(tunnels),
+        Err(error) => {
+            if let Err(error) = backend.rest().await {
+                warn!(%error, "the gateway's firewall rules could not be removed: run `wicketgate down`");
+            }
+            Err(error).context("cannot list the tunnels of an earlier run")
+        }
+    }
+}
+
+/// The URL for agents, if it can be derived from the address that the gateway listens on.
+fn url_of(listen: SocketAddr, public: Option<Ipv4Addr>) -> Option<String> {
+    let ip = if listen.ip().is_unspecified() { public?.into() } else { listen.ip() };
+    Some(format!("https://{}", SocketAddr::new(ip, listen.port())))
+}
+
 fn log_limits(room: &TrafficRoom, tunnels: Option<u32>, connection_rate: NonZeroU32) {
     let limits = room.limits();
     info!(
@@ -215,109 +223,69 @@ fn log_limits(room: &TrafficRoom, tunnels: Option<u32>, connection_rate: NonZero
     }
 }
 
-/// Starts the tasks that watch the host and report to the server.
-fn spawn_watches(parts: &GatewayParts, link: &mpsc::Sender<FromGateway>) {
-    let GatewayParts { observations, agents, tasks, stop, .. } = parts;
-    let host = Arc::clone(&parts.backend);
-    let watch_host = async move { host.watch_host().await };
-    tasks.spawn(stop.clone().run_until_cancelled_owned(essential("watches the host", watch_host)));
-    let expect_agents = {
-        let (observations, agents) = (Arc::clone(observations), agents.clone());
-        async move {
-            let (mut connected, mut quiet) = (0, 0);
-            for _ in 0..AGENTS_LOOKS {
-                tokio::time::sleep(AGENTS_LOOK_EVERY).await;
-                let before = mem::replace(&mut connected, agents.connected());
-                quiet = if connected == before { quiet + 1 } else { 0 };
-                if quiet == AGENTS_QUIET {
-                    break;
-                }
+/// What components send to, and what brings links.
+struct Joined {
+    send: mpsc::Sender<FromGateway>,
+    begin: Begin,
+}
+
+enum Begin {
+    InProcess(Handshake<ToGateway>),
+    Network { dialler: Dialler, hello: Box<GatewayHello>, outgoing: mpsc::Receiver<FromGateway> },
+}
+
+fn join(source: LinkSource, hello: GatewayHello) -> Joined {
+    match source {
+        LinkSource::InProcess(end) => {
+            let (send, handshake) = end.open(hello);
+            Joined { send, begin: Begin::InProcess(handshake) }
+        }
+        LinkSource::Network(dialler) => {
+            let (send, outgoing) = mpsc::channel(OUTGOING);
+            let begin = Begin::Network { dialler: *dialler, hello: Box::new(hello), outgoing };
+            Joined { send, begin }
+        }
+    }
+}
+
+impl Begin {
+    fn spawn(
+        self,
+        parts: &GatewayParts,
+        (applier, links): (mpsc::Receiver<FromApplier>, mpsc::Sender<NewLink>),
+        (number, over): (watch::Sender<u64>, CancellationToken),
+    ) {
+        match self {
+            Self::InProcess(handshake) => {
+                let only = async move {
+                    match handshake.finish().await {
+                        Ok((hello, messages)) => {
+                            let _ = links.send(NewLink { era: hello.era, messages }).await;
+                        }
+                        Err(error) => error!(%error, "the link to the server cannot be opened"),
+                    }
+                    // Kept until the gateway stops: there is no other link.
+                    let _kept = (applier, number);
+                    std::future::pending::<()>().await;
+                };
+                parts.tasks.spawn(parts.stop.clone().run_until_cancelled_owned(only));
             }
-            observations.agents_expected();
-        }
-    };
-    tasks.spawn(stop.clone().run_until_cancelled_owned(expect_agents));
-    let report = report(Arc::clone(observations), agents.clone(), link.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(essential("reports what is observed", report)));
-    let unknown_peers = report_unknown_peers(Arc::clone(&parts.backend), link.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
-    let unknown_agents = report_unknown_agents(agents.clone(), link.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_agents));
-    tasks.spawn(essential("reports the traffic", report_traffic(parts.clone(), link.clone())));
-}
-
-/// Reports who sends IKE and is no tunnel's peer.
-async fn report_unknown_peers(backend: Arc<Backend>, send: mpsc::Sender<FromGateway>) {
-    loop {
-        tokio::time::sleep(UNKNOWN_PEERS_EVERY).await;
-        if let Some(peers) = backend.unknown_peers().await
-            && send.send(FromGateway::UnknownPeers(peers)).await.is_err()
-        {
-            return;
-        }
-    }
-}
-
-/// Reports which agents were refused because the server does not know them.
-async fn report_unknown_agents(agents: Agents, send: mpsc::Sender<FromGateway>) {
-    let mut told = Vec::new();
-    loop {
-        tokio::time::sleep(UNKNOWN_PEERS_EVERY).await;
-        let unknown = agents.strangers();
-        if unknown == told {
-            continue;
-        }
-        told.clone_from(&unknown);
-        if send.send(FromGateway::UnknownAgents(unknown)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Sends reports of the observations, as fast as the link takes them.
-async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sender<FromGateway>) {
-    loop {
-        let changed = tokio::select! {
-            () = observations.changed() => BTreeSet::new(),
-            changed = agents.changed() => changed,
-        };
-        // Capacity of the link first: changes during the wait are in the same report.
-        let Ok(place) = send.reserve().await else { return };
-        let (heard, delta) = observations.report(&agents, changed);
-        place.send(FromGateway::Observed { heard, delta });
-    }
-}
-
-/// Reports traffic periodically, and once more at the end.
-async fn report_traffic(parts: GatewayParts, send: mpsc::Sender<FromGateway>) {
-    let GatewayParts { counters, spool, agents, abort, .. } = parts;
-    let end = abort.token();
-    let mut reported = None;
-    let mut tick = tokio::time::interval(TRAFFIC_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let stopping = tokio::select! {
-            _ = tick.tick() => false,
-            () = spool.is_next_due() => false,
-            () = end.cancelled() => true,
-        };
-        spool.add(counters.take(), Timestamp::now());
-        let reports = if stopping { spool.rest() } else { spool.next().into_iter().collect() };
-        for report in reports {
-            if send.send(FromGateway::Traffic(report)).await.is_err() {
-                return;
+            Self::Network { dialler, hello, outgoing } => {
+                let uplink = Uplink {
+                    dialler,
+                    hello: *hello,
+                    outgoing,
+                    applier,
+                    ready: None,
+                    links,
+                    number,
+                    observations: Arc::clone(&parts.observations),
+                    agents: parts.agents.clone(),
+                    spool: Arc::clone(&parts.spool),
+                    over,
+                };
+                parts.tasks.spawn(essential("links to servers", uplink.run()));
             }
-        }
-        let parked = agents.parked();
-        // Without capacity, the next tick reports it.
-        if reported != Some(parked)
-            && let Ok(place) = send.try_reserve()
-        {
-            place.send(FromGateway::Carriers { parked });
-            reported = Some(parked);
-        }
-        if stopping {
-            return;
         }
     }
 }

@@ -22,7 +22,10 @@ mod share_check;
 mod traffic_room;
 mod traffic_spool;
 mod tunnel;
+mod uplink;
+mod watches;
 
 pub use gateway::{Gateway, GatewayConfig};
 pub use ipsec::{Backend, GroundError, IpsecConfig, IpsecMode};
 pub use traffic_room::CONNECTION_RATE;
+pub use uplink::{Dialler, LinkSource, ToKeep};

@@ -26,14 +26,35 @@ pub(crate) struct Observations {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The newest delta whose entries are all present.
+    /// The newest delta of this link whose entries are all present.
     heard: u64,
+    /// A link has begun, and its first delta is not applied yet: nothing is reported.
+    is_waiting: bool,
     reset: bool,
+    /// What the next report, which is complete, may leave out.
+    desired: Option<DesiredGenerations>,
     agents_expected: bool,
     tunnels: BTreeMap<TunnelId, TunnelObserved>,
     shares: BTreeMap<ShareId, ListenerState>,
     touched_tunnels: BTreeSet<TunnelId>,
     touched_shares: BTreeSet<ShareId>,
+}
+
+/// What the next report has to name.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// What has changed.
+    Changes,
+    Everything,
+    /// What is not as desired: the server knows the rest.
+    Exceptions(DesiredGenerations),
+}
+
+/// The generations of all desired rows.
+#[derive(Debug, Default)]
+pub(crate) struct DesiredGenerations {
+    pub(crate) tunnels: BTreeMap<TunnelId, Generation>,
+    pub(crate) shares: BTreeMap<ShareId, Generation>,
 }
 
 /// The state of a share's listener. Whether the share works also depends on the agents.
@@ -60,11 +81,26 @@ impl Observations {
         }
     }
 
-    /// All entries of the delta are present. With `reset`, the next report has everything.
-    pub(crate) fn heard(&self, sequence: u64, reset: bool) {
+    /// A link begins whose deltas count from 1. When this returns, no report of the link before is sent any more.
+    pub(crate) fn begin_link(&self) {
+        let mut inner = self.inner.lock();
+        (inner.heard, inner.is_waiting) = (0, true);
+    }
+
+    /// All entries of the delta are present.
+    pub(crate) fn heard(&self, sequence: u64, answer: Answer) {
         self.write(|inner| {
-            inner.heard = sequence;
-            inner.reset |= reset;
+            (inner.heard, inner.is_waiting) = (sequence, false);
+            match answer {
+                Answer::Changes => {}
+                Answer::Everything => (inner.reset, inner.desired) = (true, None),
+                Answer::Exceptions(desired) => {
+                    (inner.reset, inner.desired) = (true, Some(desired));
+                    // What changes from now on is named in any case.
+                    inner.touched_tunnels.clear();
+                    inner.touched_shares.clear();
+                }
+            }
             true
         });
     }
@@ -157,19 +193,63 @@ impl Observations {
         }
     }
 
-    /// The changes since the last report, and the delta that they answer. `agents_changed` names shares whose agents
-    /// may have changed.
-    pub(crate) fn report(&self, agents: &Agents, agents_changed: BTreeSet<ShareId>) -> (u64, ObservedDelta) {
+    /// Passes on the changes since the last report, and the delta that they answer, unless a link waits for its first delta.
+    /// `agents_changed` names shares whose agents may have changed.
+    pub(crate) fn report(
+        &self,
+        agents: &Agents,
+        agents_changed: BTreeSet<ShareId>,
+        send: impl FnOnce(u64, ObservedDelta),
+    ) {
+        // Held while it is sent: a link that begins meanwhile waits for it.
         let mut inner = self.inner.lock();
-        let reset = mem::take(&mut inner.reset);
+        if inner.is_waiting {
+            inner.touched_shares.extend(agents_changed);
+            return;
+        }
+        let (heard, delta) = inner.report_with(|share| agents.standing(share), agents_changed);
+        send(heard, delta);
+    }
+
+    #[cfg(test)]
+    fn report_with(
+        &self,
+        agents: impl Fn(ShareId) -> AgentStanding,
+        agents_changed: BTreeSet<ShareId>,
+    ) -> (u64, ObservedDelta) {
+        self.inner.lock().report_with(agents, agents_changed)
+    }
+}
+
+impl Inner {
+    fn report_with(
+        &mut self,
+        agents: impl Fn(ShareId) -> AgentStanding,
+        agents_changed: BTreeSet<ShareId>,
+    ) -> (u64, ObservedDelta) {
+        let inner = self;
+        let (reset, desired) = (mem::take(&mut inner.reset), inner.desired.take());
         let mut tunnels = mem::take(&mut inner.touched_tunnels);
         let mut shares = mem::take(&mut inner.touched_shares);
         shares.extend(agents_changed);
-        if reset {
+        let seen_share = |id, seen: &ListenerState| {
+            let mut agents = agents(id);
+            if !inner.agents_expected || agents.catches_up {
+                agents.problem = agents.problem.map(await_agents);
+            }
+            share_observed(seen, agents)
+        };
+        let mut delta = ObservedDelta { reset, as_desired: desired.is_some(), ..ObservedDelta::default() };
+        if let Some(desired) = desired {
+            let exceptions = inner.tunnels.iter().filter(|(id, seen)| !desired.has_tunnel(**id, seen));
+            tunnels.extend(exceptions.map(|(id, _)| *id));
+            let exceptions =
+                inner.shares.iter().filter(|(id, seen)| !desired.has_share(**id, &seen_share(**id, seen)));
+            shares.extend(exceptions.map(|(id, _)| *id));
+        } else if reset {
             tunnels = inner.tunnels.keys().copied().collect();
             shares = inner.shares.keys().copied().collect();
         }
-        let mut delta = ObservedDelta { reset, ..ObservedDelta::default() };
         for id in tunnels {
             match inner.tunnels.get(&id) {
                 Some(seen) => delta.tunnels.push((id, seen.clone())),
@@ -178,17 +258,26 @@ impl Observations {
         }
         for id in shares {
             match inner.shares.get(&id) {
-                Some(seen) => {
-                    let mut agents = agents.standing(id);
-                    if !inner.agents_expected || agents.catches_up {
-                        agents.problem = agents.problem.map(await_agents);
-                    }
-                    delta.shares.push((id, share_observed(seen, agents)));
-                }
+                Some(seen) => delta.shares.push((id, seen_share(id, seen))),
                 None => delta.gone_shares.push(id),
             }
         }
         (inner.heard, delta)
+    }
+}
+
+impl DesiredGenerations {
+    /// Whether the tunnel is as desired, and not connected, as [`ObservedDelta::as_desired`] says.
+    fn has_tunnel(&self, id: TunnelId, seen: &TunnelObserved) -> bool {
+        let TunnelObserved { ready, problem, connection } = seen;
+        self.tunnels.get(&id) == ready.as_ref()
+            && ready.is_some()
+            && problem.is_none()
+            && *connection == Connection::down(connection.since)
+    }
+
+    fn has_share(&self, id: ShareId, seen: &ShareObserved) -> bool {
+        seen.ready.is_some() && self.shares.get(&id) == seen.ready.as_ref() && seen.problem.is_none()
     }
 }
 
@@ -219,7 +308,117 @@ fn share_observed(listener: &ListenerState, agents: AgentStanding) -> ShareObser
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use uuid::Uuid;
+    use wicketgate_link::{FromGateway, Part, Parted as _, ROWS_OF_PART, codec};
+
+    fn tunnel(n: u128) -> TunnelId {
+        TunnelId::new(Uuid::from_u128(n))
+    }
+
+    fn share(n: u128) -> ShareId {
+        ShareId::new(Uuid::from_u128(n))
+    }
+
+    /// Of shares that an agent serves.
+    fn served(_: ShareId) -> AgentStanding {
+        AgentStanding { ready: Some(Generation::FIRST), problem: None, catches_up: false }
+    }
+
+    /// A gateway that serves these shares on these tunnels, which are connected, and has told it.
+    fn serving(tunnels: u128, shares: u128) -> Observations {
+        let observations = Observations::default();
+        let start = Timestamp::UNIX_EPOCH;
+        let connection = connected();
+        for n in 0..tunnels {
+            observations.expect_tunnel(tunnel(n), start);
+            observations.update_tunnel(tunnel(n), |seen| {
+                let connection = connection.clone();
+                *seen = TunnelObserved { ready: Some(Generation::FIRST), problem: None, connection };
+            });
+        }
+        for n in 0..shares {
+            let tunnel = tunnel(n % tunnels);
+            observations.expect_share(share(n), tunnel);
+            let bound = Some(Generation::FIRST);
+            observations.set_share(share(n), ListenerState { tunnel, bound, problem: None });
+        }
+        observations.agents_expected();
+        observations.heard(1, Answer::Everything);
+        let (heard, all) = observations.report_with(served, BTreeSet::new());
+        assert_eq!((heard, all.reset, all.as_desired), (1, true, false));
+        assert_eq!((all.tunnels.len() as u128, all.shares.len() as u128), (tunnels, shares));
+        observations
+    }
+
+    /// The connection of a tunnel with a typical device.
+    fn connected() -> Connection {
+        let at = "2026-11-30T12:34:56.123456Z";
+        let times = json!({"establishedAt": at, "rekeyAt": at});
+        let child = json!({
+            "selectors": {"gateway": ["100.64.0.117/32"], "peer": ["192.168.117.0/24"]},
+            "algorithms": "AES_GCM_16-256/ECP_384", "since": at, "rekeyAt": at, "rekeys": 217,
+            "bytesIn": 123_456_789_012_u64, "bytesOut": 123_456_789_012_u64,
+        });
+        let connection = json!({
+            "state": "UP", "since": at, "algorithms": {"ike": "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384", "esp": "AES_GCM_16-256"},
+            "peer": {"address": "203.0.113.117", "port": 4500, "id": "site-117.example.org"},
+            "nat": {"gateway": true, "peer": true}, "ikeSa": times, "childSa": times, "childSas": [child],
+            "bytesIn": 123_456_789_012_u64, "bytesOut": 123_456_789_012_u64, "rekeys": {"ike": 27, "child": 217},
+        });
+        serde_json::from_value(connection).unwrap()
+    }
+
+    fn desired(tunnels: u128, shares: u128) -> DesiredGenerations {
+        DesiredGenerations {
+            tunnels: (0..tunnels).map(|n| (tunnel(n), Generation::FIRST)).collect(),
+            shares: (0..shares).map(|n| (share(n), Generation::FIRST)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_answer_to_a_new_link_names_what_is_not_as_desired() {
+        let observations = serving(4, 6);
+        let mut wanted = desired(4, 6);
+        // A tunnel that is not connected, one whose new generation is not ready, and one that is being removed.
+        observations.update_tunnel(tunnel(0), |seen| seen.connection = Connection::down(Timestamp::MAX));
+        observations.update_tunnel(tunnel(1), |seen| seen.connection = Connection::down(Timestamp::MAX));
+        wanted.tunnels.insert(tunnel(1), Generation::new(2));
+        wanted.tunnels.remove(&tunnel(3));
+        // The same of shares, and one whose agent is gone.
+        wanted.shares.insert(share(1), Generation::new(2));
+        wanted.shares.remove(&share(2));
+        let offline = Problem::new(Reason::AgentOffline, "no agent is connected");
+        let agents = |id| match id {
+            _ if id == share(3) => AgentStanding { problem: Some(offline.clone()), ..served(id) },
+            _ => served(id),
+        };
+        observations.heard(1, Answer::Exceptions(wanted));
+        // And before the report, one is removed, and one is told again.
+        observations.remove_share(share(4), tunnel(0));
+        let (_, told) = observations.report_with(agents, BTreeSet::from([share(5)]));
+        assert!(told.reset && told.as_desired);
+        let tunnels: Vec<_> = told.tunnels.iter().map(|(id, _)| *id).collect();
+        assert_eq!(tunnels, [tunnel(1), tunnel(2), tunnel(3)]);
+        let shares: Vec<_> = told.shares.iter().map(|(id, _)| *id).collect();
+        assert_eq!(shares, [share(1), share(2), share(3), share(5)]);
+        assert_eq!(told.gone_shares, [share(4)]);
+        // Once only.
+        observations.heard(2, Answer::Changes);
+        assert_eq!(observations.report_with(agents, BTreeSet::new()), (2, ObservedDelta::default()));
+    }
+
+    #[test]
+    fn ten_thousand_shares_on_sixty_connected_tunnels_are_told_in_less_than_64_kib() {
+        let observations = serving(60, 10_000);
+        observations.heard(1, Answer::Exceptions(desired(60, 10_000)));
+        let (heard, delta) = observations.report_with(served, BTreeSet::new());
+        assert_eq!((delta.tunnels.len(), delta.shares.len()), (60, 0));
+        let parts = FromGateway::Observed { heard, part: Part::WHOLE, delta }.cut(ROWS_OF_PART);
+        let bytes: usize = parts.iter().map(|part| codec::encode(part).unwrap().len()).sum();
+        // The server's part is `a_gateway_that_holds_ten_thousand_shares_is_sent_a_few_hundred_bytes`.
+        assert!(bytes < 63 << 10, "{bytes}");
+    }
 
     #[test]
     fn a_disabled_share_is_as_desired_without_an_agent_and_another_is_not() {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     sync::Arc,
 };
 
@@ -38,8 +37,8 @@ struct Inner {
     waiting: VecDeque<Step>,
     /// Of the last report that was sent.
     number: u64,
-    /// It is not recorded yet.
-    is_under_way: bool,
+    /// It is sent, and not recorded yet.
+    under_way: Option<Arc<SpooledTraffic>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +76,12 @@ impl TrafficSpool {
     /// The next report to send, if the one before is recorded.
     pub(crate) fn next(&self) -> Option<Arc<SpooledTraffic>> {
         let mut inner = self.inner.lock();
-        if inner.is_under_way { None } else { inner.take(self.id) }
+        if inner.under_way.is_some() { None } else { inner.take(self.id) }
+    }
+
+    /// The report under way, to be sent again on a new link: who has recorded it knows its number.
+    pub(crate) fn again(&self) -> Option<Arc<SpooledTraffic>> {
+        self.inner.lock().under_way.clone()
     }
 
     /// All that waits: the gateway stops, and hears no answers any more.
@@ -91,7 +95,7 @@ impl TrafficSpool {
         let mut inner = self.inner.lock();
         if spool == self.id
             && number == inner.number
-            && mem::take(&mut inner.is_under_way)
+            && inner.under_way.take().is_some()
             && !inner.waiting.is_empty()
         {
             self.recorded.notify_one();
@@ -116,9 +120,11 @@ impl TrafficSpool {
 impl Inner {
     fn take(&mut self, spool: Uuid) -> Option<Arc<SpooledTraffic>> {
         let Step { at, deltas } = self.waiting.pop_front()?;
-        (self.number, self.is_under_way) = (self.number + 1, true);
+        self.number += 1;
         let deltas = deltas.into_values().collect();
-        Some(Arc::new(SpooledTraffic { spool, number: self.number, at, deltas }))
+        let report = Arc::new(SpooledTraffic { spool, number: self.number, at, deltas });
+        self.under_way = Some(Arc::clone(&report));
+        Some(report)
     }
 }
 

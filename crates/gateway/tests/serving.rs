@@ -20,11 +20,13 @@ use tokio::{
 };
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_gateway::{Backend, CONNECTION_RATE, Gateway, GatewayConfig, IpsecConfig, IpsecMode};
+use wicketgate_gateway::{
+    Backend, CONNECTION_RATE, Gateway, GatewayConfig, IpsecConfig, IpsecMode, LinkSource,
+};
 use wicketgate_lab::named;
-use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
+use wicketgate_link::{self as link, DigestedState, FromGateway, LinkReceiver, Part, ServerHello, ToGateway};
 use wicketgate_model::{
-    DesiredDelta, EnvironmentId, FrontdoorId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired,
+    DesiredDelta, EnvironmentId, Era, FrontdoorId, GatewayId, Generation, PreSharedKey, Reason, ShareDesired,
     ShareId, ShareObserved, SignedAssignment, TunnelDesired, TunnelId, TunnelObserved,
 };
 use wicketgate_system::descriptor_budget::DescriptorBudget;
@@ -68,13 +70,15 @@ impl LinkedGateway {
             max_tunnels,
             connection_rate,
             drain: Duration::from_secs(30),
+            agent_url: None,
             backend: Backend::start(ipsec).await.unwrap(),
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
         };
         let (link, end) = link::in_process_over_wire(id, "local".parse().unwrap());
-        let (send, handshake) = link.open();
-        let gateway = Gateway::start(config, end).await.unwrap();
+        let hello = ServerHello { versions: link::VERSIONS, epoch: 1, era: Era::FIRST, servers: Vec::new() };
+        let (send, handshake) = link.open(hello);
+        let gateway = Gateway::start(config, LinkSource::InProcess(end.into())).await.unwrap();
         let (_, reports) = handshake.finish().await.unwrap();
         Self {
             _dir: dir,
@@ -91,7 +95,10 @@ impl LinkedGateway {
 
     async fn send(&mut self, delta: DesiredDelta) {
         self.sequence += 1;
-        self.send.send(ToGateway::Desired { sequence: self.sequence, delta }).await.unwrap();
+        self.send
+            .send(ToGateway::Desired { sequence: self.sequence, part: Part::WHOLE, delta })
+            .await
+            .unwrap();
     }
 
     /// Receives reports until the gateway has applied the last delta and `done` holds.
@@ -106,7 +113,7 @@ impl LinkedGateway {
     ) {
         let wait = async {
             while self.heard < self.sequence || !done(&self.tunnels, &self.shares) {
-                if let FromGateway::Observed { heard, delta } = self.reports.recv().await.unwrap() {
+                if let FromGateway::Observed { heard, delta, .. } = self.reports.recv().await.unwrap() {
                     self.heard = heard;
                     self.tunnels.extend(delta.tunnels);
                     for id in delta.gone_tunnels {
@@ -360,5 +367,31 @@ async fn a_tunnel_above_the_limit_is_refused_and_served_once_another_is_removed(
     linked.until_both("another is refused", |tunnels, _| is(tunnels, 4, Some(Reason::GatewayFull))).await;
     linked.send(DesiredDelta { removed_tunnels: vec![id(4)], ..DesiredDelta::default() }).await;
     linked.until_both("it is gone", |tunnels, _| !tunnels.contains_key(&id(4))).await;
+    linked.gateway.stop(std::future::pending()).await;
+}
+
+#[tokio::test]
+async fn a_gateway_with_another_state_than_its_server_asks_for_everything() {
+    let mut linked = LinkedGateway::start(Ipv4Addr::new(127, 77, 1, 8)).await;
+    let mut server = DigestedState::default();
+    let mut sent = |mut delta: DesiredDelta| {
+        server.apply(&delta);
+        delta.digest = Some(server.digest());
+        (delta, server.state().snapshot())
+    };
+    let (tunnels, shares) = (vec![linked.tunnel(1)], vec![share(1, 1, 1, 18_041)]);
+    let (first, _) = sent(DesiredDelta { reset: true, tunnels, shares, ..DesiredDelta::default() });
+    linked.send(first).await;
+    linked.until("it is bound", |s| s.len() == 1 && s.values().all(is_bound)).await;
+    // The next delta is lost.
+    sent(DesiredDelta { shares: vec![share(2, 1, 1, 18_042)], ..DesiredDelta::default() });
+    let last = DesiredDelta { shares: vec![share(3, 1, 1, 18_043)], ..DesiredDelta::default() };
+    let (last, everything) = sent(last);
+    let digest = last.digest;
+    linked.send(last).await;
+    let asked = async { while linked.reports.recv().await.unwrap() != FromGateway::Resync {} };
+    timeout(WITHIN, asked).await.unwrap();
+    linked.send(DesiredDelta { digest, ..everything }).await;
+    linked.until("all are bound", |s| s.len() == 3 && s.values().all(is_bound)).await;
     linked.gateway.stop(std::future::pending()).await;
 }

@@ -44,6 +44,12 @@ pub(crate) enum Entry {
         namespace: String,
         data: PathBuf,
     },
+    /// A gateway in a process of its own: what it leaves running, as [`Entry::Gateway`].
+    GatewayRole {
+        executable: PathBuf,
+        namespace: String,
+        state: PathBuf,
+    },
     /// An interface of the host's own.
     Link(String),
     Namespace(String),
@@ -113,8 +119,14 @@ pub(crate) fn clear(dir: &Path) -> Result<Swept> {
     for entry in entries.iter().collect::<BTreeSet<_>>() {
         let removed = match entry {
             Entry::Process(_) => Ok(()),
-            Entry::Gateway { executable, namespace, data } => down(executable, namespace, data)
-                .with_context(|| format!("what {} made", executable.display())),
+            Entry::Gateway { executable, namespace, data } => {
+                down(executable, namespace, ("--data-dir", data))
+                    .with_context(|| format!("what {} made", executable.display()))
+            }
+            Entry::GatewayRole { executable, namespace, state } => {
+                down(executable, namespace, ("--state-dir", state))
+                    .with_context(|| format!("what {} made", executable.display()))
+            }
             Entry::Link(name) => {
                 // Fails if it was removed together with its other end.
                 let _ = Command::new("ip").args(["link", "del", "dev", name]).stderr(Stdio::null()).status();
@@ -203,8 +215,8 @@ pub(crate) fn namespace_path(name: &str) -> PathBuf {
 }
 
 /// Runs `wicketgate down` for a gateway. Its firewall rules are removed with the namespace that it ran in.
-fn down(executable: &Path, namespace: &str, data: &Path) -> Result<()> {
-    if !data.exists() {
+fn down(executable: &Path, namespace: &str, (flag, directory): (&str, &Path)) -> Result<()> {
+    if !directory.exists() {
         return Ok(());
     }
     let mut command = Command::new("timeout");
@@ -215,7 +227,7 @@ fn down(executable: &Path, namespace: &str, data: &Path) -> Result<()> {
     } else {
         command.args(["unshare", "--net"]);
     }
-    command.arg("--").arg(executable).args(["down", "--data-dir"]).arg(data);
+    command.arg("--").arg(executable).args(["down", flag]).arg(directory);
     run(&mut command).map(drop)
 }
 

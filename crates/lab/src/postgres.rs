@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     net::TcpListener,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -32,9 +32,12 @@ const ALL: &str = "300";
 
 /// A server in a temporary directory, reachable through its socket.
 #[derive(Debug)]
-struct Postgres {
-    dir: PathBuf,
-    server: Option<Child>,
+pub(crate) struct Postgres {
+    pub(crate) dir: PathBuf,
+    /// Of its programs.
+    pub(crate) bin: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) server: Option<Child>,
 }
 
 /// The URL of a new database, if tests run on PostgreSQL.
@@ -108,62 +111,63 @@ impl TlsPostgres {
     }
 }
 
-/// A server on loopback of a test's own, which the test stops.
-#[derive(Debug)]
-pub struct OwnPostgres {
-    postgres: Postgres,
-    port: u16,
-    pub url: String,
-}
-
-impl OwnPostgres {
-    /// `None` if PostgreSQL is not installed.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub fn start() -> Result<Option<Self>> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let postgres = Postgres::start(port, "listen_addresses='127.0.0.1'", |_| Ok(()))?;
-        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        Ok(postgres.map(|postgres| Self { postgres, port, url }))
-    }
-
-    /// The URL of its socket, which processes in other network namespaces reach.
-    pub fn socket_url(&self) -> String {
-        let dir = self.postgres.dir.display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{dir}:{}/postgres", self.port)
-    }
-}
-
 impl Postgres {
     /// `settings`: lines of its configuration. `prepare` gets the data directory.
-    fn start(port: u16, settings: &str, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Option<Self>> {
+    pub(crate) fn start(
+        port: u16,
+        settings: &str,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Option<Self>> {
+        let Some(mut postgres) = Self::without_data(port)? else { return Ok(None) };
+        let mut initdb = postgres.as_owner("initdb");
+        run(initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8"]))?;
+        postgres.configure(settings)?;
+        prepare(&postgres.data())?;
+        postgres.serve()?;
+        Ok(Some(postgres))
+    }
+
+    /// A directory for a server. `None` if PostgreSQL is not installed.
+    pub(crate) fn without_data(port: u16) -> Result<Option<Self>> {
         let Some(bin) = installed() else { return Ok(None) };
         let dir = env::temp_dir().join(format!("wicketgate-postgres-{port}-{}", id()));
         // Not one that is there: it would be removed at the end.
         DirBuilder::new().mode(0o700).create(&dir)?;
         own(&dir)?;
-        let mut postgres = Self { dir: dir.clone(), server: None };
-        let data = dir.join("data");
-        let mut initdb = as_owner(Command::new("setpriv"), &bin.join("initdb"), &dir);
-        run(initdb.args(["--auth=trust", "--no-sync", "--username=postgres", "--encoding=UTF8"]))?;
-        let own = format!("port={port}\nunix_socket_directories='{}'\nfsync=off", dir.display());
+        Ok(Some(Self { dir, bin, port, server: None }))
+    }
+
+    /// Replaces the settings that it starts with.
+    pub(crate) fn configure(&self, settings: &str) -> Result<()> {
+        let (port, dir) = (self.port, self.dir.display());
+        let own = format!("port={port}\nunix_socket_directories='{dir}'\nfsync=off\nmax_connections=300");
         // Read last, after the file with the defaults.
-        fs::write(data.join("postgresql.auto.conf"), format!("{own}\nmax_connections=300\n{settings}\n"))?;
-        prepare(&data)?;
-        let log = fs::File::create(dir.join("log"))?;
-        let mut server = as_owner(Command::new("setpriv"), &bin.join("postgres"), &dir);
-        postgres.server = Some(server.stderr(log).spawn()?);
+        Ok(fs::write(self.data().join("postgresql.auto.conf"), format!("{own}\n{settings}\n"))?)
+    }
+
+    /// Starts the server on its data, and waits until it accepts connections.
+    pub(crate) fn serve(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
+        self.server = Some(self.as_owner("postgres").stderr(log).spawn()?);
         let since = Instant::now();
-        let mut is_ready = Command::new(bin.join("pg_isready"));
-        is_ready.args(["-q", "-p", &port.to_string(), "-h"]).arg(&dir);
+        let mut is_ready = Command::new(self.bin.join("pg_isready"));
+        is_ready.args(["-q", "-p", &self.port.to_string(), "-h"]).arg(&self.dir);
         while !is_ready.status()?.success() {
             if since.elapsed() > START {
-                bail!("PostgreSQL does not start:\n{}", fs::read_to_string(dir.join("log"))?);
+                bail!("PostgreSQL does not start:\n{}", fs::read_to_string(self.dir.join("log"))?);
             }
             sleep(Duration::from_millis(50));
         }
-        Ok(Some(postgres))
+        Ok(())
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// One of its programs, run as PostgreSQL's user.
+    pub(crate) fn as_owner(&self, program: &str) -> Command {
+        as_owner(Command::new("setpriv"), &self.bin.join(program), &self.dir)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Pages of docs/reference: a test holds that each is what the code says, and `make reference` updates it.
 
-use std::{env, fs, path::Path};
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::checkout::in_checkout;
 
 /// Fails while docs/reference/`page` differs, or writes it if asked to.
 ///
@@ -10,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 ///
 /// The page is out of date, or cannot be written.
 pub fn hold(page: &str, wanted: &str) -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(page);
+    let file = in_checkout("docs/reference")?.join(page);
     if env::var_os("UPDATE_REFERENCE").is_some() {
         return fs::write(&file, wanted).with_context(|| format!("cannot write {}", file.display()));
     }

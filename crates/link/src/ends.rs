@@ -1,14 +1,24 @@
 //! The two ends of a link that is not open yet.
 
-use crate::{FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway, VERSIONS};
+use crate::{FromGateway, GatewayHello, Handshake, LinkReceiver, ServerHello, ToGateway};
 use tokio::sync::mpsc;
 use wicketgate_model::{GatewayId, LocationId};
+
+/// How the ends of a link are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// In one process: the link lasts as long as the gateway, and what is sent has no cost.
+    InProcess,
+    /// Over a network: the gateway may have had another link before, and have what was sent over it.
+    Network,
+}
 
 /// The server's end of a link that is not open yet.
 #[derive(Debug)]
 pub struct ServerEnd {
     pub gateway: GatewayId,
     pub location: LocationId,
+    pub kind: LinkKind,
     pub(crate) send: mpsc::Sender<ToGateway>,
     pub(crate) receive: LinkReceiver<FromGateway>,
 }
@@ -22,9 +32,9 @@ pub struct GatewayEnd {
 
 impl ServerEnd {
     /// Sends the hello; everything else follows it.
-    pub fn open(self) -> (mpsc::Sender<ToGateway>, Handshake<FromGateway>) {
+    pub fn open(self, hello: ServerHello) -> (mpsc::Sender<ToGateway>, Handshake<FromGateway>) {
         let Self { send, receive, .. } = self;
-        begin(&send, ToGateway::Hello(VERSIONS));
+        begin(&send, ToGateway::Hello(hello));
         (send, Handshake(receive))
     }
 }

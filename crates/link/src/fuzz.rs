@@ -72,3 +72,12 @@ fn mutations_of_the_seeds_keep_the_properties() {
     wicketgate_seeds::replay("link_message", 3000, link_message);
     wicketgate_seeds::replay("link_frame", 3000, link_frame);
 }
+
+#[test]
+fn a_seed_of_a_message_is_one() {
+    wicketgate_seeds::replay("link_message", 0, |bytes| {
+        let is_message =
+            codec::decode::<ToGateway>(bytes).is_ok() || codec::decode::<FromGateway>(bytes).is_ok();
+        assert!(is_message, "as a message that has changed its shape");
+    });
+}

@@ -1,6 +1,6 @@
 //! Both ends of a link inside one process, joined by bounded channels.
 
-use crate::{GatewayEnd, LinkReceiver, ServerEnd};
+use crate::{GatewayEnd, LinkKind, LinkReceiver, ServerEnd};
 use tokio::sync::mpsc;
 use wicketgate_model::{GatewayId, LocationId};
 
@@ -8,22 +8,31 @@ use wicketgate_model::{GatewayId, LocationId};
 /// all changes since the last one: the number of waiting deltas does not grow.
 const CAPACITY: usize = 64;
 
+/// Rows of a part in [`in_process_encoded`]: so few that tests have messages of several parts.
+const ROWS_IN_TESTS: usize = 2;
+
 /// Joins the two ends; messages are moved.
 pub fn in_process(gateway: GatewayId, location: LocationId) -> (ServerEnd, GatewayEnd) {
-    join(gateway, location, false)
+    join(gateway, location, LinkKind::InProcess)
 }
 
-/// As [`in_process`], and every message is encoded and decoded on its way: for tests.
+/// As over a network: every message is cut into small parts, encoded, decoded and joined on its way. For tests.
 pub fn in_process_encoded(gateway: GatewayId, location: LocationId) -> (ServerEnd, GatewayEnd) {
-    join(gateway, location, true)
+    join(gateway, location, LinkKind::Network)
 }
 
-fn join(gateway: GatewayId, location: LocationId, is_encoded: bool) -> (ServerEnd, GatewayEnd) {
+fn join(gateway: GatewayId, location: LocationId, kind: LinkKind) -> (ServerEnd, GatewayEnd) {
     let (to_gateway, from_server) = mpsc::channel(CAPACITY);
     let (to_server, from_gateway) = mpsc::channel(CAPACITY);
-    let receive = LinkReceiver { messages: from_gateway, is_encoded };
+    let rows = (kind == LinkKind::Network).then_some(ROWS_IN_TESTS);
     (
-        ServerEnd { gateway, location, send: to_gateway, receive },
-        GatewayEnd { send: to_server, receive: LinkReceiver { messages: from_server, is_encoded } },
+        ServerEnd {
+            gateway,
+            location,
+            kind,
+            send: to_gateway,
+            receive: LinkReceiver::new(from_gateway, rows),
+        },
+        GatewayEnd { send: to_server, receive: LinkReceiver::new(from_server, rows) },
     )
 }

@@ -1,6 +1,6 @@
 //! The messages of a link.
 
-use crate::{RequestId, Versions};
+use crate::{Part, RequestId, Versions};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -11,20 +11,22 @@ use std::{
 };
 use uuid::Uuid;
 use wicketgate_model::{
-    AgentId, AgentReport, Connection, DesiredDelta, EnrolGrant, EnrolRefusal, EnrolRequest, EnvironmentId,
-    EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope, ShareId,
-    SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
+    AgentId, AgentReport, Connection, DesiredDelta, DesiredDigest, EnrolGrant, EnrolRefusal, EnrolRequest,
+    EnvironmentId, Era, EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope,
+    ShareId, SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGateway {
     /// The first message of a link.
-    Hello(Versions),
-    /// Changes of the desired state. The first one of a link has `reset` set and contains everything.
+    Hello(ServerHello),
+    /// Changes of the desired state. The first one of a link has `reset` set and contains everything, unless the gateway holds what
+    /// another link has sent, as its hello says.
     Desired {
         /// Counts the deltas of this link from 1.
         sequence: u64,
+        part: Part,
         delta: DesiredDelta,
     },
     /// Inspects a share's path and dials its target. [`FromGateway::Checked`] answers within 15 s.
@@ -44,6 +46,10 @@ pub enum ToGateway {
     Enrolled { request: RequestId, answer: CertificateAnswer<EnrolGrant> },
     /// The answer to [`FromGateway::Renew`]: a certificate in DER.
     Renewed { request: RequestId, answer: CertificateAnswer<Vec<u8>> },
+    /// The answer to [`FromGateway::RenewOwn`]: a certificate in DER; `None`: it could not be issued, ask again later.
+    RenewedOwn { request: RequestId, certificate: Option<Vec<u8>> },
+    /// In place of the hello: the server has no link for the gateway, and closes this one.
+    Refused(LinkRefusal),
     /// The answer to [`FromGateway::Traffic`]: the report with this number is recorded.
     TrafficRecorded { spool: Uuid, number: u64 },
 }
@@ -59,17 +65,25 @@ pub enum FromGateway {
         /// that the report does not name is gone. Without this number, its absence could also mean that the gateway
         /// has not received the delta yet.
         heard: u64,
+        part: Part,
         delta: ObservedDelta,
     },
-    /// An agent's control connection came up at this gateway.
-    AgentConnected(ConnectedAgent),
+    /// The gateway's state with the last delta is not what the delta says: it needs one with `reset`.
+    Resync,
+    /// Agents' control connections came up at this gateway.
+    ConnectedAgents {
+        agents: Vec<ConnectedAgent>,
+        /// No other agent is connected, as at the beginning of a link.
+        is_all: bool,
+        part: Part,
+    },
     /// An agent's control connection ended.
     AgentDisconnected(AgentId),
     /// What an agent has reported of itself, as it said it.
     AgentReported { agent: AgentId, report: Box<AgentReport> },
     /// Traffic of shares. [`ToGateway::TrafficRecorded`] answers when it is recorded, and the gateway sends the next one only then,
     /// so that a server never has to merge two: but when it stops: then it sends all that waits, [`UNRECORDED_REPORTS`] at most.
-    Traffic(Arc<SpooledTraffic>),
+    Traffic { report: Arc<SpooledTraffic>, part: Part },
     /// The number of carriers that are parked at the gateway now.
     Carriers { parked: usize },
     /// All addresses from which IKE has arrived lately and that are no tunnel's, after a change.
@@ -89,6 +103,9 @@ pub enum FromGateway {
     /// An agent requests a new certificate for the identity that it has proved on its connection.
     /// [`ToGateway::Renewed`] answers.
     Renew { request: RequestId, ask: RenewRequest },
+    /// The gateway requests a new certificate for the key that it has joined with, an uncompressed P-256 point (SEC 1 §2.3.3).
+    /// [`ToGateway::RenewedOwn`] answers.
+    RenewOwn { request: RequestId, public_key: Vec<u8> },
     /// The answer to [`ToGateway::Check`].
     Checked { request: RequestId, check: Box<ShareCheck> },
     /// The answer to [`ToGateway::CloseConnections`]: how many were reset.
@@ -98,13 +115,60 @@ pub enum FromGateway {
     /// The answer to [`ToGateway::IkeLog`].
     IkeLog { request: RequestId, lines: Vec<IkeLogLine> },
     /// The answer to [`ToGateway::Agents`].
-    Agents { request: RequestId, agents: Vec<AgentShares> },
+    Agents { request: RequestId, agents: Vec<AgentShares>, part: Part },
 }
 
-/// A gateway's properties, which do not change while it runs.
+/// Why a gateway gets no link. The text is for its operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum LinkRefusal {
+    #[error(
+        "the server does not know this gateway: it was deleted, or another machine has taken its place; have it join again with a \
+         new token"
+    )]
+    Unknown,
+}
+
+/// What a server tells of itself and of the link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHello {
+    pub versions: Versions,
+    /// Of the link: each link of the gateway has a later one.
+    pub epoch: u64,
+    /// Of the database: revisions are compared within it.
+    pub era: Era,
+    /// What gateways dial, of all servers of the database. None, in one process.
+    pub servers: Vec<String>,
+}
+
+/// What a gateway has kept of the desired state that its last link has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldState {
+    pub era: Era,
+    /// Of the last delta.
+    pub revision: u64,
+    /// Of the last delta.
+    pub read_at: Timestamp,
+    pub digest: DesiredDigest,
+    /// For the log.
+    pub tunnels: usize,
+    /// For the log.
+    pub shares: usize,
+}
+
+/// A gateway's properties, which do not change while it runs, and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayHello {
     pub versions: Versions,
+    /// Of the program.
+    pub version: String,
+    /// Tells a run of the gateway from the next.
+    pub boot: Uuid,
+    /// `None` for a gateway that holds nothing, as one that has just started.
+    #[serde(default)]
+    pub held: Option<HeldState>,
+    /// What agents dial, if it is known.
+    #[serde(default)]
+    pub agent_url: Option<String>,
     pub esp: EspMode,
     /// The address that remote sites dial; `None` without IPsec.
     pub public_address: Option<Ipv4Addr>,
@@ -246,4 +310,4 @@ pub struct RenewRequest {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

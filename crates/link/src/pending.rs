@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
+use uuid::Uuid;
 use wicketgate_system::{Mutex, MutexGuard};
 
 /// Identifies a request among those of one kind that an end has sent over a link.
@@ -34,7 +35,9 @@ pub struct Call<A> {
 impl<A> Pending<A> {
     /// At most `most` requests wait at one time.
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Mutex::new(Waiting { callers: HashMap::new(), most, next: 0 })))
+        // At random: an answer that was under way on another link answers nothing here.
+        let (_, random) = Uuid::now_v7().as_u64_pair();
+        Self(Arc::new(Mutex::new(Waiting { callers: HashMap::new(), most, next: random >> 12 })))
     }
 
     /// Takes a place for a request that is about to be sent; `None` if all are taken.

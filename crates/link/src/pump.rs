@@ -1,12 +1,13 @@
 //! A link over a stream of bytes: [`Pump`] moves messages between the channels of one end and the stream.
 //!
 //! Each end writes a beat when it has written nothing else for [`BEAT_EVERY`], and a stream without a byte for [`SILENCE`] is
-//! dead. While nobody takes the messages that have arrived, nothing is read, and the other end waits, for [`SILENCE`] at most: here silence does not count then,
-//! and beats go on. Invariant: what was sent before an end was closed arrives, if the other end
-//! takes it within [`LINGER`], and each direction ends by itself.
+//! dead. An end whose messages are not taken reads nothing more: silence does not count then, beats go on, and the other end waits
+//! for [`SILENCE`] at most. Invariant: what was sent before an end was closed arrives, if the other end takes it within [`LINGER`],
+//! and each direction ends by itself.
 
 use crate::{
-    FromGateway, GatewayEnd, LinkReceiver, ServerEnd, ToGateway, WireError,
+    FromGateway, GatewayEnd, Joiner, LinkKind, LinkReceiver, LinkRefusal, Parted, ROWS_OF_PART, ServerEnd,
+    ToGateway, WireError,
     wire::{Frame, FrameReader, FrameWriter, ReadError},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,7 +68,16 @@ pub fn server_pump<S>(
     stream: S,
 ) -> (ServerEnd, Pump<S, ToGateway, FromGateway>) {
     let (send, receive, pump) = end(stream);
-    (ServerEnd { gateway, location, send, receive }, pump)
+    (ServerEnd { gateway, location, kind: LinkKind::Network, send, receive }, pump)
+}
+
+/// Tells a gateway why it has no link, and closes the stream.
+pub async fn refuse<S: AsyncRead + AsyncWrite>(stream: S, refusal: LinkRefusal) {
+    let (send, receive, pump) = end::<S, ToGateway, FromGateway>(stream);
+    // The channel is empty.
+    let _ = send.try_send(ToGateway::Refused(refusal));
+    drop((send, receive));
+    let _ = pump.run().await;
 }
 
 /// The gateway's end of a link over a stream, whose other end is authenticated as a server.
@@ -79,7 +89,7 @@ pub fn gateway_pump<S>(stream: S) -> (GatewayEnd, Pump<S, FromGateway, ToGateway
 fn end<S, Out, In>(stream: S) -> (mpsc::Sender<Out>, LinkReceiver<In>, Pump<S, Out, In>) {
     let (send, outgoing) = mpsc::channel(CAPACITY);
     let (incoming, messages) = mpsc::channel(CAPACITY);
-    (send, LinkReceiver { messages, is_encoded: false }, Pump { stream, outgoing, incoming })
+    (send, LinkReceiver::new(messages, None), Pump { stream, outgoing, incoming })
 }
 
 /// As [`in_process_encoded`](crate::in_process_encoded), over frames in memory that two tasks move: for tests.
@@ -101,7 +111,7 @@ enum ReadEnd {
     Here,
 }
 
-impl<S: AsyncRead + AsyncWrite, Out: Serialize, In: DeserializeOwned> Pump<S, Out, In> {
+impl<S: AsyncRead + AsyncWrite, Out: Parted + Serialize, In: Parted + DeserializeOwned> Pump<S, Out, In> {
     /// Runs until the link has ended. This end closes it by dropping its senders, or its receiver. A link whose pump is dropped ends
     /// at once, and what waits is lost.
     ///
@@ -141,13 +151,16 @@ impl<S: AsyncRead + AsyncWrite, Out: Serialize, In: DeserializeOwned> Pump<S, Ou
     }
 }
 
-async fn read_all<R: AsyncRead + Unpin, In: DeserializeOwned>(
+async fn read_all<R: AsyncRead + Unpin, In: Parted + DeserializeOwned>(
     mut frames: FrameReader<R>,
     to: mpsc::Sender<In>,
 ) -> Result<ReadEnd, LinkBroken> {
+    let mut joiner = Joiner::default();
     loop {
         while let Some(frame) = frames.take().map_err(LinkBroken::Received)? {
-            let Frame::Message(message) = frame else { continue };
+            let Frame::Message(part) = frame else { continue };
+            let whole = joiner.take(part).map_err(|error| LinkBroken::Received(error.into()))?;
+            let Some(message) = whole else { continue };
             if to.send(message).await.is_err() {
                 return Ok(ReadEnd::Here);
             }
@@ -164,16 +177,25 @@ async fn read_all<R: AsyncRead + Unpin, In: DeserializeOwned>(
     }
 }
 
-async fn write_all<W: AsyncWrite + Unpin, Out: Serialize>(
+async fn write_all<W: AsyncWrite + Unpin, Out: Parted + Serialize>(
     mut frames: FrameWriter<W>,
     mut from: mpsc::Receiver<Out>,
 ) -> Result<(), LinkBroken> {
+    let mut parts = Vec::new().into_iter();
     loop {
         while !frames.is_empty() {
             in_time(frames.advance()).await?;
         }
-        let frame = match timeout(BEAT_EVERY, from.recv()).await {
-            Ok(Some(message)) => Frame::Message(message),
+        if let Some(part) = parts.next() {
+            // One after another: no more than one of them waits in its encoded form.
+            frames.queue(&Frame::Message(part)).map_err(LinkBroken::Unsendable)?;
+            continue;
+        }
+        let frame: Frame<Out> = match timeout(BEAT_EVERY, from.recv()).await {
+            Ok(Some(message)) => {
+                parts = message.cut(ROWS_OF_PART).into_iter();
+                continue;
+            }
             Ok(None) => return in_time(frames.shut_down()).await,
             Err(_) => Frame::Beat,
         };

@@ -8,7 +8,10 @@
 //! A beat says that its sender lives. It needs no answer: each end sends its own. Invariant: a frame that is too long or of
 //! another kind is refused when its head is there, before any of its body is read.
 
-use crate::codec::{self, CodecError};
+use crate::{
+    MissingPart,
+    codec::{self, CodecError},
+};
 use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -49,6 +52,8 @@ pub enum WireError {
     Body(usize),
     #[error("a malformed message")]
     Message(#[from] CodecError),
+    #[error(transparent)]
+    Part(#[from] MissingPart),
 }
 
 /// Why nothing more can be read.

@@ -28,26 +28,25 @@ pub struct Assignment {
     pub expires_at: Option<Timestamp>,
 }
 
-impl Assignment {
-    /// Whether the two say the same, with whatever end.
-    pub fn is_renewal_of(&self, other: &Self) -> bool {
-        let Self { environment, share, era, generation, target, health_check, name, expires_at: _ } = self;
-        (environment, share, era, generation)
-            == (&other.environment, &other.share, &other.era, &other.generation)
-            && (target, health_check, name) == (&other.target, &other.health_check, &other.name)
-    }
-}
-
 /// An [`Assignment`] as JSON text, and the server's signature over [`SignedAssignment::signed_bytes`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedAssignment {
     pub body: String,
-    /// ECDSA P-256 with SHA-256, ASN.1 DER, by the key of the server's CA.
+    /// ECDSA P-256 with SHA-256, ASN.1 DER, by the key of the server's CA. Empty: the server has not signed it yet.
     pub signature: Vec<u8>,
 }
 
 impl SignedAssignment {
+    /// One that a server signs before it sends it.
+    pub fn unsigned(body: String) -> Self {
+        Self { body, signature: Vec::new() }
+    }
+
+    pub fn is_signed(&self) -> bool {
+        !self.signature.is_empty()
+    }
+
     /// What is signed. The prefix keeps the signature from being one over anything else that the CA signs.
     pub fn signed_bytes(body: &str) -> Vec<u8> {
         [b"wicketgate assignment v1\n", body.as_bytes()].concat()

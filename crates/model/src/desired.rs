@@ -92,10 +92,22 @@ pub struct Desired {
     pub agents: BTreeMap<AgentId, AgentDesired>,
 }
 
+/// A checksum of a whole [`Desired`], as `link` computes it. Two states with the same digest are the same but for signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredDigest(pub [u8; 32]);
+
 /// The steps from one [`Desired`] to another. Applying a delta twice is the same as once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DesiredDelta {
+    /// Of the database: with this delta, the receiver has all changes up to it.
+    pub revision: u64,
+    /// When the sender last read all rows. What changes with the time is as it was then, or later.
+    #[serde(default)]
+    pub read_at: Timestamp,
+    /// Of the receiver's state with this delta. `None`: it is not checked, since the two ends are in one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<DesiredDigest>,
     /// The first message of a link: the receiver discards its previous state.
     pub reset: bool,
     pub tunnels: Vec<Arc<TunnelDesired>>,
@@ -107,19 +119,24 @@ pub struct DesiredDelta {
 }
 
 impl DesiredDelta {
+    /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let (revision, read_at, digest) = (self.revision, self.read_at, self.digest);
+        *self == Self { revision, read_at, digest, ..Self::default() }
     }
 }
 
 impl Desired {
     /// The delta from `sent`, which the receiver has, to `self`, if only `touched` may have changed in between. A gateway
-    /// has many shares, of which few change at a time.
+    /// has many shares, of which few change at a time. The sender adds revision, time and digest.
     pub fn since(&self, sent: &Self, touched: &Touched) -> DesiredDelta {
         let (tunnels, removed_tunnels) = changes(&self.tunnels, &sent.tunnels, &touched.tunnels);
         let (shares, removed_shares) = changes(&self.shares, &sent.shares, &touched.shares);
         let (agents, forgotten_agents) = changes(&self.agents, &sent.agents, &touched.agents);
         DesiredDelta {
+            revision: 0,
+            read_at: Timestamp::default(),
+            digest: None,
             reset: false,
             tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(),
             shares: shares.into_iter().map(|(_, share)| share).collect(),

@@ -15,13 +15,11 @@ pub struct JoinRequest {
     /// The gateway's public key: an uncompressed P-256 point (SEC 1 §2.3.3), 65 bytes.
     #[serde(with = "base64_text")]
     pub public_key: Vec<u8>,
-    /// Where the gateway is. One that replaces another has to be where that was.
-    pub location: LocationId,
 }
 
 impl fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JoinRequest({} at {}, …)", self.token, self.location)
+        write!(f, "JoinRequest({}, …)", self.token)
     }
 }
 
@@ -30,6 +28,8 @@ impl fmt::Debug for JoinRequest {
 #[serde(rename_all = "camelCase")]
 pub struct JoinGrant {
     pub gateway: GatewayId,
+    /// Where it is, as its token says.
+    pub location: LocationId,
     /// DER.
     #[serde(with = "base64_text")]
     pub certificate: Vec<u8>,
@@ -55,8 +55,4 @@ pub enum JoinRefusal {
         "the gateway of the join token was deleted, or another machine has replaced it: create a new token"
     )]
     Removed,
-    #[error(
-        "the gateway that the join token replaces is at {0}: join with this location, or create a token for a new gateway"
-    )]
-    OtherLocation(LocationId),
 }

@@ -44,7 +44,7 @@ pub use connection::{
     ConnectionWarning, InnerProtocol, Nat, Peer, Rekeys, SaTimes, TrafficSelectors, UnservedPort,
 };
 pub use continuity::ConnectionContinuity;
-pub use desired::{AgentDesired, Desired, DesiredDelta, ShareDesired, Touched, TunnelDesired};
+pub use desired::{AgentDesired, Desired, DesiredDelta, DesiredDigest, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
 pub use generation::{Era, Generation};

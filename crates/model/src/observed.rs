@@ -39,6 +39,10 @@ pub struct ObservedDelta {
     /// The gateway has just received a reset and compared it with what is: entries that are not in this report
     /// are gone.
     pub reset: bool,
+    /// With `reset`: a row that the gateway was sent and that is not in this report is as desired. It is ready at its generation and has
+    /// no problem; the connection of a tunnel is down, without an error. So the report of a gateway that finds another server is short.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_desired: bool,
     pub tunnels: Vec<(TunnelId, TunnelObserved)>,
     pub shares: Vec<(ShareId, ShareObserved)>,
     /// Nothing of these is left at the gateway.

@@ -115,7 +115,7 @@ wicketgate_model::text_enum!(
     /// The resources that a path can name.
     ResourceKind {
         Agent = "Agent", ApiAccount = "API account", Enrollment = "Enrolment code", Environment = "Environment",
-        Execution = "Execution", HandoverLink = "Handover link", Share = "IPsec share", Tunnel = "IPsec tunnel",
+        Execution = "Execution", Gateway = "Gateway", HandoverLink = "Handover link", JoinToken = "Join token", Share = "IPsec share", Tunnel = "IPsec tunnel",
     }
 );
 

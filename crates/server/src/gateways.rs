@@ -1,12 +1,13 @@
 //! The gateways: one view, one link and one reconciler each for those that are linked to this server.
 //!
-//! `wicketgate up` has one gateway. Code outside of this folder finds the gateway of a tunnel or a share through
+//! `wicketgate up` has one gateway; at a server, gateways link and leave while it runs. Code outside of this folder finds the gateway of a tunnel or a share through
 //! [`Gateways`], by the id that its row has, and does not depend on the number of gateways.
 
 mod backlog;
 mod certificate_desk;
 pub(crate) mod directory;
 pub(crate) mod link;
+pub(crate) mod link_table;
 mod peer_state;
 mod recent_connections;
 pub(crate) mod reconciler;
@@ -26,6 +27,7 @@ use wicketgate_model::{
     TunnelId,
 };
 use wicketgate_store::{GatewayFacts, ShareRow};
+use wicketgate_system::Latest;
 
 pub(crate) use backlog::ReportKind;
 pub use directory::GatewayDirectory;
@@ -44,18 +46,28 @@ pub struct LinkedGateway {
     pub rpc: GatewayRpc,
 }
 
+impl LinkedGateway {
+    /// One that stops does not.
+    fn answers(&self) -> bool {
+        !self.view.lock().is_draining
+    }
+}
+
 /// All gateways: those that are linked to this server, and what the database knows of each. Cheap to clone.
 ///
 /// What a gateway has told of itself is known of its link first, and else of the database, so also before it has linked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Gateways {
-    linked: Arc<BTreeMap<GatewayId, LinkedGateway>>,
+    linked: Arc<Latest<BTreeMap<GatewayId, LinkedGateway>>>,
     directory: GatewayDirectory,
 }
 
 impl FromIterator<(GatewayId, LinkedGateway)> for Gateways {
     fn from_iter<T: IntoIterator<Item = (GatewayId, LinkedGateway)>>(linked: T) -> Self {
-        Self { linked: Arc::new(linked.into_iter().collect()), directory: GatewayDirectory::default() }
+        Self {
+            linked: Arc::new(Latest::new(linked.into_iter().collect())),
+            directory: GatewayDirectory::default(),
+        }
     }
 }
 
@@ -65,50 +77,68 @@ impl Gateways {
         Self { directory, ..self }
     }
 
-    /// Those that are linked to this server.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &LinkedGateway> {
-        self.linked.values()
+    /// Those that are linked to this server, by their ids.
+    pub(crate) fn linked_now(&self) -> Arc<BTreeMap<GatewayId, LinkedGateway>> {
+        self.linked.get()
     }
 
-    /// As [`Gateways::all`], with their ids.
-    pub(crate) fn by_id(&self) -> impl Iterator<Item = (GatewayId, &LinkedGateway)> {
-        self.linked.iter().map(|(id, gateway)| (*id, gateway))
+    /// A link begins: it takes the place of the one before.
+    pub(crate) fn link(&self, id: GatewayId, gateway: LinkedGateway) {
+        self.linked.change(|linked| {
+            let mut linked = linked.clone();
+            linked.insert(id, gateway);
+            linked
+        });
+    }
+
+    /// The link with this view has ended.
+    fn unlink(&self, id: GatewayId, view: &Arc<SharedView>) {
+        self.linked.change(|linked| {
+            let mut linked = linked.clone();
+            if linked.get(&id).is_some_and(|gateway| Arc::ptr_eq(&gateway.view, view)) {
+                linked.remove(&id);
+            }
+            linked
+        });
     }
 
     /// Wakes the reconcilers: after every accepted write.
     pub(crate) fn wake(&self) {
-        self.all().for_each(|gateway| gateway.view.wake());
+        self.linked_now().values().for_each(|gateway| gateway.view.wake());
     }
 
     /// The sites that have gateways, in alphabetical order.
     pub(crate) fn locations(&self) -> Vec<LocationId> {
         let directory = self.directory.get();
         let known = directory.values().filter_map(|row| row.location.clone());
-        let mut locations: Vec<_> = self.all().map(|gateway| gateway.location.clone()).chain(known).collect();
+        let linked = self.linked_now();
+        let linked = linked.values().map(|gateway| gateway.location.clone());
+        let mut locations: Vec<_> = linked.chain(known).collect();
         locations.sort_unstable();
         locations.dedup();
         locations
     }
 
     /// A gateway that is linked to this server.
-    pub(crate) fn linked(&self, gateway: Option<GatewayId>) -> Option<&LinkedGateway> {
-        self.linked.get(&gateway?)
+    pub(crate) fn linked(&self, gateway: Option<GatewayId>) -> Option<LinkedGateway> {
+        self.linked_now().get(&gateway?).cloned()
     }
 
     /// A gateway that is linked to this server and answers: one that stops does not.
-    fn answering(&self, gateway: Option<GatewayId>) -> Option<&LinkedGateway> {
-        self.linked(gateway).filter(|gateway| !gateway.view.lock().is_draining)
+    fn answering(&self, gateway: Option<GatewayId>) -> Option<LinkedGateway> {
+        self.linked(gateway).filter(LinkedGateway::answers)
     }
 
     /// What a gateway has told of itself.
     fn facts(&self, gateway: GatewayId) -> Option<GatewayFacts> {
-        let told = self.linked.get(&gateway).and_then(|linked| linked.view.lock().facts());
+        let told = self.linked(Some(gateway)).and_then(|linked| linked.view.lock().facts());
         told.or_else(|| Some(self.directory.get().get(&gateway)?.facts.clone()))
     }
 
     /// The gateways of a location.
     fn at(&self, location: &LocationId) -> BTreeSet<GatewayId> {
-        let linked = self.linked.iter().filter(|(_, gateway)| gateway.location == *location);
+        let linked = self.linked_now();
+        let linked = linked.iter().filter(|(_, gateway)| gateway.location == *location);
         let directory = self.directory.get();
         let known = directory.values().filter(|row| row.location.as_ref() == Some(location));
         linked.map(|(id, _)| *id).chain(known.map(|row| row.id)).collect()
@@ -128,9 +158,16 @@ impl Gateways {
     /// The gateways that remote sites dial at one of these addresses.
     pub(crate) fn with_address(&self, is_wanted: impl Fn(Ipv4Addr) -> bool) -> Vec<GatewayId> {
         let all: BTreeSet<_> =
-            self.linked.keys().copied().chain(self.directory.get().keys().copied()).collect();
+            self.linked_now().keys().copied().chain(self.directory.get().keys().copied()).collect();
         let is_found = |id: &GatewayId| self.public_address_of(Some(*id)).is_some_and(&is_wanted);
         all.into_iter().filter(is_found).collect()
+    }
+
+    /// The URL that agents dial: of a gateway that is linked here and has told one, or else of another.
+    pub(crate) fn agent_url(&self) -> Option<String> {
+        let linked: Vec<_> = self.linked_now().keys().copied().collect();
+        let known: Vec<_> = self.directory.get().keys().copied().collect();
+        linked.into_iter().chain(known).find_map(|id| self.facts(id)?.agent_url)
     }
 
     /// Where ESP is done at a gateway; `None` until it has reported it.
@@ -150,7 +187,8 @@ impl Gateways {
 
     /// Why the share cannot be reached from the site now; `None` if it can, or if that is not known.
     pub(crate) fn peer_problem(&self, share: &ShareRow) -> Option<Detail> {
-        let (view, tunnel) = (self.linked(share.gateway)?.view.lock(), share.spec.tunnel);
+        let (gateway, tunnel) = (self.linked(share.gateway)?, share.spec.tunnel);
+        let view = gateway.view.lock();
         let problem = PeerState::of(&view, tunnel)?.problem(&share.tunnel_name)?;
         let connection = &view.observed.tunnels.get(&tunnel)?.connection;
         Some(Detail { problem, since: connection.passes_since() })
@@ -162,7 +200,7 @@ impl Gateways {
             let all = view.observed.tunnels.keys().copied();
             all.filter(|id| PeerState::of(view, *id).is_some_and(|peer| !peer.passes)).collect::<Vec<_>>()
         };
-        self.all().flat_map(|gateway| lost(&gateway.view.lock())).collect()
+        self.linked_now().values().flat_map(|gateway| lost(&gateway.view.lock())).collect()
     }
 
     /// How many connections the share's problem is about.
@@ -178,7 +216,8 @@ impl Gateways {
     /// The share's target does not answer clients: what is told of it, and how many connections it is about.
     pub(crate) fn unanswered(&self, gateway: Option<GatewayId>, share: ShareId) -> Option<(Problem, u64)> {
         const UNANSWERED: Reason = Reason::ConnectionsUnanswered;
-        let view = self.linked(gateway)?.view.lock();
+        let gateway = self.linked(gateway)?;
+        let view = gateway.view.lock();
         let problem = view.recent.problem(share).filter(|problem| problem.reason == UNANSWERED)?;
         Some((problem, view.recent.not_served(share, UNANSWERED)?.count))
     }
@@ -234,7 +273,8 @@ impl Gateways {
         if agents.is_empty() {
             return Vec::new();
         }
-        let answering = self.linked.keys().filter_map(|id| self.answering(Some(*id)));
+        let linked = self.linked_now();
+        let answering = linked.values().filter(|gateway| gateway.answers());
         let answers = answering.map(|gateway| gateway.rpc.agent_shares(agents.to_vec()));
         future::join_all(answers).await.concat()
     }

@@ -11,6 +11,8 @@ mod external;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gateways;
+mod heartbeat;
+mod link_port;
 mod metric;
 mod rate_limits;
 mod reason_link;
@@ -18,6 +20,7 @@ mod retention;
 mod revocation_journal;
 mod serve;
 mod server;
+mod server_certificate;
 mod shared_secrets;
 mod site_desk;
 mod state;
@@ -31,6 +34,6 @@ pub use gateways::{GatewayDirectory, GatewayRpc, Gateways, LinkedGateway, Shared
 pub use rate_limits::{RateSetting, Rates};
 pub use revocation_journal::FILE as REVOCATIONS_FILE;
 pub use serve::tls::{ApiTls, ApiTlsError};
-pub use server::{Prepared, Server, ServerConfig};
+pub use server::{GatewayLinks, LinkListener, Prepared, Server, ServerConfig};
 pub use shared_secrets::replace_authority;
 pub use state::{AppState, StateConfig, ensure_first_frontdoor};

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
 use wicketgate_model::{Era, GatewayId, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, GatewayEpoch, NewGateway, SecretKeyFile, Store};
-use wicketgate_system::essential;
+use wicketgate_store::{DatabaseLock, GatewayEpoch, NewGateway, SecretKeyFile, ServerFacts, Store};
+use wicketgate_system::{Latest, essential};
 
 use crate::{
     api,
@@ -30,11 +30,13 @@ use crate::{
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{
-        GatewayDirectory, GatewayRpc, Gateways, LinkedGateway, SharedView,
+        GatewayDirectory, Gateways,
         directory::DirectoryReader,
-        link::GatewayLink,
-        reconciler::{self, Reconciler, ReconcilerParts},
+        link_table::{LinkTable, PassedLinks},
+        reconciler,
     },
+    heartbeat::Heartbeat,
+    link_port::{LinkDesk, LinkPort},
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
     revocation_journal::{self, RevocationJournal},
@@ -43,6 +45,7 @@ use crate::{
         places::Places,
         tls::{ApiTls, TlsReload},
     },
+    server_certificate::ServerCertificate,
     shared_secrets::SharedSecrets,
     state::{AppState, StateConfig, ensure_first_frontdoor},
     telemetry::{self, Scrape},
@@ -85,8 +88,8 @@ pub struct ServerConfig {
     pub quotas: Quotas,
     /// The limits of requests that are not the defaults.
     pub rates: Rates,
-    /// The gateway's.
-    pub location: LocationId,
+    /// That of the gateway in this process; `None`: gateways join and link.
+    pub location: Option<LocationId>,
     /// How long a change may take before its status is `ERROR`.
     pub provisioning_deadline: Duration,
 }
@@ -115,6 +118,8 @@ pub struct Server {
     activator: Activator,
     superseded: CancellationToken,
     data_dir: PathBuf,
+    /// Other servers know it.
+    is_one_of_several: bool,
 }
 
 impl Server {
@@ -140,7 +145,15 @@ impl Server {
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
-        refuse_other_location(&store.own_tunnel_locations().await?, &config.location)?;
+        let with_tunnels = store.own_tunnel_locations().await?;
+        match &config.location {
+            Some(own) => refuse_other_location(&with_tunnels, own)?,
+            None if with_tunnels.is_empty() => {}
+            None => bail!(
+                "the database has tunnels of the gateway in the process of `wicketgate up`, which this role does not have: run \
+                 `wicketgate up`, or delete them first"
+            ),
+        }
         let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
         let auth = Auth { admin: AdminToken::new(token.expose_secret()), tokens, provider };
         Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token: is_new.then_some(token) })
@@ -185,90 +198,88 @@ fn refuse_other_location(with_tunnels: &[LocationId], own: &LocationId) -> anyho
     }
 }
 
+/// How this server has its gateways.
+#[derive(Debug)]
+pub enum GatewayLinks {
+    /// One, in this process.
+    InProcess(Box<ServerEnd>),
+    /// They dial.
+    Port(LinkListener),
+}
+
+/// Where gateways join and link.
+#[derive(Debug)]
+pub struct LinkListener {
+    pub listener: TcpListener,
+    /// What gateways dial, as HOST:PORT.
+    pub address: String,
+}
+
 impl Prepared {
     /// The database's authority.
     pub fn ca(&self) -> Arc<Ca> {
         Arc::clone(&self.ca)
     }
 
-    /// Starts to serve and to reconcile. `agent_url` is the URL that agents dial, if it is known; `registry` is what
-    /// `/metrics` shows.
+    /// Starts to serve and to reconcile. `agent_url` is the URL that agents dial at the gateway in this process, if it is known;
+    /// `registry` is what `/metrics` shows.
     ///
     /// # Errors
     ///
     /// The listener has no address, or the database does not answer.
     pub async fn start(
         self,
-        link: ServerEnd,
+        source: GatewayLinks,
         agent_url: Option<String>,
         mut registry: Registry,
     ) -> anyhow::Result<Server> {
         let Self { config, store, lock, ca, era, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
-        let (gateway_id, location) = (link.gateway, link.location.clone());
-        // Before the API answers: a tunnel is placed at a gateway.
-        let epoch = own_gateway(&store, gateway_id, &location).await.context("cannot record the gateway")?;
         let directory = GatewayDirectory::read(&store).await.context("cannot read the gateways")?;
-        let (send, handshake) = link.open();
-        let view = SharedView::new(Timestamp::now());
-        let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
-        let provider = auth.provider.clone();
+        let (provider, addresses) = (auth.provider.clone(), Arc::<Latest<Vec<String>>>::default());
         let state_config = StateConfig {
             store: store.clone(),
             auth,
-            gateways: Gateways::from_iter([(gateway_id, gateway.clone())]).in_directory(directory.clone()),
+            gateways: Gateways::default().in_directory(directory.clone()),
             pools: config.pools,
             external: config.external,
             ca: ca.fingerprint(),
             agent_server: agent_url,
+            link_addresses: Arc::clone(&addresses),
             quotas: config.quotas,
             rates: config.rates,
             revocations: config.data_dir.join(revocation_journal::FILE),
         };
         let state = AppState::new(state_config, &mut registry, stop.clone());
-        let reconciler = Reconciler::new(ReconcilerParts {
+        let links = LinkTable {
             store: store.clone(),
-            ca: Arc::clone(&ca),
-            epoch,
+            ca,
             era,
-            view: Arc::clone(&gateway.view),
+            gateways: state.gateways.clone(),
             metrics: Arc::clone(&state.metrics),
-            send: send.clone(),
             deadlines: reconciler::deadlines(config.provisioning_deadline),
-        });
-        let metrics = Arc::clone(&state.metrics);
-        let link_task = GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send };
-
-        // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
-        tasks.spawn(essential("serves the gateway's link", link_task.run(handshake)));
-        let superseded = CancellationToken::new();
-        let activator = state.activator();
-        let lock = lock.map(|lock| Arc::new(Mutex::new(lock)));
-        let (own_stop, data_dir) = (stop.clone(), config.data_dir.clone());
-        let superseded_too = superseded.clone();
-        let server =
-            Server { tasks, stop: own_stop, store, lock, activator, superseded: superseded_too, data_dir };
-        if let Some(lock) = server.lock.clone() {
-            let (store, stop) = (server.store.clone(), stop.clone());
-            server.run_in_background(DatabaseOwnership { lock, store, superseded, stop });
+            addresses,
+            ends: Arc::default(),
+        };
+        let server = Server {
+            tasks,
+            stop: stop.clone(),
+            store,
+            lock: lock.map(|lock| Arc::new(Mutex::new(lock))),
+            activator: state.activator(),
+            superseded: CancellationToken::new(),
+            data_dir: config.data_dir,
+            is_one_of_several: matches!(source, GatewayLinks::Port(_)),
+        };
+        // Before the API answers: a tunnel is placed at a gateway.
+        match source {
+            GatewayLinks::InProcess(end) => server.serve_own(*end, &links).await?,
+            GatewayLinks::Port(port) => server.serve_gateways(port, links).await?,
         }
-        server.run_in_background(reconciler);
-        server.run_in_background(DirectoryReader { directory, store: server.store.clone() });
-        server.run_in_background(Retention(server.store.clone()));
-        server.run_in_background(RevocationJournal::new(server.store.clone(), &config.data_dir));
-        server.run_in_background(LostActions(server.store.clone()));
-        server.run_in_background(ExpiredKeys(server.store.clone()));
-        server.run_in_background(LostAddresses(server.store.clone()));
-        server.tasks.spawn({
-            let state = state.clone();
-            async move { essential("feeds events to their readers", state.run_event_feed()).await }
-        });
-        server.tasks.spawn({
-            let state = state.clone();
-            let record = async move { state.run_authentication_failures().await };
-            async move { essential("records failed authentications", record).await }
-        });
+        // What its link has recorded.
+        directory.refresh(&server.store).await.context("cannot read the gateways")?;
+        server.run_tasks(&state, directory);
         if let Some(provider) = provider {
             let activator = server.activator.clone();
             server.tasks.spawn(async move { activator.run(KeyRefresh::new(provider).await).await });
@@ -278,15 +289,7 @@ impl Prepared {
             server.run_in_background(TlsReload(Arc::clone(tls)));
         }
         if let Some(listener) = config.admin_listener {
-            let scrape = Scrape {
-                metrics: Arc::clone(&state.metrics),
-                registry: Arc::new(registry),
-                store: server.store.clone(),
-                gateways: state.gateways.clone(),
-            };
-            let places = Places::new(SCRAPERS, Arc::default(), Arc::clone(&state.metrics));
-            let admin = Http { listener, tls: None, router: telemetry::router(scrape), places };
-            server.tasks.spawn(admin.run(stop.clone()));
+            server.serve_metrics(listener, registry, &state);
         }
         let is_tls = tls.is_some();
         let places = Places::new(config.connections, Arc::clone(&state.external), Arc::clone(&state.metrics));
@@ -300,6 +303,78 @@ impl Prepared {
 }
 
 impl Server {
+    /// Serves the gateway in this process.
+    async fn serve_own(&self, end: ServerEnd, links: &LinkTable) -> anyhow::Result<()> {
+        let (id, location) = (end.gateway, end.location.clone());
+        let epoch = own_gateway(&self.store, id, &location).await.context("cannot record the gateway")?;
+        let open = links.open(end, epoch, None);
+        links.gateways.link(id, open.gateway.clone());
+        self.run_in_background(open.reconciler(None));
+        // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
+        self.tasks.spawn(essential("serves the gateway's link", open.link.run(open.handshake)));
+        Ok(())
+    }
+
+    /// Has gateways join and link. From now on the other servers know this one, and it knows them.
+    async fn serve_gateways(&self, port: LinkListener, links: LinkTable) -> anyhow::Result<()> {
+        let LinkListener { listener, address } = port;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let facts = ServerFacts { link_address: Some(address), version, started_at: Timestamp::now() };
+        let mut heartbeat = Heartbeat {
+            store: self.store.clone(),
+            facts,
+            addresses: Arc::clone(&links.addresses),
+            links: links.clone(),
+            written: Instant::now(),
+        };
+        heartbeat.beat(Timestamp::now()).await.context("cannot tell the other servers of this one")?;
+        self.run_in_background(heartbeat);
+        self.run_in_background(PassedLinks(links.clone()));
+        let certificate = ServerCertificate::new(Arc::clone(&links.ca), self.store.server_id())?;
+        let identity = certificate.identity.clone();
+        self.run_in_background(certificate);
+        let desk = Arc::new(LinkDesk { ca: Arc::clone(&links.ca), links });
+        let (activator, tasks) = (self.activator.clone(), self.tasks.clone());
+        let port = LinkPort { listener, identity, desk, activator, tasks };
+        self.tasks.spawn(essential("accepts gateways", port.run()));
+        Ok(())
+    }
+
+    /// Runs what every server does beside its gateways.
+    fn run_tasks(&self, state: &AppState, directory: GatewayDirectory) {
+        let store = || self.store.clone();
+        if let Some(lock) = self.lock.clone() {
+            let (superseded, stop) = (self.superseded.clone(), self.stop.clone());
+            self.run_in_background(DatabaseOwnership { lock, store: store(), superseded, stop });
+        }
+        self.run_in_background(DirectoryReader { directory, store: store() });
+        self.run_in_background(Retention(store()));
+        self.run_in_background(RevocationJournal::new(store(), &self.data_dir));
+        self.run_in_background(LostActions(store()));
+        self.run_in_background(ExpiredKeys(store()));
+        self.run_in_background(LostAddresses(store()));
+        let feed = state.clone();
+        self.tasks.spawn(async move {
+            essential("feeds events to their readers", feed.run_event_feed()).await;
+        });
+        let record = state.clone();
+        self.tasks.spawn(async move {
+            essential("records failed authentications", record.run_authentication_failures()).await;
+        });
+    }
+
+    fn serve_metrics(&self, listener: TcpListener, registry: Registry, state: &AppState) {
+        let scrape = Scrape {
+            metrics: Arc::clone(&state.metrics),
+            registry: Arc::new(registry),
+            store: self.store.clone(),
+            gateways: state.gateways.clone(),
+        };
+        let places = Places::new(SCRAPERS, Arc::default(), Arc::clone(&state.metrics));
+        let admin = Http { listener, tls: None, router: telemetry::router(scrape), places };
+        self.tasks.spawn(admin.run(self.stop.clone()));
+    }
+
     /// Runs a task until the server stops; it is shown with the server's own.
     pub fn run_in_background<T: BackgroundTask>(&self, task: T) {
         let name = format!("is called {} in /readyz", T::NAME);
@@ -327,6 +402,11 @@ impl Server {
             warn!(
                 "what was revoked in the last seconds is not in the file of revocations: the next start writes it"
             );
+        }
+        if self.is_one_of_several
+            && let Err(error) = self.store.leave().await
+        {
+            warn!(%error, "the other servers learn in some seconds that this one has stopped");
         }
         self.store.close().await;
         // After the last write.

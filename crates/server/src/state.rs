@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, RequestOrigin, Store, StoreError, WriteContext};
+use wicketgate_system::Latest;
 use wicketgate_transport::trust::Fingerprint;
 
 /// Lists that a customer reads at a time.
@@ -40,6 +41,9 @@ pub struct StateConfig {
     pub ca: Fingerprint,
     /// The URL that agents dial, if it is known.
     pub agent_server: Option<String>,
+    /// Where gateways link to the servers that live, as HOST:PORT. None: the server has its gateway in its process, and no other can
+    /// join.
+    pub link_addresses: Arc<Latest<Vec<String>>>,
     /// The limits of the installation that are not the defaults.
     pub quotas: Quotas,
     /// The limits of requests that are not the defaults.
@@ -58,6 +62,7 @@ pub struct AppState {
     pub(crate) external: Arc<ExternalAddress>,
     pub(crate) ca: Fingerprint,
     pub(crate) agent_server: Option<String>,
+    pub(crate) link_addresses: Arc<Latest<Vec<String>>>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) feed: EventFeed,
@@ -81,6 +86,7 @@ impl AppState {
             external,
             ca,
             agent_server,
+            link_addresses,
             quotas,
             rates,
             revocations,
@@ -102,8 +108,15 @@ impl AppState {
             external: Arc::new(external),
             ca,
             agent_server,
+            link_addresses,
             quotas: Arc::new(quotas),
         }
+    }
+
+    /// The URL that agents dial, if it is known: of the gateway in this process, or of one that is linked somewhere.
+    pub(crate) fn agent_server(&self) -> Option<String> {
+        let is_one_of_several = !self.link_addresses.get().is_empty();
+        self.agent_server.clone().or_else(|| is_one_of_several.then(|| self.gateways.agent_url())?)
     }
 
     /// The last runs of the background tasks.

@@ -240,7 +240,7 @@ impl Scrape {
         }
         metrics.gateways.clear();
         let mut parked = 0_usize;
-        for (id, gateway) in self.gateways.by_id() {
+        for (id, gateway) in self.gateways.linked_now().iter() {
             let (esp, is_connected) = {
                 let view = gateway.view.lock();
                 parked = parked.saturating_add(view.parked);
@@ -298,6 +298,10 @@ mod tests {
         let view = SharedView::new(Timestamp::now());
         view.linked(GatewayHello {
             versions: VERSIONS,
+            version: "0.1.0".to_owned(),
+            boot: Uuid::nil(),
+            held: None,
+            agent_url: None,
             esp: EspMode::Kernel,
             public_address: None,
             max_tunnels: None,
@@ -319,7 +323,7 @@ mod tests {
         let scrape = scrape(&dir, Registry::default()).await;
         let (metrics, gateways) = (Arc::clone(&scrape.metrics), scrape.gateways.clone());
         let (first, second) = (GatewayId::new(Uuid::from_u128(1)), GatewayId::new(Uuid::from_u128(2)));
-        for (gateway, parked) in gateways.all().zip([5, 3]) {
+        for (gateway, parked) in gateways.linked_now().values().zip([5, 3]) {
             gateway.view.lock().parked = parked;
         }
         let router = router(scrape);

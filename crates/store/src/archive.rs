@@ -97,7 +97,9 @@ impl<R: Read> Backup<R> {
         let rows = tables::end_transaction(&mut db, rows).await?;
         drop(db);
         let store = Store::migrated(database, keys).await?;
-        drop(lock);
+        if let Some(lock) = lock {
+            lock.release().await;
+        }
         Ok((store, rows))
     }
 }
@@ -107,6 +109,10 @@ impl<R: Read> Backup<R> {
 async fn follow_restore(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     for statement in ["DELETE FROM console_session", "DELETE FROM site_session"] {
         sqlx::query(statement).execute(&mut *db).await?;
+    }
+    // One that was used since the backup must not be used again. A backup of before has none.
+    if tables::has(db, "join_token").await? {
+        sqlx::query("UPDATE join_token SET expires_at = 0 WHERE used_by IS NULL").execute(&mut *db).await?;
     }
     let (era,): (i64,) = sqlx::query_as("SELECT era FROM installation").fetch_one(&mut *db).await?;
     let era = Era::new(era.try_into().unwrap_or(0)).next(now.as_second().try_into().unwrap_or(0));

@@ -2,9 +2,14 @@
 //!
 //! A pool alone retries a connection that is refused until its timeout, and then reports only the timeout.
 
-use crate::database_fault::DatabaseFault;
+use crate::{database_fault::DatabaseFault, database_session::PoolGeneration, request_time::waited};
 use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _, pool::PoolConnection};
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
@@ -14,6 +19,10 @@ use tokio::{
 const SUSPECT: Duration = Duration::from_millis(300);
 /// For the attempt to connect that then shows the cause.
 const ANSWER: Duration = Duration::from_secs(1);
+/// The pool's own bound is shorter.
+const LONGEST: Duration = Duration::from_secs(5);
+/// For the answer of a connection that goes back to the pool: a round trip.
+const BACK: Duration = Duration::from_secs(1);
 /// How long the result of an attempt is used by all that wait: a burst of requests makes one attempt.
 const FRESH: Duration = Duration::from_millis(500);
 
@@ -23,6 +32,7 @@ pub(crate) struct Connections {
     pool: AnyPool,
     /// `None`: a file is always reachable.
     attempts: Option<Arc<Mutex<Option<Attempt>>>>,
+    pub(crate) generation: PoolGeneration,
 }
 
 /// The last attempt to connect beside the pool.
@@ -34,20 +44,25 @@ struct Attempt {
 
 impl Connections {
     pub(crate) fn to_file(pool: AnyPool) -> Self {
-        Self { pool, attempts: None }
+        Self { pool, attempts: None, generation: PoolGeneration::default() }
     }
 
-    pub(crate) fn to_server(pool: AnyPool) -> Self {
-        Self { pool, attempts: Some(Arc::default()) }
+    /// `generation` is that by which the pool tests its connections.
+    pub(crate) fn to_server(pool: AnyPool, generation: PoolGeneration) -> Self {
+        Self { pool, attempts: Some(Arc::default()), generation }
     }
 
     /// A connection of the pool, as soon as one is free.
-    pub(crate) async fn acquire(&self) -> sqlx::Result<PoolConnection<Any>> {
-        tokio::select! {
-            biased;
-            acquired = self.pool.acquire() => acquired,
-            failure = self.failure() => Err(failure),
-        }
+    pub(crate) async fn acquire(&self) -> sqlx::Result<Leased> {
+        let acquired = async {
+            tokio::select! {
+                biased;
+                acquired = self.pool.acquire() => acquired,
+                failure = self.failure() => Err(failure),
+            }
+        };
+        let connection = waited(LONGEST, acquired).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        Ok(Leased { connection, is_bounded: self.attempts.is_some(), is_closed: false })
     }
 
     /// Waits until connecting fails. While it succeeds, the pool's connections are merely in use.
@@ -83,5 +98,45 @@ impl Connections {
     /// Waits for running statements, and closes all connections.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// A connection of the pool, which tests it when it comes back. One to a host that is gone would keep its place there until TCP gives
+/// up, and with it whoever waits for the pool's end: it is closed if it does not answer within [`BACK`].
+#[derive(Debug)]
+pub(crate) struct Leased {
+    connection: PoolConnection<Any>,
+    /// A file always answers, late if its disk does.
+    is_bounded: bool,
+    is_closed: bool,
+}
+
+impl Leased {
+    /// Closes it when it is dropped.
+    pub(crate) fn close_on_drop(&mut self) {
+        self.is_closed = true;
+        self.connection.close_on_drop();
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if self.is_bounded && !self.is_closed {
+            tokio::spawn(timeout(BACK, self.connection.return_to_pool()));
+        }
+    }
+}
+
+impl Deref for Leased {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Leased {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
     }
 }

@@ -6,18 +6,19 @@
 use crate::{
     DatabaseFault, Result, SecretKeys, StoreError,
     cache::Cache,
-    connections::Connections,
-    database_lock::is_postgres,
+    connections::{Connections, Leased},
+    database_name::is_postgres,
+    database_session::{PoolGeneration, UNBOUNDED, open_pool},
     disk_room::DiskRoom,
     erasure::{self, Erasure},
+    request_time::{READ, waited},
     transaction::Transaction,
     write_health::WriteHealth,
 };
 use sqlx::{
-    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr as _,
+    AnyConnection, AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr as _,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
-    pool::PoolConnection,
     sqlite::SqliteConnectOptions,
 };
 use std::{
@@ -31,8 +32,6 @@ use tokio::sync::Notify;
 
 /// Connections that read, besides SQLite's one that writes: no more than cores help.
 const SQLITE_READERS: u32 = 4;
-/// PostgreSQL's default of 100 connections is shared by all servers.
-const POSTGRES_CONNECTIONS: u32 = 16;
 /// A request that waits longer for a connection is better answered with 503.
 const ACQUIRE: Duration = Duration::from_secs(4);
 
@@ -49,6 +48,8 @@ struct Begins {
     /// That writes, and follows all others that do so.
     in_turn: &'static str,
     snapshot: &'static str,
+    /// A snapshot whose statements take as long as there are rows. Each of them is waited for with a bound, and taken with none.
+    long_snapshot: &'static str,
 }
 
 /// SQLite locks everything when a write begins, so that all writes follow one another.
@@ -57,23 +58,16 @@ static SQLITE: Begins = Begins {
     write: "BEGIN IMMEDIATE",
     in_turn: "BEGIN IMMEDIATE",
     snapshot: "BEGIN",
+    long_snapshot: "BEGIN",
 };
-
-/// PostgreSQL itself ends a transaction that writes once its server does nothing in it for 3 s: the process is stopped, or its
-/// host is gone. Transactions of other servers, which wait for its locks, wait for longer than that, and then go on within the
-/// bounds of their callers. No statement works for longer than its caller waits. In milliseconds.
-macro_rules! write_on_postgres {
-    () => {
-        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 3000; SET LOCAL lock_timeout = 3500; \
-         SET LOCAL statement_timeout = 4000"
-    };
-}
 
 static POSTGRES: Begins = Begins {
     long: "BEGIN",
-    write: write_on_postgres!(),
-    in_turn: concat!(write_on_postgres!(), "; SELECT value FROM revision WHERE id = 1 FOR UPDATE"),
+    write: "BEGIN",
+    in_turn: "BEGIN; SELECT value FROM revision WHERE id = 1 FOR UPDATE",
     snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    long_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
+                    SET LOCAL idle_in_transaction_session_timeout = 60000",
 };
 
 /// Cheap to clone.
@@ -102,10 +96,11 @@ impl Database {
         if !is_postgres(place) {
             return Self::open_sqlite(Path::new(place)).await;
         }
-        let pool = open_postgres(place).await.map_err(|e| {
+        let generation = PoolGeneration::default();
+        let pool = open_pool(place, &generation, ACQUIRE).await.map_err(|e| {
             StoreError::Open(format!("cannot open the PostgreSQL database {}: {e}", without_password(place)))
         })?;
-        let pool = Connections::to_server(pool);
+        let pool = Connections::to_server(pool, generation);
         Ok(Self {
             readers: pool.clone(),
             writers: pool,
@@ -189,7 +184,7 @@ impl Database {
 
     /// Brings the database to an older schema than this program's, or to its own.
     pub(crate) async fn migrate_to(&self, schema: i64) -> Result<()> {
-        let mut connection = self.writers.acquire().await?;
+        let mut connection = self.connection().await?;
         migrator(self.has_one_writer(), schema).run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::Execute(e) if DatabaseFault::of(&e) == DatabaseFault::Damaged => return e.into(),
@@ -204,9 +199,14 @@ impl Database {
         })
     }
 
-    /// A connection for one long transaction, without the bounds of a [`Transaction`].
-    pub(crate) async fn connection(&self) -> Result<PoolConnection<Any>> {
-        Ok(self.writers.acquire().await?)
+    /// A connection for one long transaction, without the bounds of a [`Transaction`] and of a session. It is not used again.
+    pub(crate) async fn connection(&self) -> Result<Leased> {
+        let mut connection = self.writers.acquire().await?;
+        if self.locks_rows {
+            connection.close_on_drop();
+            connection.execute(UNBOUNDED).await?;
+        }
+        Ok(connection)
     }
 
     /// What begins a long transaction that writes.
@@ -276,6 +276,11 @@ impl Database {
         self.transaction(&self.readers, self.begins.snapshot, WriteHealth::default()).await
     }
 
+    /// A snapshot for a read of rows of any number.
+    pub(crate) async fn long_snapshot(&self) -> Result<Transaction> {
+        self.transaction(&self.readers, self.begins.long_snapshot, WriteHealth::default()).await
+    }
+
     async fn transaction(
         &self,
         pool: &Connections,
@@ -287,7 +292,7 @@ impl Database {
 
     /// Writes again all that is there, so that the files contain nothing else.
     pub(crate) async fn rewrite(&self) -> Result<()> {
-        let mut connection = self.writers.acquire().await?;
+        let mut connection = self.connection().await?;
         if self.locks_rows {
             for statement in
                 ["VACUUM FULL clear_tunnel_key", "VACUUM FULL ipsec_tunnel", "VACUUM FULL idempotency"]
@@ -304,7 +309,8 @@ impl Database {
 
     pub(crate) async fn ping(&self) -> Result<()> {
         let mut connection = self.readers.acquire().await?;
-        sqlx::query("SELECT value FROM revision").fetch_one(&mut *connection).await?;
+        let revision = sqlx::query("SELECT value FROM revision").fetch_one(&mut *connection);
+        waited(READ, revision).await.ok_or(StoreError::RolledBack)??;
         match &self.disk {
             Some(disk) => disk.check().await,
             None => Ok(()),
@@ -345,13 +351,6 @@ async fn is_readable(url: &str) -> sqlx::Result<()> {
     let mut first = AnyConnection::connect(url).await?;
     first.execute("SELECT COUNT(*) FROM sqlite_schema").await?;
     first.close().await
-}
-
-async fn open_postgres(url: &str) -> sqlx::Result<AnyPool> {
-    // The pool would retry until its timeout, and then report only the timeout.
-    let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url)).await;
-    first.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??.close().await?;
-    AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(ACQUIRE).connect(url).await
 }
 
 /// Host and database of a URL, without user and password.

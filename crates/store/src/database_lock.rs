@@ -4,8 +4,10 @@
 //! Invariant: the lock is a session's advisory lock on a connection of its own, so PostgreSQL releases it when the
 //! process dies. A server whose connection breaks takes the lock again, or learns that another server has it.
 
-use crate::{Result, StoreError, connections::Connections};
-use sqlx::{AnyConnection, Connection as _, Row, any::AnyRow};
+use crate::{
+    Result, StoreError, connections::Connections, database_name::is_postgres, database_session::KEEPALIVE,
+};
+use sqlx::{AnyConnection, Connection as _, Executor as _, Row, any::AnyRow};
 use std::{io, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -17,12 +19,6 @@ const STEP: Duration = Duration::from_secs(5);
 const SESSIONS: usize = 32;
 /// The pause after which a terminated session, which ends within milliseconds, is looked for again.
 const RETRY: Duration = Duration::from_millis(50);
-
-/// Lets PostgreSQL end the lock's session within 20 s after this host is lost. Otherwise it would keep the lock until TCP
-/// gives up, two hours later, and no server could start.
-const KEEPALIVE: &str = "SELECT set_config('tcp_keepalives_idle', '5', false), \
-    set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '3', false), \
-    set_config('tcp_user_timeout', '10000', false)";
 
 /// Released when it is dropped.
 pub struct DatabaseLock {
@@ -106,6 +102,13 @@ impl DatabaseLock {
         })
     }
 
+    /// Gives the database to who asks for it next. A lock that is dropped is free only when PostgreSQL has noticed that.
+    pub(crate) async fn release(mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        let free = sqlx::query("SELECT pg_advisory_unlock($1)").bind(KEY).execute(connection);
+        let _ = timeout(STEP, free).await;
+    }
+
     /// Whether a connection of the pool sees that another process has the lock.
     async fn is_taken(&mut self) -> bool {
         let Some(pool) = &mut self.pool else { return false };
@@ -124,7 +127,7 @@ impl DatabaseLock {
         // It may be the first connection of its process.
         sqlx::any::install_default_drivers();
         let mut connection = AnyConnection::connect(&self.url).await?;
-        sqlx::query(KEEPALIVE).execute(&mut connection).await?;
+        connection.execute(KEEPALIVE).await?;
         let own = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
         let session = session(&sqlx::query(own).fetch_one(&mut connection).await?)?;
         // Before the attempt: an answer that is lost does not make this session another server's.
@@ -177,10 +180,6 @@ async fn current_holder(connection: &mut AnyConnection) -> Result<Option<Session
 
 fn session(row: &AnyRow) -> Result<Session> {
     Ok(Session { pid: row.try_get(0)?, started: row.try_get(1)? })
-}
-
-pub(crate) fn is_postgres(place: &str) -> bool {
-    place.starts_with("postgres://") || place.starts_with("postgresql://")
 }
 
 impl std::fmt::Debug for DatabaseLock {

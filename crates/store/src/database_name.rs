@@ -18,6 +18,11 @@ pub fn database_name(url: &str) -> Option<String> {
     Some(format!("postgres://{host}:{}/{database}", options.get_port()))
 }
 
+/// Whether a database's place is a URL of PostgreSQL, and not the path of a SQLite file.
+pub(crate) fn is_postgres(place: &str) -> bool {
+    place.starts_with("postgres://") || place.starts_with("postgresql://")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,7 +57,8 @@ impl Write {
         Ok(placed.first().copied())
     }
 
-    async fn tunnels_at(&mut self, gateway: GatewayId) -> Result<u64> {
+    /// How many tunnels are placed at a gateway.
+    pub(crate) async fn tunnels_at(&mut self, gateway: GatewayId) -> Result<u64> {
         let count = "SELECT COUNT(*) FROM endpoint_place p JOIN ipsec_tunnel t ON t.id = p.tunnel \
                      WHERE p.gateway = $1 AND p.withdrawn_at IS NULL AND t.status <> 'DELETED'";
         let (tunnels,) = self.tx.one(count, &[&gateway]).await?;

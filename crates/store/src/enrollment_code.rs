@@ -24,7 +24,7 @@ rows! {
 }
 
 text_enum!(
-    /// Whether an agent can still enrol with a code.
+    /// Whether an agent can still enrol with a code, or a gateway join with a token.
     EnrollmentCodeState {
         Active = "ACTIVE",
         /// Its `expires_at` has passed, or it was revoked.
@@ -36,10 +36,17 @@ text_enum!(
 
 impl EnrollmentCodeRow {
     pub fn state(&self, now: Timestamp) -> EnrollmentCodeState {
+        EnrollmentCodeState::of(self.tries, self.expires_at, now)
+    }
+}
+
+impl EnrollmentCodeState {
+    /// Of a code, or a join token, that nobody has used.
+    pub(crate) fn of(tries: u32, expires_at: Timestamp, now: Timestamp) -> Self {
         match () {
-            () if self.tries >= crate::enrollment::TRIES => EnrollmentCodeState::Locked,
-            () if self.expires_at <= now => EnrollmentCodeState::Expired,
-            () => EnrollmentCodeState::Active,
+            () if tries >= crate::enrollment::TRIES => Self::Locked,
+            () if expires_at <= now => Self::Expired,
+            () => Self::Active,
         }
     }
 }

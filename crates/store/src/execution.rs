@@ -36,6 +36,8 @@ text_enum!(
         Share = "ipsec-share",
         ApiAccount = "api-account",
         HandoverLink = "handover-link",
+        Gateway = "gateway",
+        JoinToken = "join-token",
     }
 );
 text_enum!(
@@ -50,6 +52,9 @@ impl Action {
         matches!(self, Self::ReadKey | Self::CloseConnections | Self::Reset | Self::Authenticate)
     }
 }
+
+/// The organization of what belongs to the whole installation: no organization has this name.
+pub(crate) const INSTALLATION: &str = "";
 
 /// What ends an execution.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl<'a> Execution<'a> {
     ) -> Result<ExecutionId> {
         let record = self.record(context, frontdoor, action);
         let set = Assignments::of(&record);
-        let insert = if self.is_new_in_its_frontdoor(action) {
+        let insert = if frontdoor.is_some() && self.is_new_in_its_frontdoor(action) {
             let number = set.number("frontdoor");
             let live = format!("FROM frontdoor f WHERE f.id = ${number} AND f.deleted_at IS NULL");
             set.insert_from("execution", &live)?

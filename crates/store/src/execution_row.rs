@@ -17,7 +17,7 @@ rows! {
         pub process: ExecutionId,
         /// `None` for an organization's own resources.
         pub frontdoor: Option<FrontdoorId>,
-        /// Of an organization's own resources.
+        /// Of an organization's own resources; `None` also for those of the installation.
         pub organization: Option<String>,
         pub actor: String,
         /// The client's.
@@ -69,12 +69,12 @@ impl Store {
 }
 
 pub(crate) static LISTING: Listing = Listing::new(
-    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, x.organization, x.actor, x.source_address, x.request_id, \
+    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, NULLIF(x.organization, '') AS organization, x.actor, x.source_address, x.request_id, \
      x.action, x.resource_type, x.resource, x.status, x.message, x.created_at, x.finished_at",
     "execution x",
     "x.id",
 );
-/// The record of organizations: their API accounts and their Frontdoors.
+/// The record of organizations: their API accounts and their Frontdoors. Its operator sees that of the installation, too.
 pub(crate) static ORGANIZATION_LISTING: Listing =
     Listing::new(LISTING.select, LISTING.from, LISTING.id).only("x.organization IS NOT NULL");
 

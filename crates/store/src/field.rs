@@ -19,8 +19,8 @@ use wicketgate_model::{
     Description, EnrollmentId, EnvironmentId, Era, EspMode, EspProposals, ExecutionId, FailureReason,
     FrontdoorId, GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals,
     IngressPort, JoinTokenId, LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr,
-    PeerId, ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ShareId, Status, Target, TunnelId,
-    ZId,
+    PeerId, ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ServerId, ShareId, Status, Target,
+    TunnelId, ZId,
 };
 
 /// Labels that a caller attaches to a share or a tunnel.
@@ -144,7 +144,16 @@ macro_rules! number_fields {
 }
 
 text_fields!(String, IpAddr, Ipv4Addr, Uuid);
-text_fields!(AgentId, ApiAccountId, EnrollmentId, EnvironmentId, ExecutionId, FrontdoorId, GatewayId);
+text_fields!(
+    AgentId,
+    ApiAccountId,
+    EnrollmentId,
+    EnvironmentId,
+    ExecutionId,
+    FrontdoorId,
+    GatewayId,
+    ServerId
+);
 text_fields!(HandoverLinkId, JoinTokenId);
 text_fields!(ShareId, TunnelId, ZId, LocationId, NamespaceName, PeerId, ResourceName, AgentName, Description);
 text_fields!(

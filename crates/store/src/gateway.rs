@@ -28,6 +28,10 @@ specs! {
         pub namespaces: Option<String>,
         /// The number of tunnels that it can hold, if that is known.
         pub max_tunnels: Option<u32>,
+        /// The URL that agents dial, if it is known.
+        pub agent_url: Option<String>,
+        /// Of its program.
+        pub version: Option<String>,
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{Result, Store, StoreError, transaction::Transaction, write::Write};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use sqlx::AssertSqlSafe;
-use wicketgate_model::GatewayId;
+use std::collections::BTreeMap;
+use wicketgate_model::{GatewayId, LocationId, ServerId};
 
 /// The right to write about a gateway: until its next link begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,11 @@ impl GatewayEpoch {
     pub fn gateway(&self) -> GatewayId {
         self.gateway
     }
+
+    /// Greater than that of each earlier link of the gateway.
+    pub fn number(&self) -> u64 {
+        self.epoch.unsigned_abs()
+    }
 }
 
 impl Store {
@@ -30,15 +36,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`]: the gateway is not registered.
     pub async fn link_gateway(&self, gateway: GatewayId, at: Timestamp) -> Result<GatewayEpoch> {
+        let server = self.server_id();
+        self.settle(move |write| write.begin_link(gateway, server, at).boxed()).await
+    }
+
+    /// The epoch of each gateway that was not removed.
+    pub async fn link_epochs(&self) -> Result<BTreeMap<GatewayId, u64>> {
+        let select = "SELECT k.gateway, k.epoch FROM gateway_link k JOIN gateway g ON g.id = k.gateway \
+                      WHERE g.deleted_at IS NULL";
+        let all: Vec<(GatewayId, u64)> = self.all(select, &[]).await?;
+        Ok(all.into_iter().collect())
+    }
+
+    /// As [`Store::link_gateway`], if its machine has joined with this key, with the gateway's location; `None` if another machine has
+    /// taken its place, or it was removed.
+    pub async fn link_gateway_of_key(
+        &self,
+        gateway: GatewayId,
+        key_sha256: [u8; 32],
+        at: Timestamp,
+    ) -> Result<Option<(LocationId, GatewayEpoch)>> {
+        let server = self.server_id();
         self.settle(move |write| {
             async move {
-                // It waits for the transactions that have a share lock.
-                let next = "UPDATE gateway_link SET epoch = epoch + 1, linked_at = $1, lost_at = NULL WHERE gateway = $2 \
-                            RETURNING epoch";
-                let next: Option<(i64,)> = write.tx.find(next, &[&at, &gateway]).await?;
-                let (epoch,) = next.ok_or(StoreError::Missing)?;
-                write.disconnect_agents(gateway, at, None).await?;
-                Ok(GatewayEpoch { gateway, epoch })
+                // Another machine that joins changes this row first.
+                let select = write.sharing(
+                    "SELECT location FROM gateway WHERE id = $1 AND public_key_sha256 = $2 AND in_process = 0 \
+                     AND deleted_at IS NULL",
+                );
+                let found: Option<(LocationId,)> = write.tx.find(select, &[&gateway, &key_sha256]).await?;
+                let Some((location,)) = found else { return Ok(None) };
+                Ok(Some((location, write.begin_link(gateway, server, at).await?)))
             }
             .boxed()
         })
@@ -100,10 +128,26 @@ impl Store {
 }
 
 impl Write {
+    async fn begin_link(
+        &mut self,
+        gateway: GatewayId,
+        server: ServerId,
+        at: Timestamp,
+    ) -> Result<GatewayEpoch> {
+        // It waits for the transactions that have a share lock.
+        let next = "UPDATE gateway_link SET epoch = epoch + 1, linked_at = $1, lost_at = NULL, server = $2 \
+                    WHERE gateway = $3 RETURNING epoch";
+        let next: Option<(i64,)> = self.tx.find(next, &[&at, &server, &gateway]).await?;
+        let (epoch,) = next.ok_or(StoreError::Missing)?;
+        self.disconnect_agents(gateway, at, None).await?;
+        Ok(GatewayEpoch { gateway, epoch })
+    }
+
     /// Ends the epoch of a gateway's link, if it has one: nothing is written any more of what comes over that link.
     pub(crate) async fn end_link(&mut self, gateway: GatewayId) -> Result<()> {
         let at = self.context.at;
-        let end = "UPDATE gateway_link SET epoch = epoch + 1, lost_at = $1 WHERE gateway = $2";
+        let end = "UPDATE gateway_link SET epoch = epoch + 1, \
+                   lost_at = CASE WHEN linked_at IS NULL THEN NULL ELSE COALESCE(lost_at, $1) END WHERE gateway = $2";
         self.tx.execute(end, &[&at, &gateway]).await?;
         self.disconnect_agents(gateway, at, Some(at)).await
     }

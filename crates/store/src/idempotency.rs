@@ -2,8 +2,8 @@
 //!
 //! A request claims its key before anything else. The transaction of its write marks the claim, so that there is no write
 //! without the mark and no mark without the write; then its answer is kept with it. If the process ends in between, or the
-//! answer to the COMMIT is lost, the mark shows whether the write was made. Which requests run is known to the process: it is the
-//! only one of the database, and one request runs with a key. Should another one have been, its write fails, since the claim is not its own any more.
+//! answer to the COMMIT is lost, the mark shows whether the write was made. Each server knows which of its own requests run; a request
+//! of another one runs while that server lives, for a minute at most. Should a claim have been given away too early, its write fails, since it is not its own any more.
 
 use crate::{
     Claim, Result, Store, StoreError,
@@ -14,10 +14,12 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
 use uuid::Uuid;
-use wicketgate_model::ExecutionId;
+use wicketgate_model::{ExecutionId, ServerId};
 
 /// How long an answer is kept, in microseconds: a day.
 pub(crate) const KEPT: i64 = 24 * 3600 * 1_000_000;
+/// No request takes as long, in microseconds, with what the clocks of two servers may differ by.
+const LONGEST: i64 = 60 * 1_000_000;
 /// A request whose key is not claimed until then has changed nothing.
 const CLAIMED_WITHIN: Duration = Duration::from_millis(4500);
 
@@ -69,14 +71,18 @@ impl Store {
         // Locked: a transaction that may still be committed is waited for, and then decides.
         let known: Option<Known> =
             tx.find(self.database.locking(FIND, "idempotency"), &[principal, key]).await?;
-        let runs = |known: &Known| self.claims.contains(claim, known.token);
+        let own = self.server_id();
+        let runs = |known: &Known| match known.server {
+            Some(other) if other != own => known.may_run(now) && self.servers.lives(other),
+            _ => self.claims.contains(claim, known.token),
+        };
         if known.is_some_and(|known| known.is_free(now, runs(&known))) {
             let forget = "DELETE FROM idempotency WHERE principal = $1 AND key = $2";
             tx.execute(forget, &[principal, key]).await?;
         }
-        let insert = "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at) \
-                      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (principal, key) DO NOTHING";
-        let fresh = tx.execute(insert, &[principal, key, &tag, token, &at]).await?;
+        let insert = "INSERT INTO idempotency (principal, key, fingerprint, token, claimed_at, server) \
+                      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (principal, key) DO NOTHING";
+        let fresh = tx.execute(insert, &[principal, key, &tag, token, &at, &own]).await?;
         let found: Known = tx.one(FIND, &[principal, key]).await?;
         let is_same = tx.keys().is_tag(&found.fingerprint, fingerprint);
         tx.commit().await?;
@@ -107,6 +113,8 @@ rows! {
         fingerprint: String,
         token: Uuid,
         claimed_at: i64,
+        /// That carries out the request.
+        server: Option<ServerId>,
         process: Option<ExecutionId>,
         status: Option<u16>,
         headers: Option<Vec<(String, String)>>,
@@ -115,6 +123,11 @@ rows! {
 }
 
 impl Known {
+    /// Another server carries out no request for so long.
+    fn may_run(&self, now: Timestamp) -> bool {
+        self.claimed_at > now.as_microsecond() - LONGEST
+    }
+
     /// It has expired, or its request ended without a write.
     fn is_free(&self, now: Timestamp, runs: bool) -> bool {
         let is_open = self.process.is_none() && self.status.is_none();

@@ -7,7 +7,7 @@
 use crate::{
     Result, SecretKeys, Store, StoreError,
     database::Database,
-    database_lock::is_postgres,
+    database_name::is_postgres,
     erasure::BUSY,
     row::{opened, rows},
     statement::query,

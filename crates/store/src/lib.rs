@@ -23,8 +23,10 @@ mod database;
 mod database_fault;
 mod database_lock;
 mod database_name;
+mod database_session;
 mod deferred;
 mod disk_room;
+mod durability;
 mod endpoint_place;
 mod enrollment;
 mod enrollment_code;
@@ -41,13 +43,16 @@ mod field;
 mod frontdoor;
 mod gateway;
 mod gateway_epoch;
+mod gateway_operations;
 mod handover_link;
 mod idempotency;
 mod installation;
 mod join_token;
+mod join_token_list;
 mod last_backup;
 mod list;
 mod list_column;
+mod live_servers;
 mod metrics_window;
 mod named_row;
 mod page;
@@ -57,12 +62,14 @@ mod previous_keys;
 mod provisioned;
 mod quota;
 mod reconcile;
+mod request_time;
 mod retention;
 mod revocation;
 mod row;
 mod sealing;
 mod secret_key_file;
 mod secret_keys;
+mod servers;
 mod share;
 mod share_count;
 mod shared_secret;
@@ -94,6 +101,7 @@ pub use counts::Counts;
 pub use database_fault::DatabaseFault;
 pub use database_lock::{DatabaseLock, Ownership};
 pub use database_name::database_name;
+pub use durability::DurabilityRisk;
 pub use enrollment::{EnrolAttempt, EnrolledAgent, NewEnrollment};
 pub use enrollment_code::{EnrollmentCodeRow, EnrollmentCodeState};
 pub use environment::EnvironmentRow;
@@ -107,22 +115,27 @@ pub use field::Tags;
 pub use frontdoor::{FrontdoorRow, FrontdoorSpec, Reach};
 pub use gateway::{GatewayFacts, GatewayRow, NewGateway};
 pub use gateway_epoch::GatewayEpoch;
+pub use gateway_operations::{GatewayInUse, GatewayStatus, ListedGateway};
 pub use handover_link::{HandoverLinkRow, HandoverLinkSpec, HandoverLinkState, MOST_LINKS};
 pub use idempotency::{Claimed, KeptAnswer};
 pub use installation::Installation;
-pub use join_token::{JoinAttempt, NewJoinToken};
+pub use join_token::{JoinAttempt, JoinedGateway, NewJoinToken};
+pub use join_token_list::JoinTokenRow;
 pub use last_backup::LastBackup;
 pub use list::{Filter, FilterValue, KnownFalse, ListRequest, Sort};
 pub use list_column::{Column, ColumnType};
+pub use live_servers::{BEAT_EVERY, ServerRow};
 pub use metrics_window::{InvalidWindow, MetricsWindow};
 pub use named_row::NamedRow;
 pub use page::{Page, PageRequest};
 pub use previous_keys::PreviousKeys;
 pub use quota::QuotaUse;
 pub use reconcile::{Change, Resource, Revision, StatusUpdate};
+pub use request_time::RequestTime;
 pub use revocation::{NotARevocation, Revocation};
 pub use secret_key_file::SecretKeyFile;
 pub use secret_keys::{InvalidSecretKeys, SecretKeys};
+pub use servers::ServerFacts;
 pub use share::{ShareRow, ShareSpec};
 pub use shared_secret::{SharedSecret, SharedSecretName};
 pub use store::Store;
@@ -136,7 +149,8 @@ pub mod column {
         agent::columns as agent, api_account::columns as api_account,
         connection_change::columns as connection_change, enrollment_code::columns as enrollment_code,
         environment::columns as environment, execution_row::columns as execution,
-        frontdoor::columns as frontdoor, handover_link::columns as handover_link, share::columns as share,
-        tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
+        frontdoor::columns as frontdoor, gateway_operations::columns as gateway,
+        handover_link::columns as handover_link, join_token_list::columns as join_token,
+        share::columns as share, tunnel::columns as tunnel, tunnel_endpoint::columns as connection,
     };
 }

@@ -8,8 +8,8 @@ mod sql;
 
 use crate::{
     Page, Result, SecretKeys, Store, StoreError,
+    request_time::{READ, waited},
     row::{FromRow, opened},
-    store::READ,
 };
 use listing::{Offset, Restriction};
 use sql::Sql;
@@ -59,9 +59,13 @@ impl Store {
     ) -> Result<Page<T>> {
         let offset = request.page.offset();
         let mut tx = self.database.snapshot().await?;
-        let total = self::total(Sql::count(listing, scope, request), tx.db()).await?;
+        let total = self::total(Sql::count(listing, scope, request), tx.db());
+        let total = waited(READ, total).await.ok_or(StoreError::RolledBack)??;
         let mut rows = match total - offset {
-            left @ 1.. => Sql::page(listing, scope, request, Offset::End(left)).fetch_all(tx.db()).await?,
+            left @ 1.. => {
+                let rows = Sql::page(listing, scope, request, Offset::End(left)).fetch_all(tx.db());
+                waited(READ, rows).await.ok_or(StoreError::RolledBack)??
+            }
             // The rows were removed in the meantime.
             _ => Vec::new(),
         };

@@ -30,6 +30,17 @@ use wicketgate_model::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Revision(i64);
 
+impl Revision {
+    pub fn number(self) -> u64 {
+        self.0.unsigned_abs()
+    }
+
+    /// The point with this number; `None`: there is none.
+    pub fn of_number(number: u64) -> Option<Self> {
+        i64::try_from(number).ok().map(Self)
+    }
+}
+
 /// A row that was written after a revision, as it is now.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -119,7 +130,7 @@ impl Store {
             return Ok(since);
         }
         // One snapshot: a share is never seen without its tunnel.
-        let mut tx = self.database.snapshot().await?;
+        let mut tx = self.database.long_snapshot().await?;
         let (revision,) = tx.one(newest, &[]).await?;
         let unserved: HashSet<(FrontdoorId,)> = tx.all(UNSERVED, &[]).await?.into_iter().collect();
         let is_served = |frontdoor: FrontdoorId| !unserved.contains(&(frontdoor,));

@@ -109,6 +109,13 @@ impl Store {
                 let usable: Option<(String,)> = self.find(select, &[&revocation.resource, &now]).await?;
                 return Ok(usable.is_some());
             }
+            ResourceType::Gateway => "SELECT id FROM gateway WHERE id = $1 AND deleted_at IS NULL",
+            ResourceType::JoinToken => {
+                let select =
+                    "SELECT id FROM join_token WHERE id = $1 AND used_by IS NULL AND expires_at > $2";
+                let usable: Option<(String,)> = self.find(select, &[&revocation.resource, &now]).await?;
+                return Ok(usable.is_some());
+            }
         };
         let live: Option<(String,)> = self.find(select, &[&revocation.resource]).await?;
         Ok(live.is_some())
@@ -142,6 +149,8 @@ impl Store {
             ResourceType::Environment => self.delete_environment(of?, id(resource)?, context).await,
             ResourceType::Frontdoor => self.delete_frontdoor(id(resource)?, context).await,
             ResourceType::Enrollment => self.revoke_enrollment(of?, id(resource)?, context).await.map(drop),
+            ResourceType::Gateway => self.bar_gateway(id(resource)?, context).await,
+            ResourceType::JoinToken => self.revoke_join_token(id(resource)?, context).await.map(drop),
         }
     }
 }

@@ -3,9 +3,12 @@
 use crate::{
     Result, SecretKeyFile, StoreError, WriteContext,
     claim::RunningClaims,
+    connections::Leased,
     database::Database,
     database_lock::DatabaseLock,
     field::Argument,
+    live_servers::LiveServers,
+    request_time::{READ, waited},
     row::{FromRow, opened},
     sealing,
     statement::query,
@@ -14,16 +17,13 @@ use crate::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
-use sqlx::{Any, AnyConnection, SqlSafeStr, pool::PoolConnection};
+use sqlx::{AnyConnection, SqlSafeStr};
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 /// For the write by which a ping finds out whether the disk works again.
 const PROBE: Duration = Duration::from_secs(2);
-
-/// For what a request reads. A host that is gone does not answer.
-pub(crate) const READ: Duration = Duration::from_millis(4500);
 
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +31,7 @@ pub struct Store {
     pub(crate) database: Database,
     pub(crate) writer: Writer,
     pub(crate) claims: RunningClaims,
+    pub(crate) servers: LiveServers,
 }
 
 impl Store {
@@ -57,7 +58,8 @@ impl Store {
     pub(crate) async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
         database.migrate().await?;
         sealing::seal(&mut database, keys).await?;
-        Ok(Self { writer: Writer::start(&database), database, claims: RunningClaims::default() })
+        let (writer, claims) = (Writer::start(&database), RunningClaims::default());
+        Ok(Self { writer, database, claims, servers: LiveServers::alone() })
     }
 
     /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of
@@ -125,8 +127,8 @@ impl Store {
     ) -> Result<T> {
         let until = Instant::now() + READ;
         let mut reader = Reader { connection: self.database.readers.acquire().await?, is_answered: false };
-        let read =
-            timeout_at(until, reads(&mut reader.connection)).await.map_err(|_| StoreError::RolledBack)?;
+        let left = until.saturating_duration_since(Instant::now());
+        let read = waited(left, reads(&mut reader.connection)).await.ok_or(StoreError::RolledBack)?;
         reader.is_answered = true;
         read
     }
@@ -135,7 +137,7 @@ impl Store {
 /// A connection of the pool that reads. Dropped before it has answered, because of its time or because the client has hung up, it
 /// is closed: in the pool, it would hold a place until it answers.
 struct Reader {
-    connection: PoolConnection<Any>,
+    connection: Leased,
     is_answered: bool,
 }
 

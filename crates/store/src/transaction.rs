@@ -4,15 +4,17 @@
 //! transaction back unless its COMMIT was carried out.
 
 use crate::{
-    Result, SecretKeys, StoreError,
-    connections::Connections,
+    DatabaseFault, Result, SecretKeys, StoreError,
+    connections::{Connections, Leased},
+    database_session::PoolGeneration,
     field::{Argument, Query},
+    request_time::waited,
     row::{FromRow, opened},
     statement::query,
     write_health::WriteHealth,
 };
 use futures_util::TryStreamExt as _;
-use sqlx::{Any, AnyConnection, Executor as _, Row as _, SqlSafeStr, pool::PoolConnection};
+use sqlx::{AnyConnection, Executor as _, Row as _, SqlSafeStr};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::error;
@@ -28,11 +30,13 @@ const ROW: Duration = Duration::from_secs(20);
 
 /// Dropped, it is rolled back.
 pub(crate) struct Transaction {
-    connection: PoolConnection<Any>,
+    connection: Leased,
     is_open: bool,
     /// A statement was given up before it was answered: none can follow it.
     is_lost: bool,
     health: WriteHealth,
+    /// Of its pool.
+    generation: PoolGeneration,
     keys: Arc<SecretKeys>,
 }
 
@@ -45,8 +49,8 @@ impl Transaction {
     ) -> Result<Self> {
         health.begins();
         // Open from before the statement, which may be carried out after its timeout.
-        let mut begun =
-            Self { connection: pool.acquire().await?, is_open: true, is_lost: false, health, keys };
+        let (connection, generation) = (pool.acquire().await?, pool.generation.clone());
+        let mut begun = Self { connection, is_open: true, is_lost: false, health, generation, keys };
         begun.carry_out(statement).await?;
         Ok(begun)
     }
@@ -68,7 +72,7 @@ impl Transaction {
     pub(crate) async fn carry_out(&mut self, statement: &'static str) -> Result<()> {
         let late = || Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         let done = self.answered(async |db| db.execute(statement).await).await?.unwrap_or_else(late);
-        self.health.noted(done).map(|_| ())
+        self.noted(done).map(|_| ())
     }
 
     /// A statement about rows. A later one, or a COMMIT, fails at once if this one is not answered in time.
@@ -77,7 +81,16 @@ impl Transaction {
         statement: impl AsyncFnOnce(&mut AnyConnection) -> sqlx::Result<T>,
     ) -> Result<T> {
         let done = self.answered(statement).await?.ok_or(StoreError::RolledBack)?;
-        self.health.noted(done)
+        self.noted(done)
+    }
+
+    /// A server that has become a standby answers each write so: no connection to it is used again.
+    fn noted<T>(&self, done: sqlx::Result<T>) -> Result<T> {
+        let noted = self.health.noted(done);
+        if noted.as_ref().is_err_and(|error| error.fault() == DatabaseFault::ReadOnly) {
+            self.generation.end();
+        }
+        noted
     }
 
     /// `None`: it was not answered in time.
@@ -90,7 +103,7 @@ impl Transaction {
         }
         // Also if a caller stops to wait before the bound.
         self.is_lost = true;
-        let done = timeout(STATEMENT, statement(&mut self.connection)).await.ok();
+        let done = waited(STATEMENT, statement(&mut self.connection)).await;
         self.is_lost = done.is_none();
         Ok(done)
     }

@@ -5,7 +5,7 @@ use crate::{
     database::Database,
     deferred::Deferred,
     event::NewEvent,
-    execution::{self, Execution},
+    execution::{self, Execution, INSTALLATION},
     transaction::Transaction,
 };
 use sqlx::AssertSqlSafe;
@@ -72,6 +72,13 @@ impl Write {
         claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
         self.tell(frontdoor, action, &on);
         on.insert(&mut self.tx, &self.context, Some(frontdoor), action).await
+    }
+
+    /// As [`record`](Self::record), for what belongs to the whole installation.
+    pub(crate) async fn record_of_installation(&mut self, action: Action, on: Execution<'_>) -> Result<()> {
+        claim::mark(&mut self.tx, self.context.claim.as_deref(), self.context.process).await?;
+        let on = Execution { organization: Some(INSTALLATION), ..on };
+        on.insert(&mut self.tx, &self.context, None, action).await.map(drop)
     }
 
     /// As [`record`](Self::record), for an action on many resources that creates none in a Frontdoor.

@@ -21,6 +21,7 @@ use crate::{
     database::Database,
     deferred::Deferred,
     event_retention::{self, Written},
+    request_time::waited,
     transaction::Transaction,
     write::Write,
 };
@@ -178,7 +179,7 @@ impl Writer {
             self.queue.send(unit).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
-        let answer = timeout(ANSWER, answered).await.unwrap_or_else(|_| {
+        let answer = waited(ANSWER, answered).await.unwrap_or_else(|| {
             let has_begun = is_decided.swap(true, Ordering::Relaxed);
             Err(if has_begun { StoreError::Late } else { StoreError::RolledBack })
         });

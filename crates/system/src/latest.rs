@@ -15,6 +15,12 @@ impl<T> Latest<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Replaces it by what this makes of it. Other changes wait.
+    pub fn change(&self, change: impl FnOnce(&T) -> T) {
+        let mut value = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *value = Arc::new(change(&value));
+    }
+
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }

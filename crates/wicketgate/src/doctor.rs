@@ -1,6 +1,7 @@
 //! `wicketgate doctor`: whether this host can run a gateway. It changes nothing, and may run beside `up`.
 
 mod backup;
+mod durability;
 mod ports;
 
 use std::{
@@ -18,6 +19,7 @@ use wicketgate_gateway::host_check::{HostFinding, HostVerdict, host_check};
 
 use crate::up::Up;
 use backup::last_backup;
+use durability::durability;
 use ports::ServedPort;
 
 /// `timedatectl` asks a service over the bus, which may have to be started.
@@ -44,13 +46,14 @@ enum ReportForm {
 
 impl Doctor {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Up { ipsec, public_address, data_dir, .. } = &self.up;
+        let Up { server, gateway, data_dir, .. } = &self.up;
         let mut findings = vec![settings(self.up.config.as_deref())];
-        findings.extend(host_check(*ipsec, *public_address).await);
+        findings.extend(host_check(gateway.ipsec, gateway.public_address).await);
         findings.extend([clock().await, data_directory(data_dir), last_backup(&self.up).await]);
-        let api = ServedPort { check: "api-port", address: self.up.listen, flag: "--listen" };
+        findings.extend(durability(&self.up).await);
+        let api = ServedPort { check: "api-port", address: server.listen, flag: "--listen" };
         let agents =
-            ServedPort { check: "agent-port", address: self.up.agent_listen, flag: "--agent-listen" };
+            ServedPort { check: "agent-port", address: gateway.agent_listen, flag: "--agent-listen" };
         findings.extend([api, agents].map(|port| port.judge(data_dir)));
         io::stdout().lock().write_all(report(&findings, self.output).as_bytes())?;
         match findings.iter().filter(|finding| finding.verdict == HostVerdict::Fail).count() {

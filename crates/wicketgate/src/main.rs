@@ -7,13 +7,17 @@ mod demo;
 mod doctor;
 mod down;
 mod explain;
+mod flags;
+mod gateway;
+mod gateway_identity;
 mod restore;
+mod server;
 mod up;
 mod version;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, Command, CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
     Settings,
     config_command::{ConfigCommand, Role},
@@ -24,8 +28,15 @@ use wicketgate_system::{
     service_manager::ReloadSignals,
 };
 
+/// The role whose name is also that of what it asks about.
+const GATEWAY: &str = "gateway";
+
 /// The first is the default of `config`.
-const ROLES: &[Role] = &[Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] }];
+const ROLES: &[Role] = &[
+    Role { subcommand: "up", file: "/etc/wicketgate/up.toml", unit: &[] },
+    Role { subcommand: "server", file: "/etc/wicketgate/server.toml", unit: &[] },
+    Role { subcommand: GATEWAY, file: "/etc/wicketgate/gateway.toml", unit: &[] },
+];
 
 /// Publishes private TCP services to sites that can only speak IPsec.
 #[derive(Debug, Parser)]
@@ -44,6 +55,10 @@ enum Verb {
     /// Run the server and a gateway in one process, with an embedded database. To run it inside a network namespace,
     /// use `nsenter --net=/run/netns/NAME`: `ip netns exec` would hide the tunnels' namespaces from other processes.
     Up(Box<up::Up>),
+    /// Run a server alone, whose gateways run elsewhere, on a PostgreSQL database.
+    Server(Box<server::ServerRole>),
+    /// Run a gateway alone, which joins a server and links to it. Its subcommands ask a server about gateways.
+    Gateway(Box<gateway::GatewayRole>),
     /// Remove what `up` leaves running: IKE daemons, namespaces and firewall rules. Data is kept. Run it in the network
     /// namespace that `up` ran in.
     Down(down::Down),
@@ -71,10 +86,14 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let all = Cli::command().subcommands(wicketgate_cli::commands());
+    let all = commands();
     // Errors later: what a verb of this crate requires may be in its configuration file.
-    let verb = all.clone().ignore_errors(true).get_matches().subcommand_name().map(str::to_owned);
-    if verb.is_none_or(|verb| Cli::command().find_subcommand(verb).is_none()) {
+    let read = all.clone().ignore_errors(true).get_matches();
+    let is_own = |(verb, matches): (&str, &ArgMatches)| {
+        Cli::command().find_subcommand(verb).is_some()
+            && (verb != GATEWAY || matches.subcommand_name().is_none())
+    };
+    if !read.subcommand().is_some_and(is_own) {
         return ask(&all.get_matches());
     }
     let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
@@ -82,7 +101,27 @@ fn main() -> ExitCode {
         match cli.with_packaged_settings(&settings)?.verb {
             Verb::Up(up) => {
                 let reloads = ReloadSignals::new(settings.has_file())?;
-                up.run(reloads, || Cli::reloaded(&mut settings)).await
+                let reload = || match Cli::reloaded(&mut settings) {
+                    Some(Verb::Up(up)) => Some(up),
+                    _ => None,
+                };
+                up.run(reloads, reload).await
+            }
+            Verb::Server(role) => {
+                let reloads = ReloadSignals::new(settings.has_file())?;
+                let reload = || match Cli::reloaded(&mut settings) {
+                    Some(Verb::Server(role)) => Some(role),
+                    _ => None,
+                };
+                role.run(reloads, reload).await
+            }
+            Verb::Gateway(role) => {
+                let reloads = ReloadSignals::new(settings.has_file())?;
+                let reload = || match Cli::reloaded(&mut settings) {
+                    Some(Verb::Gateway(role)) => Some(role),
+                    _ => None,
+                };
+                role.run(reloads, reload).await
             }
             Verb::Down(down) => down.run().await,
             Verb::Config(config) => config.run(ROLES, Cli::check),
@@ -98,18 +137,30 @@ fn main() -> ExitCode {
     })
 }
 
-impl Cli {
-    fn reloaded(settings: &mut Settings) -> Option<Box<up::Up>> {
-        match settings.reload_logged(up::RELOADED) {
-            Some(Self { verb: Verb::Up(up) }) => Some(up),
-            _ => None,
+/// All verbs: those of this crate, and those that ask a server. A role has the verbs about its kind.
+fn commands() -> Command {
+    wicketgate_cli::commands().into_iter().fold(Cli::command(), |program, asking| {
+        let name = asking.get_name().to_owned();
+        match program.find_subcommand(&name) {
+            None => program.subcommand(asking),
+            Some(_) => program.mut_subcommand(name, |role| {
+                role.args_conflicts_with_subcommands(true).subcommands(asking.get_subcommands().cloned())
+            }),
         }
+    })
+}
+
+impl Cli {
+    fn reloaded(settings: &mut Settings) -> Option<Verb> {
+        settings.reload_logged(up::RELOADED).map(|cli: Self| cli.verb)
     }
 
     /// The checks of a configured subcommand that change nothing.
     fn check(self) -> anyhow::Result<Vec<String>> {
         match self.verb {
             Verb::Up(up) => up.check().map(|_| up.doubts()),
+            Verb::Server(role) => role.check().map(|_| Vec::new()),
+            Verb::Gateway(role) => Ok(role.doubts()),
             _ => Ok(Vec::new()),
         }
     }
@@ -118,7 +169,8 @@ impl Cli {
     fn with_packaged_settings(self, settings: &Settings) -> anyhow::Result<Self> {
         let is_about_one =
             matches!(self.verb, Verb::Doctor(_) | Verb::Backup(_) | Verb::Restore(_) | Verb::Db(_));
-        let file = ROLES.iter().map(|role| role.file).find(|file| Path::new(file).exists());
+        // Their flags are those of `up`.
+        let file = ROLES.first().map(|role| role.file).filter(|file| Path::new(file).exists());
         let Some(file) = file.filter(|_| is_about_one && !settings.has_file()) else { return Ok(self) };
         let named = ["--config", file].map(OsString::from);
         let (cli, _) = Settings::read(env::args_os().chain(named).collect()).map_err(WrongUsage::from)?;
@@ -127,22 +179,20 @@ impl Cli {
 }
 
 /// Runs a verb that asks a server over its API.
-fn ask(matches: &clap::ArgMatches) -> ExitCode {
+fn ask(matches: &ArgMatches) -> ExitCode {
     let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
     program::ask(wicketgate_cli::run(name, matches))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use wicketgate_lab::reference::hold;
-    use wicketgate_settings::reference::commands;
+    use wicketgate_settings::reference::commands as of_all;
 
     #[test]
     fn the_reference_of_commands_is_what_they_define() {
         let about = "Every command of `wicketgate` with its arguments. [The command line](../COMMAND_LINE.md) says how they are used, and \
                      `wicketgate COMMAND --help`\nprints the same. `make reference` makes this page from the definitions.";
-        let all = Cli::command().subcommands(wicketgate_cli::commands());
-        hold("COMMANDS.md", &commands(all, "Commands", about)).unwrap();
+        hold("COMMANDS.md", &of_all(super::commands(), "Commands", about)).unwrap();
     }
 }

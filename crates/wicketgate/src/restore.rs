@@ -188,10 +188,10 @@ impl Restore {
 fn in_order(revoked: &[Revocation]) -> Vec<&Revocation> {
     let rank = |revocation: &&Revocation| match revocation.resource_type {
         ResourceType::ApiAccount => 0,
-        ResourceType::Agent | ResourceType::HandoverLink => 1,
+        ResourceType::Agent | ResourceType::HandoverLink | ResourceType::JoinToken => 1,
         ResourceType::Share => 2,
         ResourceType::Tunnel | ResourceType::Environment => 3,
-        ResourceType::Frontdoor | ResourceType::Enrollment => 4,
+        ResourceType::Frontdoor | ResourceType::Enrollment | ResourceType::Gateway => 4,
     };
     let mut sorted: Vec<_> = revoked.iter().collect();
     sorted.sort_by_key(rank);

@@ -145,6 +145,10 @@ pub(super) struct Session {
 }
 
 impl Roster {
+    pub(super) fn all_connected(&self) -> BTreeSet<AgentId> {
+        self.connected.keys().copied().collect()
+    }
+
     pub(super) fn assign(&mut self, share: &ShareDesired) {
         // The listener keeps its end of it.
         let is_open = self.shares.get(&share.id).map(|old| old.is_open.clone());

@@ -90,7 +90,7 @@ impl Lab {
         let address = listener.local_addr().unwrap();
         let agents = {
             let port = AgentPort::new(listener, identity);
-            Agents::start(port, send, CancellationToken::new(), TaskTracker::new())
+            Agents::start(port, (send, watch::channel(0).1), CancellationToken::new(), TaskTracker::new())
         };
         let answers = agents.clone();
         tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, answers, Arc::clone(&seen)));
@@ -263,6 +263,7 @@ async fn server(
 ) {
     let frontdoor = FrontdoorId::new(Uuid::nil());
     let mut used: Option<Vec<u8>> = None;
+    let mut is_new = true;
     let issue = |agent, point: &[u8]| {
         let identity = Identity::Agent(AgentIdentity { frontdoor, environment: environment(), agent });
         ca.issue(&identity, point, Timestamp::now()).unwrap()
@@ -297,9 +298,12 @@ async fn server(
                 agents.renewed(request, CertificateAnswer::Granted(certificate));
                 seen.renewed.fetch_add(1, Ordering::Relaxed);
             }
-            FromGateway::AgentConnected(about) => {
-                assert_eq!((about.environment, about.name.as_str()), (environment(), "lab"));
-                seen.connected.lock().unwrap().push(about.agent);
+            FromGateway::ConnectedAgents { agents, is_all, .. } => {
+                assert_eq!(is_all, std::mem::take(&mut is_new), "only the first one of a link names all");
+                for about in agents {
+                    assert_eq!((about.environment, about.name.as_str()), (environment(), "lab"));
+                    seen.connected.lock().unwrap().push(about.agent);
+                }
             }
             FromGateway::AgentReported { report, .. } => seen.reports.lock().unwrap().push(*report),
             FromGateway::AgentDisconnected(agent) => {

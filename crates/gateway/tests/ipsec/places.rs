@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
-use wicketgate_gateway::{CONNECTION_RATE, Gateway, GatewayConfig};
-use wicketgate_link::{self as link, FromGateway, LinkReceiver, ToGateway};
-use wicketgate_model::{DesiredDelta, GatewayId, Reason, TunnelId, TunnelObserved};
+use wicketgate_gateway::{CONNECTION_RATE, Gateway, GatewayConfig, LinkSource};
+use wicketgate_link::{self as link, FromGateway, LinkReceiver, Part, ServerHello, ToGateway};
+use wicketgate_model::{DesiredDelta, Era, GatewayId, Reason, TunnelId, TunnelObserved};
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
 use super::world::{PUBLIC, SOON, World, charon_of, desired, is_root, key};
@@ -25,13 +25,15 @@ async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, L
         max_tunnels: Some(most),
         connection_rate: CONNECTION_RATE,
         drain: Duration::ZERO,
+        agent_url: None,
         backend: world.backend().await,
         agent_listener: TcpListener::bind((PUBLIC, 0)).await.unwrap(),
         identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
     };
     let (link, end) = link::in_process_encoded(id, "local".parse().unwrap());
-    let (send, handshake) = link.open();
-    let gateway = Gateway::start(config, end).await.unwrap();
+    let hello = ServerHello { versions: link::VERSIONS, epoch: 1, era: Era::FIRST, servers: Vec::new() };
+    let (send, handshake) = link.open(hello);
+    let gateway = Gateway::start(config, LinkSource::InProcess(end.into())).await.unwrap();
     let (_, reports) = handshake.finish().await.unwrap();
     (gateway, send, reports)
 }
@@ -71,7 +73,7 @@ fn a_tunnel_without_a_permit_is_removed_and_returns_with_one() {
 
         let (gateway, send, mut reports) = start(&world, 1).await;
         let delta = DesiredDelta { reset: true, tunnels: tunnels.to_vec(), ..DesiredDelta::default() };
-        send.send(ToGateway::Desired { sequence: 1, delta }).await.unwrap();
+        send.send(ToGateway::Desired { sequence: 1, part: Part::WHOLE, delta }).await.unwrap();
         let is_full =
             |t: &TunnelObserved| t.problem.as_ref().is_some_and(|p| p.reason == Reason::GatewayFull);
         until(&mut reports, ids[1], "the second is refused", is_full).await;
@@ -81,7 +83,7 @@ fn a_tunnel_without_a_permit_is_removed_and_returns_with_one() {
         assert_eq!(charon_of(&world, 0), charon);
 
         let delta = DesiredDelta { removed_tunnels: vec![ids[0]], ..DesiredDelta::default() };
-        send.send(ToGateway::Desired { sequence: 2, delta }).await.unwrap();
+        send.send(ToGateway::Desired { sequence: 2, part: Part::WHOLE, delta }).await.unwrap();
         until(&mut reports, ids[1], "the second has the place", |t| t.ready.is_some()).await;
         assert!(world.traces().iter().any(is_of_it));
         gateway.stop(std::future::pending()).await;

@@ -15,7 +15,7 @@ fn uuid(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
-fn request() -> RequestId {
+pub(crate) fn request() -> RequestId {
     Pending::<()>::new(1).call().unwrap().id()
 }
 
@@ -43,7 +43,19 @@ fn tunnel() -> TunnelDesired {
     }
 }
 
-fn desired() -> DesiredDelta {
+fn held() -> HeldState {
+    let read_at = Timestamp::UNIX_EPOCH;
+    HeldState {
+        era: Era::new(2),
+        revision: 1233,
+        read_at,
+        digest: DesiredDigest([4; 32]),
+        tunnels: 1,
+        shares: 2,
+    }
+}
+
+pub(crate) fn desired() -> DesiredDelta {
     let share = ShareDesired {
         id: ShareId::new(uuid(2)),
         generation: Generation::FIRST,
@@ -61,6 +73,9 @@ fn desired() -> DesiredDelta {
         assignment: SignedAssignment { body: "{}".into(), signature: vec![0, 255] },
     };
     DesiredDelta {
+        revision: 1234,
+        read_at: Timestamp::MAX,
+        digest: Some(DesiredDigest([3; 32])),
         reset: true,
         tunnels: vec![Arc::new(tunnel())],
         shares: vec![Arc::new(share)],
@@ -77,7 +92,7 @@ fn desired() -> DesiredDelta {
     }
 }
 
-fn observed() -> ObservedDelta {
+pub(crate) fn observed() -> ObservedDelta {
     let tunnel = TunnelObserved {
         ready: Some(Generation::FIRST),
         problem: Some(problem()),
@@ -85,6 +100,7 @@ fn observed() -> ObservedDelta {
     };
     ObservedDelta {
         reset: true,
+        as_desired: true,
         tunnels: vec![(TunnelId::new(uuid(1)), tunnel)],
         shares: vec![(ShareId::new(uuid(2)), ShareObserved { ready: None, problem: None })],
         gone_tunnels: vec![TunnelId::new(uuid(3))],
@@ -110,7 +126,7 @@ fn check(dialled: Result<AgentId, Problem>) -> ShareCheck {
     }
 }
 
-fn agent_shares() -> AgentShares {
+pub(crate) fn agent_shares() -> AgentShares {
     let states = [
         AgentShareState::Serving,
         AgentShareState::Pending,
@@ -147,9 +163,14 @@ fn to_gateway() -> Vec<ToGateway> {
         ca_certificate: vec![3],
     };
     vec![
-        ToGateway::Hello(VERSIONS),
-        ToGateway::Desired { sequence: 1, delta: desired() },
-        ToGateway::Desired { sequence: u64::MAX, delta: DesiredDelta::default() },
+        ToGateway::Hello(ServerHello {
+            versions: VERSIONS,
+            epoch: 3,
+            era: Era::new(2),
+            servers: vec!["https://192.0.2.1:8444".to_owned()],
+        }),
+        ToGateway::Desired { sequence: 1, part: Part { number: 1, is_last: false }, delta: desired() },
+        ToGateway::Desired { sequence: u64::MAX, part: Part::WHOLE, delta: DesiredDelta::default() },
         ToGateway::Check { request, share: ShareId::new(uuid(2)) },
         ToGateway::CloseConnections { request, share: ShareId::new(uuid(2)), source: None },
         ToGateway::CloseConnections {
@@ -164,6 +185,9 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Enrolled { request, answer: CertificateAnswer::Refused(EnrolRefusal::Used) },
         ToGateway::Enrolled { request, answer: CertificateAnswer::Unavailable },
         ToGateway::Renewed { request, answer: CertificateAnswer::Granted(vec![0, 9]) },
+        ToGateway::RenewedOwn { request, certificate: Some(vec![0, 9]) },
+        ToGateway::RenewedOwn { request, certificate: None },
+        ToGateway::Refused(LinkRefusal::Unknown),
         ToGateway::TrafficRecorded { spool: uuid(11), number: u64::MAX },
     ]
 }
@@ -181,6 +205,10 @@ fn from_gateway() -> Vec<FromGateway> {
     };
     let hello = |esp| GatewayHello {
         versions: VERSIONS,
+        version: "0.1.0".to_owned(),
+        boot: uuid(12),
+        held: Some(held()),
+        agent_url: Some("https://203.0.113.9:8443".to_owned()),
         esp,
         public_address: Some([198, 51, 100, 7].into()),
         max_tunnels: Some(200),
@@ -197,21 +225,26 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Hello(hello(EspMode::Kernel)),
         FromGateway::Hello(hello(EspMode::Userland)),
         FromGateway::Hello(hello(EspMode::Off)),
-        FromGateway::Observed { heard: 2, delta: observed() },
-        FromGateway::AgentConnected(connected),
+        FromGateway::Observed { heard: 2, part: Part { number: 7, is_last: true }, delta: observed() },
+        FromGateway::Resync,
+        FromGateway::ConnectedAgents { agents: vec![connected], is_all: true, part: Part::WHOLE },
         FromGateway::AgentDisconnected(agent),
         FromGateway::AgentReported { agent, report: Box::new(report()) },
-        FromGateway::Traffic(Arc::new(SpooledTraffic {
-            spool: uuid(11),
-            number: 7,
-            at: Timestamp::UNIX_EPOCH,
-            deltas: vec![carried],
-        })),
+        FromGateway::Traffic {
+            report: Arc::new(SpooledTraffic {
+                spool: uuid(11),
+                number: 7,
+                at: Timestamp::UNIX_EPOCH,
+                deltas: vec![carried],
+            }),
+            part: Part::WHOLE,
+        },
         FromGateway::Carriers { parked: 8 },
         FromGateway::UnknownPeers(vec![unknown_peer()]),
         FromGateway::UnknownAgents(vec![unknown_agent()]),
         FromGateway::Draining,
         FromGateway::Enrol { request, ask: enrol(), source: Some([192, 0, 2, 9].into()) },
+        FromGateway::RenewOwn { request, public_key: vec![4; 65] },
         FromGateway::Renew { request, ask: RenewRequest { agent, public_key: vec![4] } },
         FromGateway::Checked { request, check: Box::new(check(Ok(agent))) },
         FromGateway::Checked { request, check: Box::new(check(Err(problem()))) },
@@ -219,7 +252,11 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Reset { request, outcome: Ok("rekeyed".to_owned()) },
         FromGateway::Reset { request, outcome: Err("no answer".to_owned()) },
         FromGateway::IkeLog { request, lines: vec![ike_log_line()] },
-        FromGateway::Agents { request, agents: vec![agent_shares()] },
+        FromGateway::Agents {
+            request,
+            agents: vec![agent_shares()],
+            part: Part { number: 1, is_last: false },
+        },
     ]
 }
 
@@ -272,6 +309,8 @@ fn every_message_survives_the_codec() {
             | ToGateway::Agents { .. }
             | ToGateway::Enrolled { .. }
             | ToGateway::Renewed { .. }
+            | ToGateway::RenewedOwn { .. }
+            | ToGateway::Refused(_)
             | ToGateway::TrafficRecorded { .. } => {}
         }
         let bytes = codec::encode(&message).unwrap();
@@ -281,15 +320,17 @@ fn every_message_survives_the_codec() {
         match message {
             FromGateway::Hello(_)
             | FromGateway::Observed { .. }
-            | FromGateway::AgentConnected(_)
+            | FromGateway::Resync
+            | FromGateway::ConnectedAgents { .. }
             | FromGateway::AgentDisconnected(_)
             | FromGateway::AgentReported { .. }
-            | FromGateway::Traffic(_)
+            | FromGateway::Traffic { .. }
             | FromGateway::Carriers { .. }
             | FromGateway::UnknownPeers(_)
             | FromGateway::UnknownAgents(_)
             | FromGateway::Draining
             | FromGateway::Enrol { .. }
+            | FromGateway::RenewOwn { .. }
             | FromGateway::Renew { .. }
             | FromGateway::Checked { .. }
             | FromGateway::ConnectionsClosed { .. }
@@ -306,7 +347,7 @@ fn every_message_survives_the_codec() {
 #[test]
 fn secrets_are_sent_and_never_shown() {
     let key: PreSharedKey = KEY.parse().unwrap();
-    let sent = ToGateway::Desired { sequence: 1, delta: desired() };
+    let sent = ToGateway::Desired { sequence: 1, part: Part::WHOLE, delta: desired() };
     assert!(String::from_utf8(codec::encode(&sent).unwrap()).unwrap().contains(key.expose()));
     assert!(!format!("{sent:?}").contains(KEY));
     let asked = FromGateway::Enrol { request: request(), ask: enrol(), source: None };

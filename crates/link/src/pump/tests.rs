@@ -1,6 +1,7 @@
 //! Links over pipes, by a clock that stands still while anything can go on.
 
 use super::*;
+use crate::{Part, codec, wire::MAX_BODY};
 use proptest::prelude::*;
 use std::{
     pin::Pin,
@@ -11,6 +12,29 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
+use uuid::Uuid;
+use wicketgate_model::{ObservedDelta, Problem, Reason, ShareId, ShareObserved};
+
+/// Messages that are not cut.
+macro_rules! whole {
+    ($($message:ty),*) => {$(
+        impl Parted for $message {
+            fn cut(self, _: usize) -> Vec<Self> {
+                vec![self]
+            }
+
+            fn part(&mut self) -> Option<&mut Part> {
+                None
+            }
+
+            fn join(&mut self, _: Self) -> bool {
+                false
+            }
+        }
+    )*};
+}
+
+whole!(u32, String);
 
 type Ended = JoinHandle<Result<(), LinkBroken>>;
 
@@ -189,6 +213,40 @@ async fn the_end_of_a_link_has_a_cause() {
     send.try_send("a".repeat(crate::wire::MAX_BODY)).unwrap();
     let long = pump.run().await.unwrap_err().to_string();
     assert_eq!(long, "cannot send a message of 1048578 bytes, longer than the 1048576 that a link carries");
+}
+
+/// A report of so many shares, of a kilobyte each.
+fn observed(shares: u128) -> FromGateway {
+    let problem = Some(Problem::new(Reason::AgentOffline, "x".repeat(1000)));
+    let seen = ShareObserved { ready: None, problem };
+    let shares = (0..shares).map(|n| (ShareId::new(Uuid::from_u128(n)), seen.clone())).collect();
+    let delta = ObservedDelta { shares, ..ObservedDelta::default() };
+    FromGateway::Observed { heard: 1, part: Part::WHOLE, delta }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_longer_than_a_frame_arrives_whole_and_in_its_order() {
+    let (server, gateway) = in_process_over_wire(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
+    let (send, mut receive) = (gateway.send, server.receive);
+    assert!(codec::encode(&observed(5000)).unwrap().len() > 4 * MAX_BODY);
+    let sent = [FromGateway::Resync, observed(5000), FromGateway::Draining, observed(3)];
+    for message in sent.clone() {
+        send.send(message).await.unwrap();
+    }
+    for message in sent {
+        assert_eq!(receive.recv().await, Some(message));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_missing_ends_the_link() {
+    let (near, mut raw) = duplex(1 << 20);
+    let (_server, pump) = server_pump(GatewayId::new(Uuid::nil()), "local".parse().unwrap(), near);
+    let body = codec::encode(&observed(600).cut(ROWS_OF_PART)[1]).unwrap();
+    let head = [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &[1]].concat();
+    raw.write_all(&[head, body].concat()).await.unwrap();
+    let broken = pump.run().await.unwrap_err().to_string();
+    assert!(broken.starts_with("the other end sent a message without one of its parts"), "{broken}");
 }
 
 /// A stream that cannot be written to, and whose other end has said why.

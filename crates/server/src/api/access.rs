@@ -17,8 +17,8 @@ use axum::{
 };
 use std::str::FromStr;
 use wicketgate_model::{
-    AgentId, ApiAccountId, EnrollmentId, EnvironmentKey, ExecutionId, FrontdoorId, HandoverLinkId, ShareId,
-    TunnelId,
+    AgentId, ApiAccountId, EnrollmentId, EnvironmentKey, ExecutionId, FrontdoorId, GatewayId, HandoverLinkId,
+    JoinTokenId, ShareId, TunnelId,
 };
 use wicketgate_store::{FrontdoorRow, RequestOrigin, WriteContext};
 
@@ -38,6 +38,9 @@ pub(super) struct Administers {
     /// `None`: all organizations.
     pub(super) organization: Option<String>,
 }
+
+/// A caller that administers all organizations: the operator of the installation.
+pub(super) struct Operates(pub(super) Caller);
 
 /// An authenticated caller and a Frontdoor that it has access to.
 pub(super) struct At {
@@ -93,6 +96,20 @@ impl FromRequestParts<AppState> for Administers {
         let caller = Caller::from_request_parts(parts, state).await?;
         let organization = caller.principal.administered()?.map(str::to_owned);
         Ok(Self { caller, organization })
+    }
+}
+
+impl FromRequestParts<AppState> for Operates {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let Administers { caller, organization } = Administers::from_request_parts(parts, state).await?;
+        match organization {
+            None => Ok(Self(caller)),
+            Some(_) => Err(ApiError::not_authorized(
+                "The token is of one organization; this is of the whole installation, for its operator",
+            )),
+        }
     }
 }
 
@@ -198,6 +215,8 @@ identify! {
     EnrollmentId: Enrollment;
     EnvironmentKey: Environment;
     ExecutionId: Execution;
+    GatewayId: Gateway;
+    JoinTokenId: JoinToken;
     ShareId: Share;
     TunnelId: Tunnel;
 }

@@ -8,7 +8,7 @@ use std::{future::Future, time::Duration};
 use tokio::{sync::oneshot, time::sleep};
 use tracing::warn;
 use wicketgate_model::{ExecutionId, FrontdoorId};
-use wicketgate_store::{Action, Resource, StoreError, WriteContext};
+use wicketgate_store::{Action, RequestTime, Resource, StoreError, WriteContext};
 use wicketgate_system::backoff::Backoff;
 
 /// Pauses between attempts to record an outcome, and their number: two minutes together, and half a minute more if the database
@@ -31,10 +31,10 @@ pub(super) async fn begin<T: Send + 'static>(
 ) -> Result<(ExecutionId, oneshot::Receiver<T>), StoreError> {
     let (begun, is_begun) = oneshot::channel();
     let (told, is_told) = oneshot::channel();
-    let state = state.clone();
+    let (state, time) = (state.clone(), RequestTime::of_task());
     // A client that hangs up while the record is committed does not end the task.
     tokio::spawn(async move {
-        let execution = match state.store.begin_action(frontdoor, action, on, &context).await {
+        let execution = match time.bound(state.store.begin_action(frontdoor, action, on, &context)).await {
             Ok(execution) => execution,
             Err(error) => return drop(begun.send(Err(error))),
         };

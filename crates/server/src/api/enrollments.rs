@@ -95,7 +95,7 @@ pub(super) async fn create(Writes(at): Writes, format: Format, body: Body) -> An
         enrollment_code: &code.expose(),
         expires_at: new.expires_at,
         environment_id: environment,
-        agent_server: at.state.agent_server.clone(),
+        agent_server: at.state.agent_server(),
     };
     let answer = format.one(StatusCode::CREATED, &answer, Vec::new());
     Ok(([(CACHE_CONTROL, "no-store")], answer).into_response())

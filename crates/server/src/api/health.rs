@@ -66,7 +66,7 @@ pub(super) async fn readyz(
     RawQuery(query): RawQuery,
 ) -> (StatusCode, Json<Readiness>) {
     let (mut reasons, mut esp, mut is_linked) = (Vec::new(), None, false);
-    for gateway in state.gateways.all() {
+    for gateway in state.gateways.linked_now().values() {
         let view = gateway.view.lock();
         esp = esp.or(view.esp());
         is_linked |= view.is_connected;

@@ -31,11 +31,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::warn;
 use uuid::Uuid;
-use wicketgate_store::{Claim, Claimed, KeptAnswer, Reach};
+use wicketgate_store::{Claim, Claimed, KeptAnswer, Reach, RequestTime, RunningClaim};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Set on an answer that was stored.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// How long an answer may wait until it is kept.
+const KEEP_WITHIN: Duration = Duration::from_millis(300);
 /// The limit of an execution, whether or not its client waits.
 const LONGEST: Duration = Duration::from_secs(50);
 /// Keys are UUIDs or like them.
@@ -72,7 +74,8 @@ async fn carry_out(state: AppState, request: Request, next: Next) -> Result<Resp
     // The handler's extractor takes both from the request, and passes the claim to the store with its write.
     parts.extensions.insert(Principal { claim: Some(Arc::clone(&claim)), ..principal });
     // A separate task: once the key is claimed, the request is executed whether or not its client waits.
-    let task = tokio::spawn(claimed(state, claim, Request::from_parts(parts, Body::from(bytes)), next));
+    let work = claimed(state, claim, Request::from_parts(parts, Body::from(bytes)), next);
+    let task = tokio::spawn(RequestTime::of_task().bound(work));
     task.await.map_err(|_| ApiError::unavailable("The request could not be carried out"))?
 }
 
@@ -110,7 +113,7 @@ async fn claimed(
     let work = timeout(LONGEST, next.run(request)).await;
     let response =
         work.unwrap_or_else(|_| ApiError::unavailable("The request took too long").into_response());
-    Ok(keep(&state, &claim, response).await)
+    Ok(keep(state, claim, running.ok(), response).await)
 }
 
 fn key(headers: &HeaderMap) -> Result<String, ApiError> {
@@ -148,8 +151,14 @@ fn fingerprint(principal: &Principal, parts: &Parts, body: &Bytes) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Stores the answer of an executed request. The key of one that has changed nothing is free as it is.
-async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
+/// Stores the answer of an executed request. The key of one that has changed nothing is free as it is. A database that was slow to
+/// write gets time of its own to keep the answer, for which the client does not wait longer than [`KEEP_WITHIN`].
+async fn keep(
+    state: AppState,
+    claim: Arc<Claim>,
+    running: Option<RunningClaim>,
+    response: Response,
+) -> Response {
     if !response.status().is_success() {
         return response;
     }
@@ -166,9 +175,14 @@ async fn keep(state: &AppState, claim: &Claim, response: Response) -> Response {
         headers: headers.collect(),
         body: (!is_secret).then(|| String::from_utf8_lossy(&body).into_owned()),
     };
-    if let Err(error) = state.store.keep_answer(claim, &answer).await {
-        warn!(%error, "could not keep the answer of a request with an idempotency key");
-    }
+    let kept = tokio::spawn(RequestTime::default().bound(async move {
+        if let Err(error) = state.store.keep_answer(&claim, &answer).await {
+            warn!(%error, "could not keep the answer of a request with an idempotency key");
+        }
+        // Until then, the request counts as being carried out.
+        drop(running);
+    }));
+    let _ = timeout(KEEP_WITHIN, kept).await;
     Response::from_parts(parts, Body::from(body))
 }
 

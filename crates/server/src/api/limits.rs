@@ -17,6 +17,7 @@ use axum::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
+use wicketgate_store::RequestTime;
 
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
@@ -105,7 +106,7 @@ pub(super) async fn to_the_end(request: Request, next: Next) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let read = tokio::spawn(next.run(request).in_current_span()).await;
+    let read = tokio::spawn(RequestTime::of_task().bound(next.run(request)).in_current_span()).await;
     read.unwrap_or_else(|_| ApiError::unavailable("The request could not be carried out").into_response())
 }
 

@@ -28,7 +28,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info};
 use uuid::Uuid;
-use wicketgate_store::RequestOrigin;
+use wicketgate_store::{RequestOrigin, RequestTime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Ids of other systems are UUIDs or like them.
@@ -86,7 +86,7 @@ pub(super) async fn observe(
     let context = observer.context(&request, &id);
     request.extensions_mut().insert(context.clone());
     let (method, uri) = (method_name(request.method()), request.uri().clone());
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = AssertUnwindSafe(RequestTime::default().bound(next.run(request))).catch_unwind();
     let mut response = match timeout(LONGEST, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {

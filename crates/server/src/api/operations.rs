@@ -6,13 +6,13 @@ use super::operation::{
 };
 use crate::api::{
     agents, api_accounts, checks, connection_history, connections, console, enrollments, environments,
-    events, executions, frontdoors, handover_links, health, ike_log, installation,
+    events, executions, frontdoors, gateways, handover_links, health, ike_log, installation, join_tokens,
     links::Absolute,
     locations, metrics, oauth, openapi, reasons, resets, sessions, shares, sign_in, site, tunnels,
     unknown_agents, unknown_peers, vpn_config,
     wire::{
-        agent, api_account, connection_change, enrollment_code, environment, execution, frontdoor,
-        handover_link, share, tunnel, vpn_config::FORMATS,
+        agent, api_account, connection_change, enrollment_code, environment, execution, frontdoor, gateway,
+        handover_link, join_token, share, tunnel, vpn_config::FORMATS,
     },
 };
 use crate::external::LinkBase;
@@ -140,6 +140,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
     op!(patch below!("") => frontdoors::patch, "changeFrontdoor", WRITE).about("Frontdoors", "Change a Frontdoor").with(IF_MATCH).body("FrontdoorPatch").answers(&[(200, "Frontdoor")]),
     op!(delete below!("") => frontdoors::delete, "deleteFrontdoor", WRITE).about("Frontdoors", "Delete an empty Frontdoor").with(IF_MATCH).answers(&[(204, "")]),
     op!(get "/frontdoor/v2/installation" => installation::show, "getInstallation", ADMIN).about("Operations", "Facts of the whole installation, such as its last backup; for the operator").answers(&[(200, "Installation")]),
+    op!(get "/frontdoor/v2/gateways" => gateways::list, "listGateways", ADMIN).about("Gateways", "List the gateways of the installation; for the operator").with(List(gateway::PROPERTIES)).answers(&[(200, "GatewayPage")]),
+    op!(post "/frontdoor/v2/gateways/join-tokens" => join_tokens::create, "createJoinToken", ADMIN).about("Gateways", "Create a join token, by which one gateway joins within an hour: a new one at a location, or another machine of a gateway. It is returned only once").body("JoinTokenRequest").answers(&[(201, "JoinTokenCode")]).fails(&[409]),
+    op!(get "/frontdoor/v2/gateways/join-tokens" => join_tokens::list, "listJoinTokens", ADMIN).about("Gateways", "List the join tokens that no gateway has used, without their secrets").with(List(join_token::PROPERTIES)).answers(&[(200, "JoinTokenPage")]),
+    op!(get "/frontdoor/v2/gateways/join-tokens/{id}" => join_tokens::get, "getJoinToken", ADMIN).about("Gateways", "Read a join token that no gateway has used, without its secret").answers(&[(200, "JoinToken")]),
+    op!(delete "/frontdoor/v2/gateways/join-tokens/{id}" => join_tokens::revoke, "revokeJoinToken", ADMIN).about("Gateways", "Revoke a join token that no gateway has used").with(IF_MATCH).answers(&[(204, "")]).fails(&[409]),
+    op!(get "/frontdoor/v2/gateways/{id}" => gateways::get, "getGateway", ADMIN).about("Gateways", "Read a gateway").answers(&[(200, "Gateway")]),
+    op!(patch "/frontdoor/v2/gateways/{id}" => gateways::patch, "changeGateway", ADMIN).about("Gateways", "Have a gateway drain, so that it gets no more tunnels while its location has another one, or end that").with(IF_MATCH).body("GatewayPatch").answers(&[(200, "Gateway")]),
+    op!(delete "/frontdoor/v2/gateways/{id}" => gateways::delete, "deleteGateway", ADMIN).about("Gateways", "Remove a gateway without tunnels, and end its link").with(IF_MATCH).answers(&[(204, "")]).fails(&[409]),
     op!(get "/frontdoor/v2/unknown-peers" => unknown_peers::list, "listUnknownPeers", ADMIN).about("Operations", "List the addresses that send IKE to a gateway and are no tunnel's peerPublicIp, the latest first").with(List(unknown_peers::PROPERTIES)).answers(&[(200, "UnknownPeerPage")]),
     op!(get "/frontdoor/v2/unknown-agents" => unknown_agents::list, "listUnknownAgents", ADMIN).about("Operations", "List the agents that have a certificate of this installation and are not known to it, as after a restore, the latest first").with(List(unknown_agents::PROPERTIES)).answers(&[(200, "UnknownAgentPage")]),
     op!(post "/frontdoor/v2/unknown-agents/{id}/adopt" => unknown_agents::adopt, "adoptAgent", ADMIN).about("Operations", "Make an unknown agent one of the environment that it has enrolled for").maybe_body("Nothing").answers(&[(200, "Agent")]).fails(&[409]),

@@ -2,7 +2,7 @@
 //! know. After a restore, who restored it can adopt those that enrolled after the backup.
 
 use super::{
-    access::{Administers, Answer, Id},
+    access::{Answer, Caller, Id, Operates},
     wire::{
         agent::Agent,
         answer::{Format, Links, Representation},
@@ -57,10 +57,9 @@ impl Representation for Stranger {
 }
 
 /// The latest first.
-pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answer {
-    for_all_organizations(&at)?;
+pub(super) async fn list(Operates(caller): Operates, format: Format, query: Query) -> Answer {
     let query = query.list(PROPERTIES)?;
-    let found = found(&at).await?;
+    let found = found(&caller).await?;
     let Page { rows, total } = query.request.page.of(found);
     let rows = rows.into_iter().map(|(location_id, one)| Stranger {
         id: one.agent,
@@ -77,12 +76,11 @@ pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answe
 }
 
 /// Makes it an agent of the environment in its certificate, which is made again if the database does not have it.
-pub(super) async fn adopt(at: Administers, Id(id): Id<AgentId>, format: Format) -> Answer {
-    for_all_organizations(&at)?;
-    let found = found(&at).await?.into_iter().find(|(_, one)| one.agent == id);
+pub(super) async fn adopt(Operates(caller): Operates, Id(id): Id<AgentId>, format: Format) -> Answer {
+    let found = found(&caller).await?.into_iter().find(|(_, one)| one.agent == id);
     let (_, found) = found.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
     let resources = [found.agent.to_string(), found.environment.to_string(), found.frontdoor.to_string()];
-    let removed = has_removed(&at.caller.state.revocations, &resources).await;
+    let removed = has_removed(&caller.state.revocations, &resources).await;
     if removed.map_err(|error| {
         ApiError::unavailable(format!("The record of revocations cannot be read: {error}"))
     })? {
@@ -101,8 +99,8 @@ pub(super) async fn adopt(at: Administers, Id(id): Id<AgentId>, format: Format) 
         name: found.name,
         z_id: ZId::from_random(random),
     };
-    let state = &at.caller.state;
-    let context = at.caller.write_context();
+    let state = &caller.state;
+    let context = caller.write_context();
     let adopted = state.store.adopt_agent(&agent, &context).await;
     let row = adopted.map_err(|error| match error {
         StoreError::NoFrontdoor(_) | StoreError::Missing => ApiError::conflict(
@@ -114,20 +112,11 @@ pub(super) async fn adopt(at: Administers, Id(id): Id<AgentId>, format: Format) 
     Ok(format.resource(StatusCode::OK, &Agent::of(row)))
 }
 
-fn for_all_organizations(at: &Administers) -> Result<(), ApiError> {
-    if at.organization.is_some() {
-        return Err(ApiError::not_authorized(
-            "The token is of one organization; agents that no Frontdoor knows may belong to any",
-        ));
-    }
-    Ok(())
-}
-
 /// Those that the gateways have refused, but for agents that were adopted since.
-async fn found(at: &Administers) -> Result<Vec<(LocationId, UnknownAgent)>, ApiError> {
-    let state = &at.caller.state;
+async fn found(caller: &Caller) -> Result<Vec<(LocationId, UnknownAgent)>, ApiError> {
+    let state = &caller.state;
     let mut found = Vec::new();
-    for gateway in state.gateways.all() {
+    for gateway in state.gateways.linked_now().values() {
         let location = &gateway.location;
         let agents = gateway.view.lock().unknown_agents.clone();
         found.extend(agents.into_iter().map(|agent| (location.clone(), agent)));

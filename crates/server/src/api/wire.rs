@@ -29,8 +29,10 @@ pub(super) mod fields;
 pub(super) mod frontdoor;
 #[cfg(any(test, fuzzing))]
 mod fuzz;
+pub(super) mod gateway;
 pub(super) mod handover_link;
 pub(super) mod ike_log;
+pub(super) mod join_token;
 pub(super) mod metrics;
 pub(super) mod property;
 pub(super) mod query;

@@ -32,7 +32,7 @@ impl GatewayDirectory {
         self.0.get()
     }
 
-    async fn refresh(&self, store: &Store) -> wicketgate_store::Result<()> {
+    pub(crate) async fn refresh(&self, store: &Store) -> wicketgate_store::Result<()> {
         let rows = store.gateways().await?;
         self.0.set(rows.into_iter().map(|row| (row.id, row)).collect());
         Ok(())
@@ -75,6 +75,8 @@ mod tests {
             esp: Some(EspMode::Kernel),
             namespaces: Some(format!("wg-{last}")),
             max_tunnels,
+            agent_url: None,
+            version: None,
         }
     }
 
@@ -122,6 +124,10 @@ mod tests {
         // What it tells on its link is newer.
         let hello = GatewayHello {
             versions: VERSIONS,
+            version: "0.1.0".to_owned(),
+            boot: Uuid::nil(),
+            held: None,
+            agent_url: None,
             esp: EspMode::Userland,
             public_address: Some([192, 0, 2, 9].into()),
             max_tunnels: None,

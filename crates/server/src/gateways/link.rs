@@ -4,13 +4,19 @@
 //!
 //! [`Backlog`]: super::backlog::Backlog
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tracing::{error, info};
+use sha2::{Digest as _, Sha256};
+use tokio::{select, sync::mpsc, time::timeout};
+use tracing::{error, info, warn};
 use wicketgate_authority::Ca;
-use wicketgate_link::{ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, ToGateway};
+use wicketgate_link::{
+    ConnectedAgent, FromGateway, GatewayHello, Handshake, LinkReceiver, RequestId, ToGateway,
+};
+use wicketgate_model::AgentId;
 use wicketgate_store::{AgentLink, GatewayEpoch, Store, StoreError};
+use wicketgate_transport::identity::Identity;
 
 use super::{
     LinkedGateway,
@@ -19,7 +25,9 @@ use super::{
     retry_until_written,
 };
 use crate::telemetry::ServerMetrics;
-use tokio::sync::mpsc;
+
+/// For what a link over a network has left to write when it has ended.
+const LEFT_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves the link until the gateway closes its end.
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub(crate) struct GatewayLink {
     pub(crate) gateway: LinkedGateway,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
+    /// Of the key that the gateway has proved; `None` in one process.
+    pub(crate) key_sha256: Option<[u8; 32]>,
 }
 
 impl GatewayLink {
@@ -41,6 +51,24 @@ impl GatewayLink {
                 error!(%error, gateway.id = %self.epoch.gateway(), "the link to the gateway cannot be opened")
             }
         }
+        self.end().await;
+    }
+
+    /// As [`Self::run`], over a network: what could not be written [`LEFT_WITHIN`] after the end is given up. The gateway sends
+    /// traffic again, and reports the rest anew.
+    pub(crate) async fn run_linked(self, hello: GatewayHello, messages: LinkReceiver<FromGateway>) {
+        self.serve(hello, messages).await;
+        self.give_up().await;
+    }
+
+    /// As [`Self::end`], within [`LEFT_WITHIN`].
+    pub(crate) async fn give_up(&self) {
+        if timeout(LEFT_WITHIN, self.end()).await.is_err() {
+            warn!(gateway.id = %self.epoch.gateway(), "the end of the gateway's link could not be recorded");
+        }
+    }
+
+    async fn end(&self) {
         info!(gateway.id = %self.epoch.gateway(), "the gateway's link ended");
         let seen = Timestamp::now();
         self.gateway.view.lost(seen);
@@ -52,7 +80,7 @@ impl GatewayLink {
     }
 
     async fn serve(&self, hello: GatewayHello, mut messages: LinkReceiver<FromGateway>) {
-        info!(gateway.id = %self.epoch.gateway(), esp = hello.esp.as_str(), "gateway linked");
+        info!(gateway.id = %self.epoch.gateway(), esp = hello.esp.as_str(), version = hello.version, boot = %hello.boot, "gateway linked");
         self.gateway.view.linked(hello);
         let introduce = self.introduce();
         let mut desk = CertificateDesk::new(
@@ -67,6 +95,9 @@ impl GatewayLink {
                 match message {
                     FromGateway::Enrol { request, ask, source } => desk.enrol(request, ask, source),
                     FromGateway::Renew { request, ask } => desk.renew(request, ask),
+                    FromGateway::RenewOwn { request, public_key } => {
+                        self.renew_own(request, &public_key).await;
+                    }
                     report => self.take(report, Timestamp::now()),
                 }
             }
@@ -77,13 +108,44 @@ impl GatewayLink {
                 self.write(&record).await;
             }
         };
-        tokio::join!(
-            receive,
-            introduce,
-            write(ReportKind::Links),
-            write(ReportKind::Agents),
-            write(ReportKind::Traffic)
-        );
+        let written = async {
+            tokio::join!(
+                introduce,
+                write(ReportKind::Links),
+                write(ReportKind::Agents),
+                write(ReportKind::Traffic)
+            )
+        };
+        let mut written = pin!(written);
+        select! {
+            () = receive => {}
+            _ = &mut written => return,
+        }
+        match self.key_sha256 {
+            None => drop(written.await),
+            // While the database does not answer, the next link must not wait for this one.
+            Some(_) => drop(timeout(LEFT_WITHIN, written).await),
+        }
+    }
+
+    /// A new certificate for the key that the gateway has joined with.
+    async fn renew_own(&self, request: RequestId, public_key: &[u8]) {
+        let gateway = self.epoch.gateway();
+        let is_own = self.key_sha256.is_some_and(|own| own[..] == Sha256::digest(public_key)[..]);
+        let issued =
+            is_own.then(|| self.ca.issue(&Identity::Gateway { gateway }, public_key, Timestamp::now()));
+        let certificate = match issued {
+            Some(Ok(certificate)) => Some(certificate),
+            Some(Err(error)) => {
+                warn!(gateway.id = %gateway, %error, "could not renew the gateway's certificate");
+                None
+            }
+            None => {
+                warn!(gateway.id = %gateway, "the gateway asks for a certificate of another key than its own");
+                None
+            }
+        };
+        let _ = self.send.send(ToGateway::RenewedOwn { request, certificate }).await;
     }
 
     /// Records what the gateway has told of itself.
@@ -97,7 +159,8 @@ impl GatewayLink {
     pub(crate) fn take(&self, message: FromGateway, now: Timestamp) {
         let backlog = &self.gateway.view.backlog;
         match message {
-            FromGateway::Observed { heard, delta } => self.gateway.view.observe(heard, delta, now),
+            FromGateway::Observed { heard, delta, .. } => self.gateway.view.observe(heard, delta, now),
+            FromGateway::Resync => self.gateway.view.resync(),
             FromGateway::Carriers { parked } => self.gateway.view.lock().parked = parked,
             FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,
             FromGateway::UnknownAgents(agents) => self.gateway.view.lock().unknown_agents = agents,
@@ -112,27 +175,42 @@ impl GatewayLink {
             }
             FromGateway::Reset { request, outcome } => self.gateway.rpc.reset_done(request, outcome),
             FromGateway::IkeLog { request, lines } => self.gateway.rpc.ike_log_answered(request, lines),
-            FromGateway::Agents { request, agents } => self.gateway.rpc.agents_answered(request, agents),
-            FromGateway::AgentConnected(agent) => {
-                info!(agent.id = %agent.agent, environment.id = %agent.environment, agent.name = agent.name, version = agent.version, "agent connected");
-                let ConnectedAgent { agent, name, version, address, .. } = agent;
-                let link = AgentLink { agent, name, version, address };
-                backlog.push(LinkRecord::connected(link, now), now);
-            }
-            FromGateway::AgentDisconnected(agent) => {
-                info!(agent.id = %agent, "agent disconnected");
-                backlog.push(LinkRecord::disconnected(agent, now), now);
-            }
+            FromGateway::Agents { request, agents, .. } => self.gateway.rpc.agents_answered(request, agents),
+            FromGateway::ConnectedAgents { agents, is_all, .. } => self.agents_connected(agents, is_all, now),
+            FromGateway::AgentDisconnected(agent) => self.agent_disconnected(agent, now),
             FromGateway::AgentReported { agent, report } => {
                 backlog.push(LinkRecord::Agent(agent, report, now), now);
             }
-            FromGateway::Traffic(report) => {
+            FromGateway::Traffic { report, .. } => {
                 if self.gateway.view.carried(&report, now) {
                     self.metrics.carried(&report.deltas);
                 }
             }
-            FromGateway::Hello(_) | FromGateway::Enrol { .. } | FromGateway::Renew { .. } => {}
+            FromGateway::Hello(_)
+            | FromGateway::Enrol { .. }
+            | FromGateway::Renew { .. }
+            | FromGateway::RenewOwn { .. } => {}
         }
+    }
+
+    fn agents_connected(&self, agents: Vec<ConnectedAgent>, is_all: bool, now: Timestamp) {
+        if is_all {
+            let named: BTreeSet<_> = agents.iter().map(|agent| agent.agent).collect();
+            let gone: Vec<_> = self.gateway.view.lock().connected.difference(&named).copied().collect();
+            gone.into_iter().for_each(|agent| self.agent_disconnected(agent, now));
+        }
+        for ConnectedAgent { agent, environment, version, name, address } in agents {
+            info!(agent.id = %agent, environment.id = %environment, agent.name = name, version, "agent connected");
+            self.gateway.view.lock().connected.insert(agent);
+            let link = AgentLink { agent, name, version, address };
+            self.gateway.view.backlog.push(LinkRecord::connected(link, now), now);
+        }
+    }
+
+    fn agent_disconnected(&self, agent: AgentId, now: Timestamp) {
+        info!(agent.id = %agent, "agent disconnected");
+        self.gateway.view.lock().connected.remove(&agent);
+        self.gateway.view.backlog.push(LinkRecord::disconnected(agent, now), now);
     }
 
     /// Writes until it succeeds. A failover may have lost the record of the link itself, which is then written again.
@@ -143,7 +221,9 @@ impl GatewayLink {
         let write = &write;
         let held = || async move {
             match write().await {
-                Err(StoreError::Superseded) if self.store.hold_gateway_again(&self.epoch).await? => {
+                Err(StoreError::Superseded)
+                    if self.key_sha256.is_none() && self.store.hold_gateway_again(&self.epoch).await? =>
+                {
                     write().await
                 }
                 written => written,
@@ -187,11 +267,14 @@ mod tests {
     use crate::gateways::{GatewayRpc, SharedView};
     use prometheus_client::registry::Registry;
     use std::{process::Command, time::Duration};
-    use tokio::{task::JoinHandle, time::timeout};
+    use tokio::{
+        task::{JoinHandle, spawn_blocking},
+        time::timeout,
+    };
     use uuid::Uuid;
-    use wicketgate_link::{VERSIONS, in_process};
+    use wicketgate_link::{Part, ServerHello, VERSIONS, in_process};
     use wicketgate_model::{
-        EspMode, FailureReason, GatewayId, LocationId, ObservedDelta, Reason, ShareId, SpooledTraffic,
+        Era, EspMode, FailureReason, GatewayId, LocationId, ObservedDelta, Reason, ShareId, SpooledTraffic,
         TrafficDelta, TunnelId,
     };
     use wicketgate_store::{MetricsWindow, NewGateway, SecretKeyFile, TrafficScope};
@@ -219,9 +302,14 @@ mod tests {
             let (id, now) = (GatewayId::new(Uuid::now_v7()), Timestamp::now());
             let location: LocationId = "local".parse().unwrap();
             let (server_end, gateway_end) = in_process(id, location.clone());
-            let (send, at_server) = server_end.open();
+            let server = ServerHello { versions: VERSIONS, epoch: 1, era: Era::FIRST, servers: Vec::new() };
+            let (send, at_server) = server_end.open(server);
             let hello = GatewayHello {
                 versions: VERSIONS,
+                version: "0.1.0".to_owned(),
+                boot: Uuid::nil(),
+                held: None,
+                agent_url: None,
                 esp: EspMode::Userland,
                 public_address: None,
                 max_tunnels: None,
@@ -235,7 +323,8 @@ mod tests {
             let ca = Arc::new(Ca::generate(now).unwrap());
             store.register_gateway(&NewGateway { id, location, in_process: true }, now).await.unwrap();
             let epoch = store.link_gateway(id, now).await.unwrap();
-            let link = GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send };
+            let link =
+                GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send, key_sha256: None };
             let (hello, messages) = at_server.finish().await.unwrap();
             let (_, answers) = at_gateway.finish().await.unwrap();
             let serving = tokio::spawn(async move { link.serve(hello, messages).await });
@@ -247,11 +336,12 @@ mod tests {
             let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None); c.execute(sys.argv[2])";
             let place = self.place.clone();
             let run = move || Command::new("python3").args(["-c", script, &place, statement]).status();
-            assert!(tokio::task::spawn_blocking(run).await.unwrap().unwrap().success());
+            assert!(spawn_blocking(run).await.unwrap().unwrap().success());
         }
 
         async fn report(&self, report: &Arc<SpooledTraffic>) {
-            self.reports.send(FromGateway::Traffic(Arc::clone(report))).await.unwrap();
+            let (report, part) = (Arc::clone(report), Part::WHOLE);
+            self.reports.send(FromGateway::Traffic { report, part }).await.unwrap();
         }
 
         /// The number of the next report that is recorded.
@@ -264,7 +354,7 @@ mod tests {
 
         async fn observe(&self, heard: u64) {
             let delta = ObservedDelta::default();
-            self.reports.send(FromGateway::Observed { heard, delta }).await.unwrap();
+            self.reports.send(FromGateway::Observed { heard, part: Part::WHOLE, delta }).await.unwrap();
         }
     }
 

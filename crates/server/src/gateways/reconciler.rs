@@ -7,13 +7,13 @@
 //! What it keeps in memory is a cache of the database and of the gateway's view: every few minutes it reads all rows
 //! again, so that whatever was missed is repaired.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use wicketgate_authority::Ca;
-use wicketgate_link::ToGateway;
+use wicketgate_link::{HeldState, LinkKind, ToGateway};
 use wicketgate_model::{Connection, ConnectionContinuity, Deadlines, Era, ShareId, TunnelId};
 use wicketgate_store::{Change, GatewayEpoch, PreviousKeys, Revision, Store, StoreError};
 
@@ -28,6 +28,7 @@ use rows::Rows;
 mod decide;
 mod intake;
 mod outbox;
+mod resume;
 mod rows;
 
 /// How often it runs without a signal: deadlines pass, and a signal may have been lost with its process.
@@ -44,7 +45,7 @@ const SETTLED_AT_ONCE: usize = 500;
 const RUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a reconciler works with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReconcilerParts {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
@@ -55,6 +56,9 @@ pub(crate) struct ReconcilerParts {
     pub(crate) view: Arc<SharedView>,
     pub(crate) metrics: Arc<ServerMetrics>,
     pub(crate) send: mpsc::Sender<ToGateway>,
+    pub(crate) kind: LinkKind,
+    /// What the gateway has from another link, as its hello says, until the first delta.
+    pub(crate) held: Option<HeldState>,
     pub(crate) deadlines: Deadlines,
 }
 
@@ -105,7 +109,7 @@ struct FirstReport {
 impl Reconciler {
     pub(crate) fn new(parts: ReconcilerParts) -> Self {
         Self {
-            outbox: Outbox::new(parts.send.clone()),
+            outbox: Outbox::new(parts.send.clone(), parts.kind),
             parts,
             revision: Revision::default(),
             read_all_at: None,
@@ -122,7 +126,16 @@ impl Reconciler {
         let begin = Instant::now();
         self.read(now).await?;
         self.expire_keys(now);
-        if let Some(sent) = self.outbox.send() {
+        if let Some(held) = self.parts.held {
+            self.resume(&held, now).await?;
+            self.parts.held = None;
+        }
+        if mem::take(&mut self.parts.view.lock().is_resync_due) {
+            warn!(gateway.id = %self.parts.epoch.gateway(), "the gateway has another state than it was sent: it is sent everything");
+            self.outbox.reset();
+        }
+        self.outbox.sign(&self.parts.ca).await;
+        if let Some(sent) = self.outbox.send(self.revision, self.read_all_at.unwrap_or(now)) {
             if sent.is_first() {
                 // Reading and signing very many rows takes seconds.
                 self.parts.view.lock().asked(now + begin.elapsed());
@@ -131,7 +144,10 @@ impl Reconciler {
             self.shares.removal_sent(sent.removed_shares, sent.sequence);
         }
         match self.decide(now).await {
-            Err(StoreError::Superseded) if self.parts.store.hold_gateway_again(&self.parts.epoch).await? => {
+            Err(StoreError::Superseded)
+                if self.parts.kind == LinkKind::InProcess
+                    && self.parts.store.hold_gateway_again(&self.parts.epoch).await? =>
+            {
                 error!(
                     "the database has lost the record of the gateway's link, as after a failover: it is written again"
                 );

@@ -8,7 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
-    EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, SpooledTraffic, TunnelId,
+    AgentId, EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, SpooledTraffic, TunnelId,
     UnknownAgent, UnknownPeer,
 };
 use wicketgate_store::{GatewayFacts, StoreError, TrafficReport};
@@ -44,6 +44,12 @@ pub(crate) struct GatewayView {
     pub(crate) heard: u64,
     /// Since when the gateway has reported nothing; `None` once it has reported.
     pub(crate) silent_since: Option<Timestamp>,
+    /// The rows that the gateway was sent until this delta, and that are not in `observed`, are as desired. The reconciler adds them.
+    pub(crate) as_desired: Option<u64>,
+    /// The gateway has to be sent everything.
+    pub(crate) is_resync_due: bool,
+    /// Whose control connections are up.
+    pub(crate) connected: BTreeSet<AgentId>,
     /// The gateway has announced that it stops, and leaves its tunnels as they are.
     pub(crate) is_draining: bool,
     /// When the gateway's first report on this link arrived.
@@ -79,6 +85,9 @@ impl SharedView {
             observed: Observed::default(),
             heard: 0,
             silent_since: Some(now),
+            as_desired: None,
+            is_resync_due: false,
+            connected: BTreeSet::new(),
             is_draining: false,
             reporting_since: now,
             progress_at: now,
@@ -125,6 +134,7 @@ impl SharedView {
             view.heard = 0;
             view.parked = 0;
             view.observed = Observed::default();
+            view.as_desired = None;
             view.touched.all = true;
         });
     }
@@ -156,6 +166,11 @@ impl SharedView {
         true
     }
 
+    /// The gateway's state is another than it was sent.
+    pub(crate) fn resync(&self) {
+        self.write(|view| view.is_resync_due = true);
+    }
+
     /// A check has reached the share's target.
     pub(crate) fn reached(&self, share: ShareId) {
         let mut view = self.lock();
@@ -174,6 +189,7 @@ impl SharedView {
                 (view.silent_since, view.is_draining) = (None, false);
                 (view.reporting_since, view.progress_at) = (now, now);
                 view.touched.all = true;
+                view.as_desired = delta.as_desired.then_some(heard);
             }
             if is_progress(&view.observed, &delta) {
                 view.progress_at = now;
@@ -210,12 +226,15 @@ impl GatewayView {
 
     /// What the gateway has told of itself on this link.
     pub(crate) fn facts(&self) -> Option<GatewayFacts> {
-        let GatewayHello { esp, public_address, max_tunnels, namespaces, .. } = self.hello.as_ref()?;
+        let GatewayHello { esp, public_address, max_tunnels, namespaces, agent_url, version, .. } =
+            self.hello.as_ref()?;
         Some(GatewayFacts {
             public_address: *public_address,
             esp: Some(*esp),
             namespaces: namespaces.clone(),
             max_tunnels: *max_tunnels,
+            agent_url: agent_url.clone(),
+            version: Some(version.clone()),
         })
     }
 }

@@ -37,6 +37,7 @@ use wicketgate_store::{
     AgentLink, EnrolAttempt, EnrolledAgent, GatewayEpoch, NewEnrollment, NewGateway, Resource, SecretKeyFile,
     StatusUpdate, Store, WriteContext,
 };
+use wicketgate_system::Latest;
 use wicketgate_transport::trust::Fingerprint;
 
 pub(crate) const TOKEN: &str = "wga_the-token-of-these-tests";
@@ -155,6 +156,7 @@ impl TestApp {
             external: Default::default(),
             ca: Fingerprint::of(b"a certificate"),
             agent_server: Some("https://198.51.100.7:8443".to_owned()),
+            link_addresses: Arc::new(Latest::new(vec!["server-1.example:8444".to_owned()])),
             quotas: limits.quotas,
             rates: limits.rates,
             revocations: dir.path().join("revocations"),
@@ -377,6 +379,10 @@ pub(crate) fn spooled(deltas: Vec<TrafficDelta>) -> SpooledTraffic {
 pub(crate) fn hello(esp: EspMode) -> GatewayHello {
     GatewayHello {
         versions: VERSIONS,
+        version: "0.1.0".to_owned(),
+        boot: Uuid::nil(),
+        held: None,
+        agent_url: None,
         esp,
         public_address: Some([198, 51, 100, 7].into()),
         max_tunnels: Some(200),

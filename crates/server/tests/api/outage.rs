@@ -13,10 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use wicketgate_lab::{
-    named,
-    postgres::{self, OwnPostgres},
-};
+use wicketgate_lab::{OwnPostgres, named, postgres};
 use wicketgate_store::{SecretKeyFile, Store};
 
 /// The longest wait for an answer while the database refuses connections.

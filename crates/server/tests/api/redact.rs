@@ -10,7 +10,8 @@ pub(crate) struct Redact {
     counts: BTreeMap<&'static str, usize>,
 }
 
-const PREFIXES: [&str; 10] = ["acc-", "lnk-", "shr-", "tnl-", "env-", "agt-", "exe-", "enr-", "gwy-", ""];
+const PREFIXES: [&str; 11] =
+    ["acc-", "lnk-", "shr-", "tnl-", "env-", "agt-", "exe-", "enr-", "gwy-", "gwj-", ""];
 
 impl Redact {
     pub(crate) fn value(&mut self, value: &mut Value) {
@@ -22,7 +23,7 @@ impl Redact {
                     match name.as_str() {
                         "requestId" => *value = "[request]".into(),
                         "timestamp" => *value = "[time]".into(),
-                        "enrollmentCode" => *value = "[code]".into(),
+                        "enrollmentCode" | "joinToken" => *value = "[code]".into(),
                         "clientSecret" | "access_token" | "token" | "url" => *value = "[secret]".into(),
                         _ => self.value(value),
                     }

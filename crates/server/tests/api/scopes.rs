@@ -24,6 +24,14 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/unknown-agents", ADMIN),
     ("POST", "/frontdoor/v2/unknown-agents/{id}/adopt", ADMIN),
     ("GET", "/frontdoor/v2/executions/{id}", ADMIN),
+    ("GET", "/frontdoor/v2/gateways", ADMIN),
+    ("GET", "/frontdoor/v2/gateways/{id}", ADMIN),
+    ("PATCH", "/frontdoor/v2/gateways/{id}", ADMIN),
+    ("DELETE", "/frontdoor/v2/gateways/{id}", ADMIN),
+    ("GET", "/frontdoor/v2/gateways/join-tokens", ADMIN),
+    ("POST", "/frontdoor/v2/gateways/join-tokens", ADMIN),
+    ("GET", "/frontdoor/v2/gateways/join-tokens/{id}", ADMIN),
+    ("DELETE", "/frontdoor/v2/gateways/join-tokens/{id}", ADMIN),
     ("GET", "/frontdoor/v2/{frontdoorId}", READ),
     ("PATCH", "/frontdoor/v2/{frontdoorId}", WRITE),
     ("DELETE", "/frontdoor/v2/{frontdoorId}", WRITE),
@@ -132,10 +140,11 @@ async fn every_route_needs_its_scope() {
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}: {}", answer.text);
         assert_eq!(answer.body["error"], "not_authorized", "{method} {path}");
         assert_eq!(answer.body["message"], format!("The token lacks the scope {scope}"), "{method} {path}");
-        // Accounts belong to an organization, and unknown peers, unknown agents and the installation to none.
+        // Accounts belong to an organization, and unknown peers, unknown agents, gateways and the installation to none.
         let is_answered = (*method, *path) != ("DELETE", "/frontdoor/v2/{frontdoorId}")
             && !path.ends_with("/events")
             && !path.contains("/unknown-")
+            && !path.contains("/gateways")
             && !path.ends_with("/installation");
         if is_answered {
             let answer = call(having).await;

@@ -13,7 +13,7 @@ use tokio::{
 use uuid::Uuid;
 use wicketgate_link::in_process;
 use wicketgate_model::{EspMode, GatewayId, LoadBalancerPools};
-use wicketgate_server::{Server, ServerConfig};
+use wicketgate_server::{GatewayLinks, Server, ServerConfig};
 use wicketgate_store::SecretKeyFile;
 
 /// The longest wait for each step.
@@ -43,7 +43,7 @@ pub(crate) fn config(dir: &Path, listener: TcpListener) -> ServerConfig {
         rates: Default::default(),
         pools: LoadBalancerPools::ipsec(),
         external: Default::default(),
-        location: "local".parse().unwrap(),
+        location: Some("local".parse().unwrap()),
         provisioning_deadline: BOUND,
     }
 }
@@ -59,7 +59,10 @@ impl Serving {
         change(&mut config);
         let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
         let prepared = Server::prepare(config).await.unwrap();
-        let server = prepared.start(server_end, None, Registry::default()).await.unwrap();
+        let server = prepared
+            .start(GatewayLinks::InProcess(server_end.into()), None, Registry::default())
+            .await
+            .unwrap();
         let _gateway = Box::new(gateway_end.open(hello(EspMode::Off)));
         Self { address, dir, server, _gateway }
     }

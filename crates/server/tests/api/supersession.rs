@@ -12,7 +12,7 @@ use uuid::Uuid;
 use wicketgate_lab::postgres;
 use wicketgate_link::in_process;
 use wicketgate_model::{EnrollmentId, EspMode, GatewayId, ZId};
-use wicketgate_server::{Server, ServerConfig};
+use wicketgate_server::{GatewayLinks, Server, ServerConfig};
 use wicketgate_store::{
     AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, SecretKeyFile, Store,
     WriteContext,
@@ -57,7 +57,8 @@ async fn a_superseded_server_stops_and_writes_nothing_more() {
     };
     let (server_end, gateway_end) = in_process(GatewayId::new(Uuid::nil()), "local".parse().unwrap());
     let prepared = Server::prepare(config).await.unwrap();
-    let server = prepared.start(server_end, None, Registry::default()).await.unwrap();
+    let server =
+        prepared.start(GatewayLinks::InProcess(server_end.into()), None, Registry::default()).await.unwrap();
     let (gateway, _handshake) = gateway_end.open(hello(EspMode::Off));
     timeout(BOUND, gateway_is_recorded(&url)).await.unwrap();
 

@@ -3,7 +3,7 @@
 //! A value is NULL, a text or a 64-bit integer: the schema has no other type.
 
 use super::checksum::{Checksum, TableSum};
-use crate::{Result, StoreError, bulk, database_lock::is_postgres};
+use crate::{Result, StoreError, bulk, database_name::is_postgres};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +18,7 @@ pub(super) const TABLES: &[&str] = &[
     "last_backup",
     "shared_secret",
     "revision",
+    "server",
     "gateway",
     "gateway_link",
     "join_token",
@@ -123,6 +124,11 @@ async fn columns(db: &mut AnyConnection, table: &str) -> Result<Vec<Column>> {
         Ok(Column { name, is_text: r#type.eq_ignore_ascii_case("text") })
     };
     rows.iter().map(column).collect()
+}
+
+/// Whether the schema has this table.
+pub(super) async fn has(db: &mut AnyConnection, table: &str) -> Result<bool> {
+    Ok(!columns(db, table).await?.is_empty())
 }
 
 /// Removes what migrations have inserted.

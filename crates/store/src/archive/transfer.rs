@@ -23,8 +23,9 @@ use std::{
 pub async fn export(source: BackupSource<'_>, to: impl Write, told: impl FnMut(&TableSum)) -> Result<u64> {
     let mut lock = DatabaseLock::take(source.place).await?;
     let end = content::write(Purpose::Export, source, to, told).await?;
-    if let Some(lock) = &mut lock {
+    if let Some(mut lock) = lock.take() {
         lock.was_held().await?;
+        lock.release().await;
     }
     Ok(end.rows)
 }
@@ -98,7 +99,11 @@ impl<R: Read> Import<R> {
                 (Ok(_), Some(lock)) => lock.was_held().await,
                 _ => Ok(()),
             };
-            tables::end_transaction(&mut db, held.and(loaded)).await
+            let loaded = tables::end_transaction(&mut db, held.and(loaded)).await;
+            if let Some(lock) = lock {
+                lock.release().await;
+            }
+            loaded
         }
         .await;
         database.close().await;

@@ -60,6 +60,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("ipsec_tunnel_tag", With("ipsec_tunnel")),
     ("peer_address_hold", After(30 * DAY, "released_at = AT")),
     ("revision", Few("one row")),
+    ("server", Few("one of each server that lives")),
     ("site_session", With("handover_link")),
     ("traffic", After(6 * 3600 * SECOND, "resolution = 10, bucket = AT / 1000 - 10000")),
     ("traffic", After(3 * DAY, "resolution = 300, bucket = AT / 1000 - 300000")),

@@ -36,6 +36,8 @@ fn room_for(tunnels: u32) -> GatewayFacts {
         esp: Some(EspMode::Kernel),
         namespaces: Some("wg-1".to_owned()),
         max_tunnels: Some(tunnels),
+        agent_url: None,
+        version: None,
     }
 }
 

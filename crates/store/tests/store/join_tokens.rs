@@ -9,25 +9,27 @@ use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 use uuid::Uuid;
-use wicketgate_model::{GatewayId, JoinRefusal, JoinTokenId, LoadBalancerPools, LocationId};
+use wicketgate_model::{GatewayId, JoinRefusal, JoinTokenId, LoadBalancerPools};
 use wicketgate_store::{EnvironmentRow, JoinAttempt, NewJoinToken, Store, StoreError, WriteContext};
 
 const SECRET: u8 = 1;
 
 async fn token(store: &Store, gateway: Option<GatewayId>) -> JoinTokenId {
     let id = JoinTokenId::new(Uuid::now_v7());
-    let new = NewJoinToken { id, secret_sha256: [SECRET; 32], gateway };
+    let new = NewJoinToken { id, secret_sha256: [SECRET; 32], location: "local".parse().unwrap(), gateway };
     assert_eq!(store.create_join_token(&new, &context()).await.unwrap(), after(3600));
     id
 }
 
 fn asked(token: JoinTokenId, secret: u8, key: u8) -> JoinAttempt {
-    let location = "local".parse().unwrap();
-    JoinAttempt { token, secret_sha256: [secret; 32], public_key_sha256: [key; 32], location }
+    JoinAttempt { token, secret_sha256: [secret; 32], public_key_sha256: [key; 32] }
 }
 
 async fn join(store: &Store, asked: &JoinAttempt, second: i64) -> Result<GatewayId, JoinRefusal> {
-    store.join_gateway(asked, &WriteContext { at: after(second), ..context() }).await.unwrap()
+    let joined =
+        store.join_gateway(asked, &WriteContext { at: after(second), ..context() }).await.unwrap()?;
+    assert_eq!(joined.location.as_str(), "local");
+    Ok(joined.id)
 }
 
 async fn known(store: &Store) -> BTreeSet<GatewayId> {
@@ -94,7 +96,9 @@ fn without_a_token_nothing_is_written() {
         assert_eq!(join(&store, &asked(id, SECRET, 1), 3600).await, Err(JoinRefusal::Expired));
         assert_eq!(crate::site::changes(&store, Default::default()).await.revision, before);
         let created = |gateway| {
-            let new = NewJoinToken { id: JoinTokenId::new(Uuid::now_v7()), secret_sha256: [1; 32], gateway };
+            let id = JoinTokenId::new(Uuid::now_v7());
+            let new =
+                NewJoinToken { id, secret_sha256: [1; 32], location: "local".parse().unwrap(), gateway };
             let store = store.clone();
             async move { store.create_join_token(&new, &context()).await }
         };
@@ -131,10 +135,15 @@ fn another_machine_takes_over_what_a_gateway_has_and_ends_its_link() {
         assert!(is_active().await);
 
         let second = token(&store, Some(gateway)).await;
-        let away: LocationId = "away".parse().unwrap();
-        let elsewhere = JoinAttempt { location: away, ..asked(second, SECRET, 2) };
-        let local = "local".parse().unwrap();
-        assert_eq!(join(&store, &elsewhere, 3).await, Err(JoinRefusal::OtherLocation(local)));
+        let (other, away) = (token(&store, Some(gateway)).await, "away".parse().unwrap());
+        let new = NewJoinToken {
+            id: JoinTokenId::new(Uuid::now_v7()),
+            secret_sha256: [1; 32],
+            location: away,
+            gateway: Some(gateway),
+        };
+        let refused = store.create_join_token(&new, &context()).await;
+        assert!(matches!(refused, Err(StoreError::Missing)), "{refused:?}");
         // The link goes on until another machine has joined.
         store.agent_connected(&epoch, &link(agent), after(3)).await.unwrap();
         assert_eq!(join(&store, &asked(second, SECRET, 2), 4).await, Ok(gateway));
@@ -149,6 +158,8 @@ fn another_machine_takes_over_what_a_gateway_has_and_ends_its_link() {
         assert_eq!(join(&store, &asked(second, SECRET, 2), 6).await, Ok(gateway));
         assert_eq!(join(&store, &asked(first, SECRET, 1), 6).await, Err(JoinRefusal::Removed));
         assert_eq!(join(&store, &asked(second, SECRET, 1), 6).await, Err(JoinRefusal::Used));
+        // Two were made for one machine.
+        assert_eq!(join(&store, &asked(other, SECRET, 3), 6).await, Err(JoinRefusal::Expired));
     });
 }
 
@@ -165,7 +176,12 @@ async fn a_gateway_that_was_deleted_is_nobodys() {
     assert_eq!(join(&store, &asked(first, SECRET, 1), 1).await, Err(JoinRefusal::Removed));
     assert_eq!(join(&store, &asked(replacement, SECRET, 2), 1).await, Err(JoinRefusal::Removed));
     let id = JoinTokenId::new(Uuid::now_v7());
-    let new = NewJoinToken { id, secret_sha256: [1; 32], gateway: Some(gateway) };
+    let new = NewJoinToken {
+        id,
+        secret_sha256: [1; 32],
+        location: "local".parse().unwrap(),
+        gateway: Some(gateway),
+    };
     let refused = store.create_join_token(&new, &context()).await;
     assert!(matches!(refused, Err(StoreError::Missing)), "{refused:?}");
     // Nothing is placed at it.

@@ -24,6 +24,7 @@ mod random_rows;
 mod reconcile;
 mod revision;
 mod secrets;
+mod servers;
 mod shared_secrets;
 mod site;
 mod tags;

@@ -4,7 +4,8 @@ use crate::api::{
     locations, unknown_agents, unknown_peers,
     wire::{
         agent, answer::Representation, api_account, closing, connection_change, enrollment_code, environment,
-        execution, frontdoor, handover_link, property::Property, reset, schema, session, share, site, tunnel,
+        execution, frontdoor, gateway, handover_link, join_token, property::Property, reset, schema, session,
+        share, site, tunnel,
     },
 };
 use serde_json::{Map, Value, json};
@@ -13,33 +14,40 @@ use wicketgate_model::QuotaKind;
 /// The schemas of a page of resources, in plain JSON and in HAL.
 const PAGE: &str = include_str!("page.json");
 
+/// Bodies, with the properties that they may have.
+const REQUESTS: &[(&str, &[Property])] = &[
+    ("EnrollmentRequest", agent::ENROLLMENT_PROPERTIES),
+    ("JoinTokenRequest", join_token::REQUEST_PROPERTIES),
+    ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
+    ("CloseConnectionsRequest", closing::PROPERTIES),
+    ("ResetRequest", reset::PROPERTIES),
+    ("SessionRequest", session::REQUEST_PROPERTIES),
+    ("IpsecShareRequest", share::PROPERTIES),
+    ("IpsecTunnelRequest", tunnel::PROPERTIES),
+    ("FrontdoorRequest", frontdoor::PROPERTIES),
+    ("ApiAccountRequest", api_account::PROPERTIES),
+    ("HandoverLinkRequest", handover_link::PROPERTIES),
+    ("SiteOpenRequest", site::OPENING),
+    ("SiteSessionRequest", site::SESSION_ONLY),
+    ("SiteConfigurationRequest", site::CONFIGURATION),
+    ("SiteCheckRequest", site::CHECK),
+];
+
 /// Adds the schemas that follow from tables of properties to those of `base.json`.
 pub(super) fn add_resources(all: &mut Value) {
     let tags = all["Tags"].clone();
-    for (name, properties) in [
-        ("EnrollmentRequest", agent::ENROLLMENT_PROPERTIES),
-        ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
-        ("CloseConnectionsRequest", closing::PROPERTIES),
-        ("ResetRequest", reset::PROPERTIES),
-        ("SessionRequest", session::REQUEST_PROPERTIES),
-        ("IpsecShareRequest", share::PROPERTIES),
-        ("IpsecTunnelRequest", tunnel::PROPERTIES),
-        ("FrontdoorRequest", frontdoor::PROPERTIES),
-        ("ApiAccountRequest", api_account::PROPERTIES),
-        ("HandoverLinkRequest", handover_link::PROPERTIES),
-        ("SiteOpenRequest", site::OPENING),
-        ("SiteSessionRequest", site::SESSION_ONLY),
-        ("SiteConfigurationRequest", site::CONFIGURATION),
-        ("SiteCheckRequest", site::CHECK),
-    ] {
-        all[name] = request(properties);
+    for (name, properties) in REQUESTS {
+        all[*name] = request(properties);
     }
+    all["JoinTokenRequest"]["oneOf"] =
+        json!([only("locationId", "gatewayId"), only("gatewayId", "locationId")]);
     for (name, properties) in [
         ("IpsecSharePatch", share::PROPERTIES),
         ("IpsecTunnelPatch", tunnel::PROPERTIES),
         ("FrontdoorPatch", frontdoor::PROPERTIES),
         ("EnvironmentPatch", environment::PROPERTIES),
         ("AgentPatch", agent::PROPERTIES),
+        ("GatewayPatch", gateway::PROPERTIES),
     ] {
         all[name] = patch(properties, &tags);
     }
@@ -56,6 +64,8 @@ pub(super) fn add_resources(all: &mut Value) {
         listed::<execution::Execution<'_>>("Execution", execution::PROPERTIES),
         listed::<api_account::ApiAccount>("ApiAccount", api_account::PROPERTIES),
         listed::<enrollment_code::EnrollmentCode>("EnrollmentCode", enrollment_code::PROPERTIES),
+        listed::<gateway::Gateway>("Gateway", gateway::PROPERTIES),
+        listed::<join_token::ListedJoinToken>("JoinToken", join_token::PROPERTIES),
         listed::<handover_link::HandoverLink>("HandoverLink", handover_link::PROPERTIES),
     ] {
         let page = PAGE.replace("<Resource>", name).replace("<resourceList>", list);
@@ -75,6 +85,14 @@ pub(super) fn add_resources(all: &mut Value) {
             required.push(name.into());
         }
     }
+}
+
+/// A body with this property, and without the other one.
+fn only(property: &str, other: &str) -> Value {
+    json!({
+        "required": [property],
+        "properties": {property: {"type": "string"}, other: {"type": "null"}},
+    })
 }
 
 /// What a Frontdoor shows of its quotas, and what a request sets.

@@ -30,6 +30,7 @@ impl Reconciler {
         let (tunnel_updates, (share_updates, last_share), connections) = {
             let view = Arc::clone(&self.parts.view);
             let mut seen = view.lock();
+            self.take_as_desired(&mut seen, now);
             self.touch(&mut seen, now);
             let connections = self.new_connections(&seen, now);
             let Self { tunnels, shares, outbox, parts, .. } = self;

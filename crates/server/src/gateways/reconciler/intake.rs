@@ -1,11 +1,9 @@
 //! Takes in rows that were written, and builds the desired state from them.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    mem,
-};
+use std::mem;
 
 use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
 use tracing::error;
 use wicketgate_authority::LEAF_LIFETIME;
 use wicketgate_model::{
@@ -20,8 +18,8 @@ use crate::telemetry::TunnelFacts;
 /// As long as certificates: agents serve through an outage of the server of twenty days.
 const LIFETIME: SignedDuration = LEAF_LIFETIME;
 
-/// In seconds.
-const DAY: u64 = 24 * 3600;
+/// A third of it.
+const RENEWED_EVERY: SignedDuration = SignedDuration::from_hours(10 * 24);
 
 const NO_PROBES: HealthCheck = HealthCheck { r#type: HealthCheckType::None, interval_seconds: None };
 
@@ -91,7 +89,7 @@ impl Reconciler {
             Status::Deleted => return self.forget_share(id),
             status if status.is_live() => match self.share_desired(&row, now) {
                 Ok(desired) => self.outbox.set_share(id, Some(desired)),
-                Err(error) => error!(share.id = %id, %error, "cannot sign a share's assignment"),
+                Err(error) => error!(share.id = %id, %error, "cannot write a share's assignment"),
             },
             _ => self.outbox.set_share(id, None),
         }
@@ -101,7 +99,7 @@ impl Reconciler {
         }
     }
 
-    fn share_desired(&self, row: &ShareRow, now: Timestamp) -> anyhow::Result<ShareDesired> {
+    fn share_desired(&self, row: &ShareRow, now: Timestamp) -> serde_json::Result<ShareDesired> {
         Ok(ShareDesired {
             id: row.id,
             generation: row.generation,
@@ -111,13 +109,12 @@ impl Reconciler {
             enabled: row.spec.enabled,
             expires_at: row.spec.expires_at,
             options: row.spec.options.clone(),
-            assignment: self.assignment(row, now)?,
+            assignment: SignedAssignment::unsigned(self.assignment(row, now)?),
         })
     }
 
-    /// The one that was signed before, until it has to be renewed: signing is the largest cost, and every signature is
-    /// different.
-    fn assignment(&self, row: &ShareRow, now: Timestamp) -> anyhow::Result<SignedAssignment> {
+    /// The body of the share's assignment.
+    fn assignment(&self, row: &ShareRow, now: Timestamp) -> serde_json::Result<String> {
         let assignment = Assignment {
             environment: row.spec.environment,
             share: row.id,
@@ -129,33 +126,18 @@ impl Reconciler {
             name: Some(row.spec.name.to_string()),
             expires_at: Some(end_of_assignment(row.id, now)),
         };
-        let signed = self.outbox.desired.shares.get(&row.id).map(|old| &old.assignment);
-        let kept = signed.filter(|signed| {
-            serde_json::from_str::<Assignment>(&signed.body).is_ok_and(|old| {
-                old.is_renewal_of(&assignment) && old.expires_at.is_some_and(|end| !is_renewal_due(end, now))
-            })
-        });
-        Ok(match kept {
-            Some(signed) => signed.clone(),
-            None => self.parts.ca.sign_assignment(&assignment)?,
-        })
+        serde_json::to_string(&assignment)
     }
 }
 
-/// A different second for each share, within a day: they were all signed together when the server started, and are not all
-/// renewed together.
-fn end_of_assignment(share: ShareId, now: Timestamp) -> Timestamp {
-    let mut hasher = DefaultHasher::new();
-    share.hash(&mut hasher);
-    let spread = SignedDuration::from_secs((hasher.finish() % DAY).try_into().unwrap_or_default());
-    let end = now.saturating_add(LIFETIME - spread).unwrap_or(Timestamp::MAX);
-    Timestamp::from_second(end.as_second()).unwrap_or(Timestamp::MAX)
-}
-
-/// After a third of its lifetime, or if its end is so far away that the clock was ahead when it was signed.
-fn is_renewal_due(end: Timestamp, now: Timestamp) -> bool {
-    let left = end.duration_since(now);
-    left < LIFETIME / 3 * 2 || left > LIFETIME
+/// The same on every server, and for ten days. Then it is ten days later, so that it is never less than twenty days away. Shares get
+/// another end at different seconds of the ten days.
+pub(super) fn end_of_assignment(share: ShareId, now: Timestamp) -> Timestamp {
+    let hash: [u8; 32] = Sha256::digest(share.to_string()).into();
+    let period = RENEWED_EVERY.as_secs();
+    let offset = hash.iter().fold(0, |rest, byte| (rest * 256 + i64::from(*byte)) % period);
+    let start = (now.as_second() + offset).div_euclid(period) * period - offset;
+    Timestamp::from_second(start + LIFETIME.as_secs()).unwrap_or(Timestamp::MAX)
 }
 
 fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
@@ -176,5 +158,52 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         initiate: row.spec.initiate,
         cut: row.cut_generation,
         enabled: row.spec.enabled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn share(n: u128) -> ShareId {
+        ShareId::new(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn an_end_depends_on_share_and_time_only() {
+        // Another version of the server has to find the same.
+        let now = "2026-12-01T00:00:00Z".parse().unwrap();
+        let ends = [1, 2, 3].map(|n| end_of_assignment(share(n), now).to_string());
+        assert_eq!(ends, ["2026-12-26T10:05:33Z", "2026-12-29T21:52:15Z", "2026-12-23T11:48:25Z"]);
+    }
+
+    #[test]
+    fn an_end_is_renewed_every_ten_days_and_never_near() {
+        let begin: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        let (mut first, mut at) = (Vec::new(), Vec::new());
+        for n in 0..50 {
+            let (mut last, mut renewed) = (None, Vec::new());
+            for hour in 0..=40 * 24 {
+                let now = begin + SignedDuration::from_hours(hour);
+                let end = end_of_assignment(share(n), now);
+                let left = end.duration_since(now);
+                assert!(20 * DAY < left + SignedDuration::from_secs(1) && left <= LIFETIME, "{left}");
+                if last.replace(end).is_some_and(|last| last != end) {
+                    renewed.push(hour);
+                }
+            }
+            assert_eq!(renewed.len(), 4, "{renewed:?}");
+            assert!(renewed.windows(2).all(|w| w[1] - w[0] == 240), "{renewed:?}");
+            first.push(renewed[0] / 24);
+            at.push(renewed[0]);
+        }
+        first.sort_unstable();
+        first.dedup();
+        at.sort_unstable();
+        at.dedup();
+        assert!(first.len() > 7 && at.len() > 35, "not all at once: {first:?} {at:?}");
     }
 }

@@ -62,19 +62,19 @@ async fn a_gateway_that_joins_has_no_certificate() {
     let mut gateway = joined.unwrap();
     let location: LocationId = "us-east-1".parse().unwrap();
     let token = "gwj-00000000000000000000000000000001".parse().unwrap();
-    let request =
-        JoinRequest { token, secret: vec![201; 16], public_key: vec![4; 65], location: location.clone() };
+    let request = JoinRequest { token, secret: vec![201; 16], public_key: vec![4; 65] };
     gateway.send(&request).await.unwrap();
     let received: JoinRequest = desk.receive().await.unwrap();
     assert_eq!(received, request);
-    assert!(format!("{request:?}").contains("us-east-1") && !format!("{request:?}").contains("201"));
+    assert!(format!("{request:?}").contains("gwj-") && !format!("{request:?}").contains("201"));
     let grant = JoinGrant {
         gateway: GATEWAY_ID,
+        location,
         certificate: vec![1],
         ca_certificate: vec![2],
         servers: vec!["server-1.example:8444".to_owned()],
     };
-    let refused = wicketgate_model::JoinRefusal::OtherLocation(location);
+    let refused = wicketgate_model::JoinRefusal::Removed;
     for answer in
         [JoinAnswer::Joined(grant), JoinAnswer::Refused { refusal: refused }, JoinAnswer::Unavailable]
     {

@@ -26,7 +26,11 @@ enum Step {
     Drain,
     ReadAll,
     Pass(i64),
+    /// So long that assignments are renewed.
+    PassDays,
     Restart,
+    /// The gateway finds another server. What was under way is lost.
+    Reconnect,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -46,7 +50,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Drain),
         1 => Just(Step::ReadAll),
         1 => (1i64..40).prop_map(Step::Pass),
+        1 => Just(Step::PassDays),
         1 => Just(Step::Restart),
+        2 => Just(Step::Reconnect),
     ]
 }
 
@@ -107,7 +113,9 @@ impl World {
             Step::Drain => b.gateway.drain(&b.reconciler, b.now).await,
             Step::ReadAll => b.reconciler.read_all_at = Some(Timestamp::MIN),
             Step::Pass(seconds) => b.now += seconds.seconds(),
+            Step::PassDays => b.now += SignedDuration::from_hours(3 * 24),
             Step::Restart => b.restart().await,
+            Step::Reconnect => b.reconnect().await,
         }
     }
 
@@ -151,7 +159,7 @@ proptest! {
                 prop_assert_eq!(standing.status, Status::Deployed);
             }
             let World { b, shares, deleted_shares, tunnels, deleted_tunnels } = world;
-            let desired = &b.gateway.desired;
+            let desired = b.gateway.desired();
             prop_assert_eq!((desired.shares.len(), desired.tunnels.len()), (shares.len(), tunnels.len()));
             for id in shares {
                 let (row, served) = (b.share(id).await, &desired.shares[&id]);

@@ -5,7 +5,9 @@ use futures_util::FutureExt as _;
 use jiff::ToSpan as _;
 use std::process::Command;
 use uuid::Uuid;
-use wicketgate_link::{FromGateway, GatewayHello, LinkReceiver, VERSIONS};
+use wicketgate_link::{
+    DigestedState, FromGateway, GatewayHello, HeldState, LinkKind, LinkReceiver, Part, ServerHello, VERSIONS,
+};
 use wicketgate_model::{
     Desired, DesiredDelta, EnrollmentId, EnvironmentId, EspMode, FrontdoorId, GatewayId, LoadBalancerPools,
     LocationId, ObservedDelta, PreSharedKey, Problem, ShareObserved, TunnelObserved, ZId,
@@ -35,7 +37,11 @@ pub(super) struct FakeGateway {
     deltas: LinkReceiver<ToGateway>,
     pub(super) link_task: GatewayLink,
     pub(super) from_gateway: LinkReceiver<FromGateway>,
-    pub(super) desired: Desired,
+    received: DigestedState,
+    /// It had another link before.
+    is_holding: bool,
+    /// Its state is not what it was sent; whether it has said so.
+    disagrees: Option<bool>,
     pub(super) heard: u64,
     pub(super) reported: bool,
     /// The problem of all shares.
@@ -82,7 +88,7 @@ impl Bench {
             z_id: ZId::from_random([3; 10]),
         };
         let environment = store.enrol(&asked, &act).await.unwrap().unwrap().environment;
-        let (reconciler, gateway) = linked(&store, &ca, (gateway_id(), now)).await;
+        let (reconciler, gateway) = linked(&store, &ca, (gateway_id(), now), None).await;
         let tunnel = TunnelId::new(Uuid::nil());
         let mut bench =
             Self { dir, store, frontdoor, environment, tunnel, ca, reconciler, gateway, now, names: 0 };
@@ -228,12 +234,33 @@ impl Bench {
     pub(super) async fn join(&self, id: GatewayId) -> (Reconciler, FakeGateway) {
         let other = NewGateway { id, location: "local".parse().unwrap(), in_process: false };
         self.store.register_gateway(&other, self.now).await.unwrap();
-        linked(&self.store, &self.ca, (id, self.now)).await
+        linked(&self.store, &self.ca, (id, self.now), None).await
     }
 
     /// Restarts the server's process, and with it the gateway in the same process.
     pub(super) async fn restart(&mut self) {
-        (self.reconciler, self.gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now)).await;
+        (self.reconciler, self.gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now), None).await;
+    }
+
+    /// The gateway loses its link, with what is under way, and finds another server.
+    pub(super) async fn reconnect(&mut self) {
+        self.reconnect_with(|_| {}).await;
+    }
+
+    /// As [`Bench::reconnect`], with another hello.
+    pub(super) async fn reconnect_with(&mut self, change: impl FnOnce(&mut HeldState)) {
+        let is_holding = self.gateway.is_holding || self.gateway.heard > 0;
+        let mut held = self.gateway.received.held(Era::FIRST);
+        change(&mut held);
+        let held = is_holding.then_some(held);
+        let (reconciler, gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now), held).await;
+        let before = mem::replace(&mut self.gateway, gateway);
+        self.gateway.received = before.received;
+        self.gateway.is_holding = is_holding;
+        self.gateway.problem = before.problem;
+        self.gateway.tunnels_problem = before.tunnels_problem;
+        self.gateway.connection = before.connection;
+        self.reconciler = reconciler;
     }
 }
 
@@ -251,9 +278,17 @@ fn gateway_id() -> GatewayId {
     GatewayId::new(Uuid::nil())
 }
 
+fn server_hello() -> ServerHello {
+    ServerHello { versions: VERSIONS, epoch: 1, era: Era::FIRST, servers: Vec::new() }
+}
+
 pub(super) fn hello() -> GatewayHello {
     GatewayHello {
         versions: VERSIONS,
+        version: "0.1.0".to_owned(),
+        boot: Uuid::nil(),
+        held: None,
+        agent_url: None,
         esp: EspMode::Off,
         public_address: None,
         max_tunnels: None,
@@ -262,11 +297,16 @@ pub(super) fn hello() -> GatewayHello {
 }
 
 /// Both ends of a gateway's link that has just begun.
-async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) -> (Reconciler, FakeGateway) {
+async fn linked(
+    store: &Store,
+    ca: &Arc<Ca>,
+    (id, now): (GatewayId, Timestamp),
+    held: Option<HeldState>,
+) -> (Reconciler, FakeGateway) {
     let location: LocationId = "local".parse().unwrap();
     let epoch = store.link_gateway(id, now).await.unwrap();
     let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
-    let (send, at_server) = server_end.open();
+    let (send, at_server) = server_end.open(server_hello());
     let (reports, at_gateway) = gateway_end.open(hello());
     let (_, from_gateway) = at_server.finish().now_or_never().unwrap().unwrap();
     let (_, deltas) = at_gateway.finish().now_or_never().unwrap().unwrap();
@@ -280,6 +320,7 @@ async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) 
         gateway,
         metrics: Arc::clone(&metrics),
         send: send.clone(),
+        key_sha256: None,
     };
     let reconciler = Reconciler::new(ReconcilerParts {
         era: Era::FIRST,
@@ -289,6 +330,8 @@ async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) 
         view,
         metrics,
         send,
+        kind: LinkKind::Network,
+        held,
         deadlines: Deadlines::default(),
     });
     let gateway = FakeGateway {
@@ -296,7 +339,9 @@ async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) 
         deltas,
         link_task,
         from_gateway,
-        desired: Desired::default(),
+        received: DigestedState::default(),
+        is_holding: false,
+        disagrees: None,
         heard: 0,
         reported: false,
         problem: None,
@@ -307,15 +352,31 @@ async fn linked(store: &Store, ca: &Arc<Ca>, (id, now): (GatewayId, Timestamp)) 
 }
 
 impl FakeGateway {
+    pub(super) fn desired(&self) -> &Desired {
+        self.received.state()
+    }
+
+    /// It forgets a share, by a fault.
+    pub(super) fn lose(&mut self, share: ShareId) {
+        let HeldState { revision, read_at, .. } = self.received.held(Era::FIRST);
+        let removed_shares = vec![share];
+        self.received.apply(&DesiredDelta { revision, read_at, removed_shares, ..DesiredDelta::default() });
+    }
+
     /// Receives the pending deltas and applies them.
     pub(super) fn receive(&mut self) -> Vec<DesiredDelta> {
         let mut heard = Vec::new();
         while let Some(message) = self.deltas.try_recv() {
-            let ToGateway::Desired { sequence, delta } = message else { continue };
+            let ToGateway::Desired { sequence, delta, .. } = message else { continue };
             assert_eq!(sequence, self.heard + 1, "deltas must arrive in order");
-            assert_eq!(delta.reset, sequence == 1, "only the first delta is a snapshot");
+            let may_reset = sequence == 1 || self.disagrees == Some(true);
+            let must_reset = sequence == 1 && !self.is_holding;
+            assert!((may_reset || !delta.reset) && (delta.reset || !must_reset), "{sequence}");
             self.heard = sequence;
-            self.desired.apply(&delta);
+            self.received.apply(&delta);
+            let agrees = self.received.agrees_with(&delta);
+            assert!(agrees || !delta.reset, "a snapshot has the digest of its rows");
+            self.disagrees = (!agrees).then(|| self.disagrees.unwrap_or_default());
             heard.push(delta);
         }
         heard
@@ -326,32 +387,43 @@ impl FakeGateway {
         if self.heard == 0 {
             return;
         }
+        if self.disagrees == Some(false) {
+            self.disagrees = Some(true);
+            self.send(FromGateway::Resync).await;
+        }
+        let desired = self.received.state();
         let (mut gone_tunnels, mut gone_shares) = {
             let view = reconciler.parts.view.lock();
             let observed = &view.observed;
             let tunnels: Vec<_> = observed.tunnels.keys().copied().collect();
             (tunnels, observed.shares.keys().copied().collect::<Vec<_>>())
         };
-        gone_tunnels.retain(|id| !self.desired.tunnels.contains_key(id));
-        gone_shares.retain(|id| !self.desired.shares.contains_key(id));
-        let tunnels = self.desired.tunnels.values().map(|t| {
+        gone_tunnels.retain(|id| !desired.tunnels.contains_key(id));
+        gone_shares.retain(|id| !desired.shares.contains_key(id));
+        // As a gateway does over a network.
+        let as_desired = !self.reported && self.disagrees.is_none();
+        let is_down = self.connection == Connection::down(self.connection.since);
+        let names_tunnels = !as_desired || !is_down || self.tunnels_problem.is_some();
+        let names_shares = !as_desired || self.problem.is_some();
+        let tunnels = desired.tunnels.values().filter(|_| names_tunnels).map(|t| {
             let problem = self.tunnels_problem.clone();
             let ready = problem.is_none().then_some(t.generation);
             (t.id, TunnelObserved { ready, problem, connection: self.connection.clone() })
         });
-        let shares = self.desired.shares.values().map(|s| {
+        let shares = desired.shares.values().filter(|_| names_shares).map(|s| {
             let ready = self.problem.is_none().then_some(s.generation);
             (s.id, ShareObserved { ready, problem: self.problem.clone() })
         });
         let delta = ObservedDelta {
             reset: !self.reported,
+            as_desired,
             tunnels: tunnels.collect(),
             shares: shares.collect(),
             gone_tunnels,
             gone_shares,
         };
         self.reported = true;
-        self.send(FromGateway::Observed { heard: self.heard, delta }).await;
+        self.send(FromGateway::Observed { heard: self.heard, part: Part::WHOLE, delta }).await;
     }
 
     /// Announces that it stops. Its next report is complete again.

@@ -12,7 +12,7 @@ fn second() -> GatewayId {
 }
 
 fn desired(gateway: &FakeGateway) -> (Vec<TunnelId>, Vec<ShareId>) {
-    let desired = &gateway.desired;
+    let desired = &gateway.desired();
     (desired.tunnels.keys().copied().collect(), desired.shares.keys().copied().collect())
 }
 
@@ -48,7 +48,7 @@ async fn each_gateway_serves_its_own_tunnels_and_decides_their_statuses() {
     assert_eq!(b.share(second_share).await.standing.status, Status::Deployed);
 
     // Both are told of agents.
-    assert_eq!(gateway.desired.agents, b.gateway.desired.agents);
+    assert_eq!(gateway.desired().agents, b.gateway.desired().agents);
     b.delete(second_share).await;
     b.settle().await;
     assert_eq!(b.share(second_share).await.standing.status, Status::Deleting);

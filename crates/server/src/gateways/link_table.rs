@@ -1,0 +1,225 @@
+//! The links of this server: each has a view, a reconciler and a task that end with it.
+//!
+//! Invariant: a gateway has one link here at most. The next one ends the one before, and so does a link at another server, whose
+//! epoch is later.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{select, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use wicketgate_authority::Ca;
+use wicketgate_link::{FromGateway, Handshake, HeldState, Pump, ServerEnd, ServerHello, ToGateway, VERSIONS};
+use wicketgate_model::{Deadlines, Era, GatewayId};
+use wicketgate_store::{GatewayEpoch, Store};
+use wicketgate_system::{Latest, Mutex};
+use wicketgate_transport::tls::LinkStream;
+
+use super::{
+    GatewayRpc, Gateways, LinkedGateway, SharedView,
+    link::GatewayLink,
+    reconciler::{Reconciler, ReconcilerParts},
+};
+use crate::{
+    background::{Activator, BackgroundTask, Outcome},
+    telemetry::ServerMetrics,
+};
+
+/// For the hello of a gateway whose TLS handshake is done.
+const HELLO_WITHIN: Duration = Duration::from_secs(8);
+
+/// What all links of a server have in common. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkTable {
+    pub(crate) store: Store,
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) era: Era,
+    pub(crate) gateways: Gateways,
+    pub(crate) metrics: Arc<ServerMetrics>,
+    pub(crate) deadlines: Deadlines,
+    /// Where gateways link to the servers that live.
+    pub(crate) addresses: Arc<Latest<Vec<String>>>,
+    /// What ends each link over a network.
+    pub(crate) ends: Arc<Mutex<BTreeMap<GatewayId, LinkEnd>>>,
+}
+
+/// A link over a network.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkEnd {
+    epoch: u64,
+    over: CancellationToken,
+}
+
+/// A link that is open at this end.
+#[derive(Debug)]
+pub(crate) struct OpenLink {
+    pub(crate) gateway: LinkedGateway,
+    pub(crate) link: GatewayLink,
+    pub(crate) handshake: Handshake<FromGateway>,
+    parts: ReconcilerParts,
+}
+
+impl OpenLink {
+    /// `held`: what the gateway has from another link.
+    pub(crate) fn reconciler(&self, held: Option<HeldState>) -> Reconciler {
+        Reconciler::new(ReconcilerParts { held, ..self.parts.clone() })
+    }
+}
+
+impl LinkTable {
+    /// Sends the hello.
+    pub(crate) fn open(&self, end: ServerEnd, epoch: GatewayEpoch, key: Option<[u8; 32]>) -> OpenLink {
+        let Self { store, ca, era, metrics, deadlines, .. } = self;
+        let servers = self.addresses.get().to_vec();
+        let hello = ServerHello { versions: VERSIONS, epoch: epoch.number(), era: *era, servers };
+        let (location, kind) = (end.location.clone(), end.kind);
+        let (send, handshake) = end.open(hello);
+        let view = SharedView::new(Timestamp::now());
+        let gateway = LinkedGateway { location, view, rpc: GatewayRpc::new(send.clone()) };
+        let parts = ReconcilerParts {
+            store: store.clone(),
+            ca: Arc::clone(ca),
+            epoch,
+            era: *era,
+            view: Arc::clone(&gateway.view),
+            metrics: Arc::clone(metrics),
+            send: send.clone(),
+            kind,
+            held: None,
+            deadlines: *deadlines,
+        };
+        let link = GatewayLink {
+            store: store.clone(),
+            ca: Arc::clone(ca),
+            epoch,
+            gateway: gateway.clone(),
+            metrics: Arc::clone(metrics),
+            send,
+            key_sha256: key,
+        };
+        OpenLink { gateway, link, handshake, parts }
+    }
+
+    /// Serves a gateway's link over a network until it ends.
+    pub(crate) async fn serve(
+        &self,
+        end: ServerEnd,
+        pump: Pump<LinkStream, ToGateway, FromGateway>,
+        (epoch, key): (GatewayEpoch, [u8; 32]),
+        activator: &Activator,
+    ) {
+        let over = activator.stop.child_token();
+        let id = epoch.gateway();
+        let OpenLink { gateway, link, handshake, parts } = self.open(end, epoch, Some(key));
+        let activator = Activator { tasks: activator.tasks.clone(), stop: over.clone() };
+        let carry = async {
+            let broken = select! {
+                broken = pump.run() => broken.err(),
+                () = over.cancelled() => None,
+            };
+            match broken {
+                Some(error) => warn!(gateway.id = %id, %error, "the gateway's link has broken"),
+                None => info!(gateway.id = %id, "the gateway's link was closed here"),
+            }
+        };
+        let serve = async {
+            match timeout(HELLO_WITHIN, handshake.finish()).await {
+                Ok(Ok((hello, messages))) => {
+                    let entry = self.enter(gateway, (epoch, over.clone()));
+                    let reconciler = Reconciler::new(ReconcilerParts { held: hello.held, ..parts });
+                    let reconcile = activator.run(reconciler);
+                    let link = async {
+                        Box::pin(link.run_linked(hello, messages)).await;
+                        over.cancel();
+                    };
+                    tokio::join!(link, Box::pin(reconcile));
+                    drop(entry);
+                }
+                Ok(Err(error)) => {
+                    warn!(gateway.id = %id, %error, "the link to the gateway cannot be opened");
+                    link.give_up().await;
+                }
+                Err(_) => {
+                    warn!(gateway.id = %id, "the gateway has opened a link and said nothing");
+                    link.give_up().await;
+                }
+            }
+            over.cancel();
+        };
+        tokio::join!(carry, serve);
+    }
+
+    /// Makes it the gateway's only link here, and its gateway one of this server's; unless a later one is there, which ends this one.
+    fn enter(&self, gateway: LinkedGateway, (epoch, over): (GatewayEpoch, CancellationToken)) -> Entry {
+        let id = epoch.gateway();
+        let entry = Entry { links: self.clone(), id, epoch: epoch.number(), view: Arc::clone(&gateway.view) };
+        let mut ends = self.ends.lock();
+        match ends.get(&id) {
+            Some(other) if other.epoch > entry.epoch => over.cancel(),
+            before => {
+                if let Some(before) = before {
+                    before.over.cancel();
+                }
+                ends.insert(id, LinkEnd { epoch: entry.epoch, over });
+                self.gateways.link(id, gateway);
+            }
+        }
+        entry
+    }
+
+    /// Ends all links over a network. Returns whether there were some.
+    pub(crate) fn end_all(&self) -> bool {
+        let ends = self.ends.lock();
+        ends.values().for_each(|end| end.over.cancel());
+        !ends.is_empty()
+    }
+}
+
+/// A link's place among those of the server, which ends with it: also if its task panics.
+#[derive(Debug)]
+struct Entry {
+    links: LinkTable,
+    id: GatewayId,
+    epoch: u64,
+    view: Arc<SharedView>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.links.gateways.unlink(self.id, &self.view);
+        let mut ends = self.links.ends.lock();
+        if ends.get(&self.id).is_some_and(|end| end.epoch == self.epoch) {
+            ends.remove(&self.id);
+        }
+    }
+}
+
+/// Ends links whose epoch is not that of the database: their gateway has another one, or was removed.
+#[derive(Debug)]
+pub(crate) struct PassedLinks(pub(crate) LinkTable);
+
+impl BackgroundTask for PassedLinks {
+    const NAME: &'static str = "passed-links";
+    /// A gateway that was removed keeps its link for so long.
+    const PERIOD: Duration = Duration::from_secs(1);
+    /// One statement.
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    async fn activate(&mut self, _: Timestamp) -> anyhow::Result<Outcome> {
+        // Those of now: one that begins later has an epoch that the rows need not have yet.
+        let ends = self.0.ends.lock().clone();
+        if ends.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let epochs = self.0.store.link_epochs().await?;
+        for (gateway, end) in &ends {
+            // A lesser one: a failover has lost the transaction by which the link began.
+            if epochs.get(gateway) != Some(&end.epoch) {
+                info!(gateway.id = %gateway, "the gateway has another link, or was removed: this one ends");
+                end.over.cancel();
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}

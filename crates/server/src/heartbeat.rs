@@ -1,0 +1,62 @@
+//! Tells the other servers that this one lives, and learns which of them do.
+//!
+//! A server that cannot say so lets its gateways go: the others end its links, and its gateways find another server.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tracing::warn;
+use wicketgate_store::{BEAT_EVERY, ServerFacts, Store};
+use wicketgate_system::Latest;
+
+use crate::{
+    background::{BackgroundTask, Outcome},
+    gateways::link_table::LinkTable,
+};
+
+/// A server that could not write for so long ends its links, at its next attempt.
+const ALONE: Duration = Duration::from_secs(15);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) store: Store,
+    pub(crate) facts: ServerFacts,
+    pub(crate) links: LinkTable,
+    /// When the last beat was written.
+    pub(crate) written: Instant,
+    /// Where gateways link to the servers that live.
+    pub(crate) addresses: Arc<Latest<Vec<String>>>,
+}
+
+impl Heartbeat {
+    /// One beat, which has to succeed before the server answers requests: without it, it would take the others for dead.
+    pub(crate) async fn beat(&mut self, now: Timestamp) -> wicketgate_store::Result<()> {
+        self.store.beat(&self.facts, now).await?;
+        self.written = Instant::now();
+        let servers = self.store.live_servers().await?;
+        self.addresses.set(servers.into_iter().filter_map(|server| server.link_address).collect());
+        Ok(())
+    }
+}
+
+impl BackgroundTask for Heartbeat {
+    const NAME: &'static str = "heartbeat";
+    const PERIOD: Duration = BEAT_EVERY;
+    /// Longer than the store's own bounds.
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        if self.written.elapsed() > ALONE && self.links.end_all() {
+            warn!(
+                "the database has not taken a beat of this server for {} s: its gateways' links end",
+                ALONE.as_secs()
+            );
+        }
+        self.beat(now).await?;
+        Ok(Outcome::Done)
+    }
+}
