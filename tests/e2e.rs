@@ -71,6 +71,7 @@ mod roles;
 mod rotation;
 mod secrets;
 mod selectors;
+mod servers;
 mod settings_file;
 mod share_options;
 mod silent_agents;

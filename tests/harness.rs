@@ -34,6 +34,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wicketgate_lab::{Agent, AgentOptions, End, GatewayOptions, GatewayProcess, Lab, Namespace, Site, sweep};
 
+pub(crate) use builder::Apart;
 use builder::WorldBuilder;
 use home::Home;
 use libreswan::Libreswan;

@@ -12,8 +12,20 @@ use crate::harness::{agent_executable, wicketgate_executable};
 const BASES: &[(&str, &str)] =
     &[("$fd", "/frontdoor/v2/$fd"), ("$api", "/frontdoor/v2"), ("http://127.0.0.1:8480", "")];
 /// Subcommands of the programs that are no verbs of the command line.
-const OWN: &[&str] =
-    &["up", "server", "down", "config", "demo", "doctor", "backup", "restore", "db", "explain", "completion"];
+const OWN: &[&str] = &[
+    "up",
+    "server",
+    "down",
+    "config",
+    "demo",
+    "doctor",
+    "backup",
+    "restore",
+    "db",
+    "secrets",
+    "explain",
+    "completion",
+];
 
 /// The commands in the blocks of a page that are marked `sh`: a line that ends with a backslash continues.
 fn lines(page: &str) -> Vec<String> {

@@ -20,7 +20,7 @@ use crate::harness::{
 const TRY: Duration = Duration::from_secs(5);
 
 /// Asks again and again, until it is told to end. Returns how many answers came, and why one did not.
-fn clients(site: &Namespace, door: SocketAddr, ends: &AtomicBool) -> (u32, Option<anyhow::Error>) {
+pub(super) fn clients(site: &Namespace, door: SocketAddr, ends: &AtomicBool) -> (u32, Option<anyhow::Error>) {
     let mut answers = 0;
     while !ends.load(Ordering::Relaxed) {
         match ask(site, door, TRY) {

@@ -29,8 +29,14 @@ impl Apart {
     /// Starts the server again, which was stopped.
     pub(crate) fn start_server(&self, world: &mut World) -> Result<()> {
         let options = gateway_options(&world.outside, world.ipsec, world.log);
-        world.gateway = start_server(&world.lab, &options, &self.postgres.socket_url())?;
+        world.gateway = start_server(&world.lab, &options, &self.postgres.socket_url(), 0)?;
         Ok(())
+    }
+
+    /// Starts one more server on the same database; the first one has number 0.
+    pub(crate) fn start_another_server(&self, world: &World, nth: u16) -> Result<GatewayProcess> {
+        let options = gateway_options(&world.outside, world.ipsec, world.log);
+        start_server(&world.lab, &options, &self.postgres.socket_url(), nth)
     }
 
     /// Starts the gateway again, which was stopped.
@@ -89,7 +95,7 @@ impl WorldBuilder {
         let mut role = None;
         let world = self.start_with(|lab, outside, ipsec, log| {
             let options = gateway_options(outside, ipsec, log);
-            let server = start_server(lab, &options, &postgres.socket_url())?;
+            let server = start_server(lab, &options, &postgres.socket_url(), 0)?;
             role = Some(start_gateway(lab, &options, Some(&server))?);
             Ok(server)
         })?;

@@ -107,6 +107,9 @@ impl DesiredApplier {
                 ToGateway::RenewedOwn { certificate, .. } => {
                     let _ = self.back.send(FromApplier::Certificate(certificate)).await;
                 }
+                ToGateway::Servers(servers) => {
+                    let _ = self.back.send(FromApplier::Servers(servers)).await;
+                }
                 ToGateway::TrafficRecorded { spool, number } => self.parts.spool.recorded(spool, number),
             }
         }

@@ -81,11 +81,12 @@ pub(crate) struct NewLink {
     pub(crate) messages: LinkReceiver<ToGateway>,
 }
 
-/// What an applier passes back: when it can take a link, with what it holds, and certificates that have arrived.
+/// What an applier passes back: when it can take a link, with what it holds, and what has arrived for the uplink.
 #[derive(Debug)]
 pub(crate) enum FromApplier {
     Ready(Option<HeldState>),
     Certificate(Option<Vec<u8>>),
+    Servers(Vec<String>),
 }
 
 /// See the module.
@@ -167,7 +168,7 @@ impl Uplink {
             select! {
                 told = self.applier.recv() => match told {
                     Some(FromApplier::Ready(held)) => self.ready = Some(held),
-                    Some(FromApplier::Certificate(_)) => {}
+                    Some(FromApplier::Certificate(_) | FromApplier::Servers(_)) => {}
                     // The gateway stops: links are for its traffic alone.
                     None => self.ready = Some(None),
                 },
@@ -325,6 +326,7 @@ impl Uplink {
                 // Closed when the gateway stops.
                 Some(told) = self.applier.recv() => match told {
                     FromApplier::Certificate(certificate) => self.renewed(certificate).await,
+                    FromApplier::Servers(servers) => self.learn(servers).await,
                     // It has seen the end of the messages before this task has seen that of the link.
                     FromApplier::Ready(held) => self.ready = Some(held),
                 },

@@ -44,12 +44,17 @@ impl Api {
     /// # Errors
     /// There is no answer. A status of 4xx or 5xx is not an error.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
+        self.call_with("", method, path, body)
+    }
+
+    /// With more lines in the head, each with its end.
+    fn call_with(&self, lines: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
         let mut stream = self.from.connect(self.to, BOUND)?;
         stream.set_read_timeout(Some(BOUND))?;
         stream.set_write_timeout(Some(BOUND))?;
         stream.set_nodelay(true)?;
         let body = body.map(Value::to_string);
-        let mut request = self.open_head(method, path);
+        let mut request = self.open_head(method, path) + lines;
         if let Some(body) = &body {
             request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
@@ -89,6 +94,16 @@ impl Api {
     /// As [`Api::get`].
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
         Ok(serde_json::from_str(&self.ok("POST", path, Some(body))?)?)
+    }
+
+    /// With an idempotency key.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<Value> {
+        let line = format!("idempotency-key: {key}\r\n");
+        let reply = self.call_with(&line, "POST", path, Some(body))?;
+        if reply.is_success() { reply.json() } else { bail!("POST {path}: {reply}") }
     }
 
     /// # Errors

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
@@ -18,34 +20,66 @@ use crate::{
     product::{GatewayOptions, GatewayProcess},
 };
 
-/// Where gateways link to a server.
-const LINK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8444);
+/// Where gateways link to the first server. The ports of the others follow.
+const LINK: u16 = 8444;
 /// From start to the first answer of the API.
 const START: Duration = Duration::from_secs(30);
 
-/// Starts `wicketgate server` on a PostgreSQL database, and waits for its API. Started again in the same lab, it has its data.
+/// Where gateways link to the server with this number.
+fn link_of(nth: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, LINK + nth).into()
+}
+
+/// Where the server with this number has its data.
+fn data_of(lab: &Lab, nth: u16) -> PathBuf {
+    lab.path(&format!("server-{nth}"))
+}
+
+/// The command that starts `wicketgate server` on a PostgreSQL database, as number `nth` of the lab, from 0. Its ports are `nth` higher
+/// than those of the options. All have the secret key of the first.
 ///
 /// # Errors
-/// When it ends or does not answer, with the end of its log.
-pub fn start_server(lab: &Lab, options: &GatewayOptions<'_>, database: &str) -> Result<GatewayProcess> {
-    let data = lab.path("server");
+/// When the secret key can't be copied.
+pub fn server_command(lab: &Lab, options: &GatewayOptions<'_>, database: &str, nth: u16) -> Result<Command> {
+    let (data, key) = (data_of(lab, nth), "secret-key");
+    if nth > 0 && !data.exists() {
+        private_file::private_dir(&data)?;
+        private_file::replace(&data.join(key), &fs::read(data_of(lab, 0).join(key))?)?;
+    }
     let mut command = options.namespace.command(&options.executable.display().to_string());
+    let listen = SocketAddr::new(options.listen.ip(), options.listen.port() + nth);
     command
         .env("RUST_LOG", options.log)
         .env("WICKETGATE_DATABASE", database)
         .arg("server")
         .args(["--data-dir".as_ref(), data.as_os_str()])
-        .args(["--listen", &options.listen.to_string(), "--link-listen", &LINK.to_string()]);
-    let log = lab.dir("log")?.join("server.log");
-    let mut process = Process::start(lab, "wicketgate server", &mut command, &log)?;
-    let token = data.join("admin.token");
-    let (api, frontdoor) = process.until(lab, "wicketgate server answers", START, |_| {
-        let api = Api::new(options.namespace, options.listen, &token)?;
+        .args(["--listen", &listen.to_string(), "--link-listen", &link_of(nth).to_string()]);
+    Ok(command)
+}
+
+/// Starts it, and waits for its API. Started again in the same lab, it has its data. The first server has made the admin token.
+///
+/// # Errors
+/// When it ends or does not answer, with the end of its log.
+pub fn start_server(
+    lab: &Lab,
+    options: &GatewayOptions<'_>,
+    database: &str,
+    nth: u16,
+) -> Result<GatewayProcess> {
+    let mut command = server_command(lab, options, database, nth)?;
+    let log = lab.dir("log")?.join(format!("server-{nth}.log"));
+    let name = format!("wicketgate server {nth}");
+    let mut process = Process::start(lab, &name, &mut command, &log)?;
+    let token = data_of(lab, 0).join("admin.token");
+    let listen = SocketAddr::new(options.listen.ip(), options.listen.port() + nth);
+    let (api, frontdoor) = process.until(lab, "the server answers", START, |_| {
+        let api = Api::new(options.namespace, listen, &token)?;
         let frontdoors = api.get("/frontdoor/v2")?;
         let frontdoor = frontdoors["content"][0]["id"].as_str().map(|id| format!("/frontdoor/v2/{id}"));
         Ok(frontdoor.map(|frontdoor| (api, frontdoor)))
     })?;
-    Ok(GatewayProcess { process, api, frontdoor, data })
+    Ok(GatewayProcess { process, api, frontdoor, data: data_of(lab, nth) })
 }
 
 /// Starts `wicketgate gateway`, which joins with a fresh token of the server at its first start.
@@ -66,7 +100,7 @@ pub fn start_gateway(
         .env("RUST_LOG", options.log)
         .arg("gateway")
         .args(["--state-dir".as_ref(), state.as_os_str()])
-        .args(["--server", &LINK.to_string()])
+        .args(["--server", &link_of(0).to_string()])
         .args(["--agent-listen", &options.agent_listen.to_string(), "--ipsec", options.ipsec]);
     if let Some(address) = options.public_address {
         command.args(["--public-address", &address.to_string()]);

@@ -48,6 +48,8 @@ pub enum ToGateway {
     Renewed { request: RequestId, answer: CertificateAnswer<Vec<u8>> },
     /// The answer to [`FromGateway::RenewOwn`]: a certificate in DER; `None`: it could not be issued, ask again later.
     RenewedOwn { request: RequestId, certificate: Option<Vec<u8>> },
+    /// What gateways dial, of all servers of the database: after a change.
+    Servers(Vec<String>),
     /// In place of the hello: the server has no link for the gateway, and closes this one.
     Refused(LinkRefusal),
     /// The answer to [`FromGateway::Traffic`]: the report with this number is recorded.

@@ -69,7 +69,7 @@ pub(crate) async fn authenticate_token(
     auth: &Auth,
     store: &Store,
 ) -> Result<Principal, ApiError> {
-    if auth.admin.is(token) {
+    if auth.admin.get().is(token) {
         return Ok(Principal {
             actor: "admin".to_owned(),
             reach: Reach::All,

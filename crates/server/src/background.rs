@@ -19,6 +19,7 @@ use prometheus_client::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use wicketgate_store::Store;
 use wicketgate_system::{Mutex, Outage};
 
 use crate::metric::registered;
@@ -38,6 +39,28 @@ pub trait BackgroundTask: Send + 'static {
     }
 
     fn activate(&mut self, now: Timestamp) -> impl Future<Output = anyhow::Result<Outcome>> + Send;
+}
+
+/// A task of the whole database, which one server carries out for all: the one that has started first. When it is not there any more, the
+/// next one goes on. Two may do so for a moment, which a background task bears.
+#[derive(Debug)]
+pub(crate) struct OfEldest<T> {
+    pub(crate) store: Store,
+    pub(crate) task: T,
+}
+
+impl<T: BackgroundTask> BackgroundTask for OfEldest<T> {
+    const NAME: &'static str = T::NAME;
+    const PERIOD: Duration = T::PERIOD;
+    const WITHIN: Duration = T::WITHIN;
+
+    fn signal(&self) -> impl Future<Output = ()> + Send {
+        self.task.signal()
+    }
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        if self.store.is_eldest() { self.task.activate(now).await } else { Ok(Outcome::Done) }
+    }
 }
 
 /// What an activation has left to do.

@@ -39,6 +39,7 @@ impl Heartbeat {
         self.written = Instant::now();
         let servers = self.store.live_servers().await?;
         self.addresses.set(servers.into_iter().filter_map(|server| server.link_address).collect());
+        self.links.tell_servers();
         Ok(())
     }
 }

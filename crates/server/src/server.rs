@@ -22,11 +22,12 @@ use wicketgate_system::{Latest, essential};
 use crate::{
     api,
     auth::{
-        AdminToken, Auth, admin_token,
+        Auth,
+        admin_token::{self, AdminTokenRefresh, Decides},
         oidc::{KeyRefresh, Provider, ProviderConfig},
         token_key,
     },
-    background::{Activator, BackgroundTask},
+    background::{Activator, BackgroundTask, OfEldest},
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{
@@ -138,7 +139,13 @@ impl Server {
         };
         let sqlite = || config.data_dir.join(Self::SQLITE).display().to_string();
         let place = config.database.as_ref().map_or_else(sqlite, |url| url.expose_secret().to_owned());
-        let (store, lock) = Store::open_alone(&place, &config.secret_keys).await?;
+        let (store, lock) = match &config.location {
+            Some(_) => Store::open_alone(&place, &config.secret_keys).await?,
+            None => {
+                let (store, lock) = Store::open_beside(&place, &config.secret_keys).await?;
+                (store, Some(lock))
+            }
+        };
         let SharedSecrets { ca, tokens } =
             SharedSecrets::load(&store, &config.data_dir, config.has_served).await?;
         let era = store.installation().await?.era;
@@ -154,9 +161,10 @@ impl Server {
                  `wicketgate up`, or delete them first"
             ),
         }
-        let (token, is_new) = admin_token::load_or_create(&config.data_dir)?;
-        let auth = Auth { admin: AdminToken::new(token.expose_secret()), tokens, provider };
-        Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token: is_new.then_some(token) })
+        let decides = if config.location.is_some() { Decides::File } else { Decides::Database };
+        let (admin, new_admin_token) = admin_token::load(&store, &config.data_dir, decides).await?;
+        let auth = Auth { admin: Arc::new(Latest::new(admin)), tokens, provider };
+        Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token })
     }
 
     /// The file in the data directory that belongs to the database, and cannot be made again.
@@ -348,11 +356,13 @@ impl Server {
             self.run_in_background(DatabaseOwnership { lock, store: store(), superseded, stop });
         }
         self.run_in_background(DirectoryReader { directory, store: store() });
-        self.run_in_background(Retention(store()));
+        self.run_for_all(Retention(store()));
+        let admin = Arc::clone(&state.auth.admin);
+        self.run_in_background(AdminTokenRefresh { store: store(), admin });
         self.run_in_background(RevocationJournal::new(store(), &self.data_dir));
-        self.run_in_background(LostActions(store()));
-        self.run_in_background(ExpiredKeys(store()));
-        self.run_in_background(LostAddresses(store()));
+        self.run_for_all(LostActions(store()));
+        self.run_for_all(ExpiredKeys(store()));
+        self.run_for_all(LostAddresses(store()));
         let feed = state.clone();
         self.tasks.spawn(async move {
             essential("feeds events to their readers", feed.run_event_feed()).await;
@@ -380,6 +390,11 @@ impl Server {
         let name = format!("is called {} in /readyz", T::NAME);
         let run = self.activator.clone().run(task);
         self.tasks.spawn(async move { essential(&name, run).await });
+    }
+
+    /// As [`Server::run_in_background`], by one of the database's servers.
+    fn run_for_all<T: BackgroundTask>(&self, task: T) {
+        self.run_in_background(OfEldest { store: self.store.clone(), task });
     }
 
     /// Waits until another server has taken the database: this one has to stop.

@@ -10,7 +10,9 @@ mod tables;
 mod transfer;
 
 use crate::{
-    Result, SecretKeyFile, SecretKeys, Store, StoreError, database::Database, database_lock::DatabaseLock,
+    Result, SecretKeyFile, SecretKeys, Store, StoreError,
+    database::Database,
+    database_lock::{DatabaseLock, LockMode},
 };
 use content::{Content, Purpose};
 use jiff::Timestamp;
@@ -83,7 +85,7 @@ impl<R: Read> Backup<R> {
         (now, told): (Timestamp, impl FnMut(&str, u64)),
     ) -> Result<(Store, u64)> {
         let database = Database::connect(place).await?;
-        let lock = DatabaseLock::take(place).await?;
+        let lock = DatabaseLock::take(place, LockMode::Exclusive).await?;
         database.migrate_to(self.header.schema).await?;
         let mut db = database.connection().await?;
         if tables::is_used(&mut db).await? {

@@ -1,5 +1,5 @@
-//! The lock by which one server owns a PostgreSQL database. SQLite needs none: its file is in the data directory, which
-//! has a lock of its own.
+//! The lock of a PostgreSQL database: one process has it alone, or several servers share it. SQLite needs none: its file is in the
+//! data directory, which has a lock of its own.
 //!
 //! Invariant: the lock is a session's advisory lock on a connection of its own, so PostgreSQL releases it when the
 //! process dies. A server whose connection breaks takes the lock again, or learns that another server has it.
@@ -7,9 +7,56 @@
 use crate::{
     Result, StoreError, connections::Connections, database_name::is_postgres, database_session::KEEPALIVE,
 };
-use sqlx::{AnyConnection, Connection as _, Executor as _, Row, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row, any::AnyRow};
 use std::{io, time::Duration};
 use tokio::time::{sleep, timeout};
+
+/// How a process uses the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// No other process uses it: `wicketgate up`, and all that changes its schema or replaces its rows.
+    Exclusive,
+    /// Other servers do, too.
+    Shared,
+}
+
+impl LockMode {
+    fn attempt(self) -> &'static str {
+        match self {
+            Self::Exclusive => "SELECT pg_try_advisory_lock($1)",
+            Self::Shared => "SELECT pg_try_advisory_lock_shared($1)",
+        }
+    }
+
+    fn release(self) -> &'static str {
+        match self {
+            Self::Exclusive => "SELECT pg_advisory_unlock($1)",
+            Self::Shared => "SELECT pg_advisory_unlock_shared($1)",
+        }
+    }
+
+    /// Who has the lock in a mode that excludes this one, as `mode` of `pg_locks` calls it.
+    fn excluded_by(self) -> &'static str {
+        match self {
+            Self::Exclusive => "'ExclusiveLock', 'ShareLock'",
+            Self::Shared => "'ExclusiveLock'",
+        }
+    }
+
+    pub(crate) fn refusal(self) -> &'static str {
+        match self {
+            Self::Exclusive => {
+                "another server uses this PostgreSQL database: stop it first, or choose another database. If its host \
+                 was lost, PostgreSQL releases the database within 20 s: start again then"
+            }
+            Self::Shared => {
+                "`wicketgate up`, or a command that changes the whole database, uses this PostgreSQL database alone: stop it \
+                 first, or choose another database. If its host was lost, PostgreSQL releases the database within 20 s: start \
+                 again then"
+            }
+        }
+    }
+}
 
 /// `wicketga` in ASCII: no other program uses it by chance.
 const KEY: i64 = 0x7769_636b_6574_6761;
@@ -23,6 +70,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Released when it is dropped.
 pub struct DatabaseLock {
     url: String,
+    mode: LockMode,
     connection: Option<AnyConnection>,
     /// Sessions of this process that have, or may still have, the lock.
     sessions: Vec<Session>,
@@ -42,7 +90,7 @@ struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     Held,
-    /// Another server has taken the database.
+    /// Another process has the database, and this one's use of it is excluded.
     Lost,
 }
 
@@ -51,20 +99,18 @@ impl DatabaseLock {
     ///
     /// # Errors
     ///
-    /// Another server has it, or the database does not answer.
-    pub async fn take(url: &str) -> Result<Option<Self>> {
+    /// Another process has it in a mode that excludes this one, or the database does not answer.
+    pub async fn take(url: &str, mode: LockMode) -> Result<Option<Self>> {
         if !is_postgres(url) {
             return Ok(None);
         }
-        let mut lock = Self { url: url.to_owned(), connection: None, sessions: Vec::new(), pool: None };
-        match lock.acquire().await? {
-            Ownership::Held => Ok(Some(lock)),
-            Ownership::Lost => Err(StoreError::Open(
-                "another server uses this PostgreSQL database: stop it first, or choose another database. If its host \
-                 was lost, PostgreSQL releases the database within 20 s: start again then"
-                    .into(),
-            )),
-        }
+        Self::attempt(url, mode).await?.map(Some).ok_or_else(|| StoreError::Open(mode.refusal().to_owned()))
+    }
+
+    /// As [`DatabaseLock::take`], of PostgreSQL. `None`: another process has it.
+    pub(crate) async fn attempt(url: &str, mode: LockMode) -> Result<Option<Self>> {
+        let mut lock = Self { url: url.to_owned(), mode, connection: None, sessions: Vec::new(), pool: None };
+        Ok((lock.acquire().await? == Ownership::Held).then_some(lock))
     }
 
     /// Checks the lock's connection, and takes the lock again if it is broken.
@@ -105,16 +151,17 @@ impl DatabaseLock {
     /// Gives the database to who asks for it next. A lock that is dropped is free only when PostgreSQL has noticed that.
     pub(crate) async fn release(mut self) {
         let Some(connection) = &mut self.connection else { return };
-        let free = sqlx::query("SELECT pg_advisory_unlock($1)").bind(KEY).execute(connection);
+        let free = sqlx::query(self.mode.release()).bind(KEY).execute(connection);
         let _ = timeout(STEP, free).await;
     }
 
     /// Whether a connection of the pool sees that another process has the lock.
     async fn is_taken(&mut self) -> bool {
         let Some(pool) = &mut self.pool else { return false };
-        let seen = async { holder(&mut *pool.acquire().await?).await };
-        let holder = timeout(STEP, seen).await;
-        matches!(holder, Ok(Ok(Some(session))) if !self.sessions.contains(&session))
+        let mode = self.mode;
+        let seen = async { holders(&mut *pool.acquire().await?, mode).await };
+        let holders = timeout(STEP, seen).await;
+        matches!(holders, Ok(Ok(sessions)) if sessions.iter().any(|session| !self.sessions.contains(session)))
     }
 
     async fn acquire(&mut self) -> Result<Ownership> {
@@ -135,47 +182,49 @@ impl DatabaseLock {
         let excess = self.sessions.len().saturating_sub(SESSIONS);
         self.sessions.drain(..excess);
         loop {
-            let taking = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(KEY);
+            let taking = sqlx::query(self.mode.attempt()).bind(KEY);
             if taking.fetch_one(&mut connection).await?.try_get(0)? {
                 (self.sessions, self.connection) = (vec![session], Some(connection));
                 return Ok(Ownership::Held);
             }
-            match holder(&mut connection).await? {
-                // A session whose client is unreachable keeps its lock until TCP gives up. Ending it takes a moment.
-                Some(old) if self.sessions.contains(&old) => {
-                    let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(old.pid);
-                    end.execute(&mut connection).await?;
-                }
-                Some(_) => return Ok(Ownership::Lost),
-                None => {}
+            let (own, others): (Vec<_>, Vec<_>) = holders(&mut connection, self.mode)
+                .await?
+                .into_iter()
+                .partition(|holder| self.sessions.contains(holder));
+            if !others.is_empty() {
+                return Ok(Ownership::Lost);
+            }
+            // A session whose client is unreachable keeps its lock until TCP gives up. Ending it takes a moment.
+            for old in own {
+                let end = sqlx::query("SELECT pg_terminate_backend($1)").bind(old.pid);
+                end.execute(&mut connection).await?;
             }
             sleep(RETRY).await;
         }
     }
 }
 
-/// The session that has the lock. One without a start belongs to another user, or ends right now: it is looked for again.
-async fn holder(connection: &mut AnyConnection) -> Result<Option<Session>> {
-    let holder = current_holder(connection).await?;
-    if holder.as_ref().is_none_or(|session| session.started.is_some()) {
-        return Ok(holder);
+/// The sessions that have the lock in a mode that excludes this one. One without a start belongs to another user, or ends right now:
+/// they are looked for again.
+async fn holders(connection: &mut AnyConnection, mode: LockMode) -> Result<Vec<Session>> {
+    let holders = current_holders(connection, mode).await?;
+    if holders.iter().all(|session| session.started.is_some()) {
+        return Ok(holders);
     }
     sleep(RETRY).await;
-    current_holder(connection).await
+    current_holders(connection, mode).await
 }
 
-async fn current_holder(connection: &mut AnyConnection) -> Result<Option<Session>> {
-    let row = sqlx::query(
+async fn current_holders(connection: &mut AnyConnection, mode: LockMode) -> Result<Vec<Session>> {
+    let select = format!(
         "SELECT l.pid, a.backend_start::text FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-         WHERE locktype = 'advisory' AND granted \
+         WHERE locktype = 'advisory' AND granted AND mode IN ({}) \
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND classid::bigint = $1 AND objid::bigint = $2",
-    )
-    .bind(KEY >> 32)
-    .bind(KEY & 0xffff_ffff)
-    .fetch_optional(connection)
-    .await?;
-    row.as_ref().map(session).transpose()
+        mode.excluded_by()
+    );
+    let query = sqlx::query(AssertSqlSafe(select)).bind(KEY >> 32).bind(KEY & 0xffff_ffff);
+    query.fetch_all(connection).await?.iter().map(session).collect()
 }
 
 fn session(row: &AnyRow) -> Result<Session> {
@@ -184,6 +233,9 @@ fn session(row: &AnyRow) -> Result<Session> {
 
 impl std::fmt::Debug for DatabaseLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DatabaseLock").field("sessions", &self.sessions).finish_non_exhaustive()
+        f.debug_struct("DatabaseLock")
+            .field("mode", &self.mode)
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
     }
 }

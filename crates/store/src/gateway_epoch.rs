@@ -2,7 +2,8 @@
 //!
 //! Invariant: a transaction that writes what a gateway has reported, or what follows from it, needs the epoch of the gateway's
 //! present link, which does not change until the transaction ends. So a server that has lost a gateway to another one, and does not
-//! know it yet, overwrites nothing.
+//! know it yet, overwrites nothing. The number of an epoch comes again if a failover loses the transaction that began it, and another
+//! server's link begins then: so an epoch is the number and the server.
 
 use crate::{Result, Store, StoreError, transaction::Transaction, write::Write};
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -16,6 +17,8 @@ use wicketgate_model::{GatewayId, LocationId, ServerId};
 pub struct GatewayEpoch {
     gateway: GatewayId,
     epoch: i64,
+    /// Whose link it is.
+    server: ServerId,
 }
 
 impl GatewayEpoch {
@@ -40,11 +43,11 @@ impl Store {
         self.settle(move |write| write.begin_link(gateway, server, at).boxed()).await
     }
 
-    /// The epoch of each gateway that was not removed.
+    /// The epoch of each gateway that was not removed and has its last link to this server.
     pub async fn link_epochs(&self) -> Result<BTreeMap<GatewayId, u64>> {
         let select = "SELECT k.gateway, k.epoch FROM gateway_link k JOIN gateway g ON g.id = k.gateway \
-                      WHERE g.deleted_at IS NULL";
-        let all: Vec<(GatewayId, u64)> = self.all(select, &[]).await?;
+                      WHERE g.deleted_at IS NULL AND k.server = $1";
+        let all: Vec<(GatewayId, u64)> = self.all(select, &[&self.server_id()]).await?;
         Ok(all.into_iter().collect())
     }
 
@@ -76,11 +79,12 @@ impl Store {
     /// Restores the right of a server that uses the database alone, after the database has lost the transaction that gave it, as after
     /// a failover. Returns whether that was so: epochs only rise, so a lesser one is no other holder's.
     pub async fn hold_gateway_again(&self, epoch: &GatewayEpoch) -> Result<bool> {
-        let GatewayEpoch { gateway, epoch } = *epoch;
+        let GatewayEpoch { gateway, epoch, server } = *epoch;
         self.settle(move |write| {
             async move {
-                let hold = "UPDATE gateway_link SET epoch = $1 WHERE gateway = $2 AND epoch < $1";
-                Ok(write.tx.execute(hold, &[&epoch, &gateway]).await? > 0)
+                let hold =
+                    "UPDATE gateway_link SET epoch = $1, server = $2 WHERE gateway = $3 AND epoch < $1";
+                Ok(write.tx.execute(hold, &[&epoch, &server, &gateway]).await? > 0)
             }
             .boxed()
         })
@@ -140,7 +144,7 @@ impl Write {
         let next: Option<(i64,)> = self.tx.find(next, &[&at, &server, &gateway]).await?;
         let (epoch,) = next.ok_or(StoreError::Missing)?;
         self.disconnect_agents(gateway, at, None).await?;
-        Ok(GatewayEpoch { gateway, epoch })
+        Ok(GatewayEpoch { gateway, epoch, server })
     }
 
     /// Ends the epoch of a gateway's link, if it has one: nothing is written any more of what comes over that link.
@@ -153,10 +157,10 @@ impl Write {
     }
 }
 
-const SELECT: &str = "SELECT epoch FROM gateway_link WHERE gateway = $1 AND epoch = $2";
+const SELECT: &str = "SELECT epoch FROM gateway_link WHERE gateway = $1 AND epoch = $2 AND server = $3";
 
 /// Fails with [`StoreError::Superseded`] if the epoch has passed.
 async fn need(tx: &mut Transaction, select: AssertSqlSafe<String>, epoch: &GatewayEpoch) -> Result<()> {
-    let held: Option<(i64,)> = tx.find(select, &[&epoch.gateway, &epoch.epoch]).await?;
+    let held: Option<(i64,)> = tx.find(select, &[&epoch.gateway, &epoch.epoch, &epoch.server]).await?;
     held.map(drop).ok_or(StoreError::Superseded)
 }

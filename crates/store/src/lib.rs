@@ -6,6 +6,7 @@
 //! from the caller, in a [`WriteContext`]. Secrets are sealed before they are bound, and opened when a row is read.
 
 mod action;
+mod admin_token;
 mod adoption;
 mod agent;
 mod agent_link;
@@ -55,6 +56,7 @@ mod list_column;
 mod live_servers;
 mod metrics_window;
 mod named_row;
+mod opening;
 mod page;
 mod peer_address;
 mod peer_claim;
@@ -87,6 +89,7 @@ mod write_context;
 mod write_health;
 mod writer;
 
+pub use admin_token::replace_admin_token;
 pub use adoption::AdoptedAgent;
 pub use agent::AgentRow;
 pub use agent_link::AgentLink;
@@ -99,7 +102,7 @@ pub use connection_change::ConnectionChange;
 pub use console_session::{ConsoleSession, NewSession, SessionKind};
 pub use counts::Counts;
 pub use database_fault::DatabaseFault;
-pub use database_lock::{DatabaseLock, Ownership};
+pub use database_lock::{DatabaseLock, LockMode, Ownership};
 pub use database_name::database_name;
 pub use durability::DurabilityRisk;
 pub use enrollment::{EnrolAttempt, EnrolledAgent, NewEnrollment};

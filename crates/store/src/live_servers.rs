@@ -61,6 +61,16 @@ impl LiveServers {
         server == self.own || self.others.lock().contains_key(&server)
     }
 
+    /// Whether no other server that lives has started before this one, as far as this one has seen: ids rise with the time.
+    pub(crate) fn is_eldest(&self) -> bool {
+        self.others.lock().keys().next().is_none_or(|first| self.own < *first)
+    }
+
+    /// How many servers live, this one included.
+    pub(crate) fn count(&self) -> usize {
+        self.others.lock().len() + 1
+    }
+
     /// Takes in what the database has. Returns those that are dead, as they were last.
     pub(crate) fn seen(&self, rows: Vec<ServerRow>, now: Instant) -> Vec<ServerRow> {
         let mut others = self.others.lock();
@@ -133,6 +143,8 @@ mod tests {
                     let is_dead = seen.is_some_and(|seen| at - seen >= 10);
                     prop_assert_eq!(dead.iter().any(|row| row.id == id), is_dead);
                     prop_assert_eq!(servers.lives(id), seen.is_some() && !is_dead);
+                    // Its own id is of this time, and theirs are of none.
+                    prop_assert!(!(servers.lives(id) && servers.is_eldest()));
                     if is_dead {
                         *seen = None;
                     }
@@ -144,7 +156,7 @@ mod tests {
     #[test]
     fn a_server_lives_for_itself_and_knows_no_others_at_first() {
         let servers = LiveServers::alone();
-        assert!(servers.lives(servers.own));
+        assert!(servers.lives(servers.own) && servers.is_eldest());
         assert!(!servers.lives(ServerId::new(Uuid::nil())));
     }
 }

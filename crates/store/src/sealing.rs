@@ -26,14 +26,22 @@ const USED: &str = "SELECT DISTINCT SUBSTR(pre_shared_key, 1, 19) FROM ipsec_tun
                     WHERE previous_keys IS NOT NULL \
                     UNION SELECT DISTINCT SUBSTR(sealed, 1, 19) FROM shared_secret";
 
-/// Gives the database its keys, and seals all secrets under the first of them.
-pub(crate) async fn seal(database: &mut Database, file: &SecretKeyFile) -> Result<()> {
+/// Gives the database its keys, and changes nothing.
+pub(crate) async fn give_keys(database: &mut Database, file: &SecretKeyFile) -> Result<()> {
     let mut tx = database.begin().await?;
     let used: Vec<(String,)> = tx.all(USED, &[]).await?;
-    let (are_left,): (bool,) = tx.one("SELECT are_left FROM clear_remains", &[]).await?;
     tx.rollback().await?;
     let used: BTreeSet<_> = used.iter().filter_map(|(start,)| KeyId::of(start)).collect();
     database.keys = Arc::new(file.open_for(&used)?);
+    Ok(())
+}
+
+/// Gives the database its keys, and seals all secrets under the first of them. No other server uses the database.
+pub(crate) async fn seal(database: &mut Database, file: &SecretKeyFile) -> Result<()> {
+    give_keys(database, file).await?;
+    let mut tx = database.begin().await?;
+    let (are_left,): (bool,) = tx.one("SELECT are_left FROM clear_remains", &[]).await?;
+    tx.rollback().await?;
     let clear = steps(database, seal_clear).await?;
     let answered = steps(database, tag_fingerprints).await?;
     if clear > 0 {

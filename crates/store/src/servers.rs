@@ -22,6 +22,17 @@ impl Store {
         self.servers.own
     }
 
+    /// Whether no other server that lives has started before this one, as far as this one has seen. Two servers may both find so, for the
+    /// time of a beat.
+    pub fn is_eldest(&self) -> bool {
+        self.servers.is_eldest()
+    }
+
+    /// How many servers use the database, this one included, as far as it has seen.
+    pub fn servers_alive(&self) -> usize {
+        self.servers.count()
+    }
+
     /// Tells the other servers that this one lives, learns which of them do, and ends the links of those that do not.
     pub async fn beat(&self, facts: &ServerFacts, now: Timestamp) -> Result<()> {
         let (own, facts) = (self.servers.own, facts.clone());

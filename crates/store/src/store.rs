@@ -1,16 +1,14 @@
 //! The store: a database, the writer of its changes, and what all resources need of both.
 
 use crate::{
-    Result, SecretKeyFile, StoreError, WriteContext,
+    Result, StoreError, WriteContext,
     claim::RunningClaims,
     connections::Leased,
     database::Database,
-    database_lock::DatabaseLock,
     field::Argument,
     live_servers::LiveServers,
     request_time::{READ, waited},
     row::{FromRow, opened},
-    sealing,
     statement::query,
     write::Write,
     writer::{Revises, Writer},
@@ -35,33 +33,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens `postgres://…`, or the SQLite file at a path, which is created in a directory of its own if it is not
-    /// there; then migrates, and seals what is there in clear.
-    ///
-    /// # Errors
-    /// Also if the keys are not those of the database.
-    pub async fn open(place: &str, keys: &SecretKeyFile) -> Result<Self> {
-        Self::migrated(Database::connect(place).await?, keys).await
-    }
-
-    /// As [`Store::open`], for the only server of the database. A lock that is there has to be checked again and again.
-    pub async fn open_alone(place: &str, keys: &SecretKeyFile) -> Result<(Self, Option<DatabaseLock>)> {
-        let database = Database::connect(place).await?;
-        // Before the migrations: they would change the database under the other server.
-        let mut lock = DatabaseLock::take(place).await?;
-        if let Some(lock) = &mut lock {
-            lock.pool = Some(database.readers.clone());
-        }
-        Ok((Self::migrated(database, keys).await?, lock))
-    }
-
-    pub(crate) async fn migrated(mut database: Database, keys: &SecretKeyFile) -> Result<Self> {
-        database.migrate().await?;
-        sealing::seal(&mut database, keys).await?;
-        let (writer, claims) = (Writer::start(&database), RunningClaims::default());
-        Ok(Self { writer, database, claims, servers: LiveServers::alone() })
-    }
-
     /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of
     /// the database's disk.
     pub async fn ping(&self) -> Result<()> {
@@ -152,6 +123,6 @@ impl Drop for Reader {
 /// A new database in this directory.
 #[cfg(test)]
 pub(crate) async fn fresh(dir: &std::path::Path) -> Store {
-    let keys = SecretKeyFile::created_at(dir.join("secret-key"));
+    let keys = crate::SecretKeyFile::created_at(dir.join("secret-key"));
     Store::open(dir.join("wicketgate.db").to_str().unwrap(), &keys).await.unwrap()
 }

@@ -11,6 +11,7 @@ mod flags;
 mod gateway;
 mod gateway_identity;
 mod restore;
+mod secrets;
 mod server;
 mod up;
 mod version;
@@ -76,6 +77,9 @@ enum Verb {
     /// Move the database of an installation between SQLite and PostgreSQL, while `up` is stopped.
     #[command(subcommand)]
     Db(db::Db),
+    /// Replace the admin token while servers run.
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Say what a reason of a status or an error means, what causes it, and what to do. Asks no server.
     Explain(explain::Explain),
     /// Print completions for a shell: `source <(wicketgate completion bash)`.
@@ -130,6 +134,7 @@ fn main() -> ExitCode {
             Verb::Backup(backup) => backup.run().await,
             Verb::Restore(restore) => restore.run().await,
             Verb::Db(db) => db.run().await,
+            Verb::Secrets(secrets) => secrets.run().await,
             Verb::Explain(explain) => explain.run(),
             Verb::Completion(completion) => completion.run(all),
             Verb::Man(man) => man.run(&all),

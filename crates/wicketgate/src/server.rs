@@ -25,7 +25,7 @@ use crate::{
     database::{self, Database},
     flags::{listen, server::ServerFlags, socket_address},
     gateway::host_and_port,
-    up::{CA, DATA_DIRECTORY},
+    up::{CA, DATA_DIRECTORY, print_token},
 };
 
 /// What a stop takes at most.
@@ -99,6 +99,7 @@ impl ServerRole {
         })
         .await?;
         database::keep(data_dir.path(), Some(&database))?;
+        print_token(prepared.new_admin_token.as_ref(), &Server::admin_token_file(data_dir.path()));
         let source = GatewayLinks::Port(LinkListener { listener: links, address: link_address });
         // Before the API answers: who has had an answer may ask for a stop.
         let mut signals = StopSignals::new(reloads.are_expected())?;

@@ -263,7 +263,7 @@ fn gateway_id(data_dir: &Path) -> anyhow::Result<GatewayId> {
 }
 
 /// Shows a new token once, on a terminal only: a service's output would keep it in a log.
-fn print_token(token: Option<&SecretString>, file: &Path) {
+pub(crate) fn print_token(token: Option<&SecretString>, file: &Path) {
     let Some(token) = token else { return };
     let (mut out, file) = (std::io::stdout(), file.display());
     // The file has it: an output without a reader is no reason to stop.

@@ -187,6 +187,7 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Renewed { request, answer: CertificateAnswer::Granted(vec![0, 9]) },
         ToGateway::RenewedOwn { request, certificate: Some(vec![0, 9]) },
         ToGateway::RenewedOwn { request, certificate: None },
+        ToGateway::Servers(vec!["server-1.example:8444".to_owned()]),
         ToGateway::Refused(LinkRefusal::Unknown),
         ToGateway::TrafficRecorded { spool: uuid(11), number: u64::MAX },
     ]
@@ -310,6 +311,7 @@ fn every_message_survives_the_codec() {
             | ToGateway::Enrolled { .. }
             | ToGateway::Renewed { .. }
             | ToGateway::RenewedOwn { .. }
+            | ToGateway::Servers(_)
             | ToGateway::Refused(_)
             | ToGateway::TrafficRecorded { .. } => {}
         }

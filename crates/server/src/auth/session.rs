@@ -91,7 +91,7 @@ pub(crate) fn begun_by(
     let account: Option<ApiAccountId> = principal.actor.parse().ok();
     let (kind, credential) = match (account, &principal.reach) {
         (Some(id), _) => (SessionKind::Account, id.to_string()),
-        (None, Reach::All) => (SessionKind::Admin, auth.admin.fingerprint()),
+        (None, Reach::All) => (SessionKind::Admin, auth.admin.get().fingerprint()),
         (None, Reach::Organization(own)) => {
             let issuer = auth.provider.as_ref().ok_or_else(ApiError::token_invalid)?.issuer();
             (SessionKind::IdentityProvider, format!("{issuer} {own}"))
@@ -165,7 +165,7 @@ async fn present(spec: &NewSession, auth: &Auth, store: &Store) -> Result<Princi
             let account = store.api_account(id).await?.ok_or_else(ApiError::session_expired)?;
             return account::principal(&account, Some(&scopes)).map_err(|_| ApiError::session_expired());
         }
-        SessionKind::Admin if spec.credential == auth.admin.fingerprint() => (Reach::All, None),
+        SessionKind::Admin if spec.credential == auth.admin.get().fingerprint() => (Reach::All, None),
         // The admin token was replaced.
         SessionKind::Admin => return Err(ApiError::session_expired()),
         SessionKind::IdentityProvider => {

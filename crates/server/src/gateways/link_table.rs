@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{select, time::timeout};
+use tokio::{select, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
@@ -49,6 +49,9 @@ pub(crate) struct LinkTable {
 pub(crate) struct LinkEnd {
     epoch: u64,
     over: CancellationToken,
+    send: mpsc::Sender<ToGateway>,
+    /// The servers' addresses that the gateway was told last.
+    told: Arc<Vec<String>>,
 }
 
 /// A link that is open at this end.
@@ -111,7 +114,9 @@ impl LinkTable {
     ) {
         let over = activator.stop.child_token();
         let id = epoch.gateway();
+        let told = self.addresses.get();
         let OpenLink { gateway, link, handshake, parts } = self.open(end, epoch, Some(key));
+        let end = LinkEnd { epoch: epoch.number(), over: over.clone(), send: parts.send.clone(), told };
         let activator = Activator { tasks: activator.tasks.clone(), stop: over.clone() };
         let carry = async {
             let broken = select! {
@@ -126,7 +131,7 @@ impl LinkTable {
         let serve = async {
             match timeout(HELLO_WITHIN, handshake.finish()).await {
                 Ok(Ok((hello, messages))) => {
-                    let entry = self.enter(gateway, (epoch, over.clone()));
+                    let entry = self.enter(id, gateway, end);
                     let reconciler = Reconciler::new(ReconcilerParts { held: hello.held, ..parts });
                     let reconcile = activator.run(reconciler);
                     let link = async {
@@ -151,21 +156,31 @@ impl LinkTable {
     }
 
     /// Makes it the gateway's only link here, and its gateway one of this server's; unless a later one is there, which ends this one.
-    fn enter(&self, gateway: LinkedGateway, (epoch, over): (GatewayEpoch, CancellationToken)) -> Entry {
-        let id = epoch.gateway();
-        let entry = Entry { links: self.clone(), id, epoch: epoch.number(), view: Arc::clone(&gateway.view) };
+    fn enter(&self, id: GatewayId, gateway: LinkedGateway, end: LinkEnd) -> Entry {
+        let entry = Entry { links: self.clone(), id, epoch: end.epoch, view: Arc::clone(&gateway.view) };
         let mut ends = self.ends.lock();
         match ends.get(&id) {
-            Some(other) if other.epoch > entry.epoch => over.cancel(),
+            Some(other) if other.epoch > end.epoch => end.over.cancel(),
             before => {
                 if let Some(before) = before {
                     before.over.cancel();
                 }
-                ends.insert(id, LinkEnd { epoch: entry.epoch, over });
+                ends.insert(id, end);
                 self.gateways.link(id, gateway);
             }
         }
         entry
+    }
+
+    /// Tells all gateways that are linked over a network where servers are, if they do not know it.
+    pub(crate) fn tell_servers(&self) {
+        let servers = self.addresses.get();
+        for end in self.ends.lock().values_mut().filter(|end| end.told != servers) {
+            // A link that is busy is told at the next beat.
+            if end.send.try_send(ToGateway::Servers(servers.to_vec())).is_ok() {
+                end.told = Arc::clone(&servers);
+            }
+        }
     }
 
     /// Ends all links over a network. Returns whether there were some.

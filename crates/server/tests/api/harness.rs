@@ -147,7 +147,7 @@ impl TestApp {
         let config = StateConfig {
             store: store.clone(),
             auth: Auth {
-                admin: AdminToken::new(TOKEN),
+                admin: Arc::new(Latest::new(AdminToken::new(TOKEN))),
                 tokens: Arc::new(TokenKey::from_der(&TokenKey::generate().unwrap()).unwrap()),
                 provider,
             },

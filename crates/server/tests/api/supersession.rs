@@ -14,7 +14,7 @@ use wicketgate_link::in_process;
 use wicketgate_model::{EnrollmentId, EspMode, GatewayId, ZId};
 use wicketgate_server::{GatewayLinks, Server, ServerConfig};
 use wicketgate_store::{
-    AgentLink, DatabaseLock, EnrolAttempt, ListRequest, NewEnrollment, Reach, SecretKeyFile, Store,
+    AgentLink, DatabaseLock, EnrolAttempt, ListRequest, LockMode, NewEnrollment, Reach, SecretKeyFile, Store,
     WriteContext,
 };
 
@@ -29,7 +29,7 @@ async fn take_over(url: &str) -> DatabaseLock {
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     loop {
         assert!(Command::new("psql").args(["-qAt", "-d", url, "-c", end]).output().unwrap().status.success());
-        if let Ok(Some(lock)) = DatabaseLock::take(url).await {
+        if let Ok(Some(lock)) = DatabaseLock::take(url, LockMode::Exclusive).await {
             return lock;
         }
     }

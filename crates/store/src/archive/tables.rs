@@ -17,6 +17,7 @@ pub(super) const TABLES: &[&str] = &[
     "installation",
     "last_backup",
     "shared_secret",
+    "admin_token",
     "revision",
     "server",
     "gateway",

@@ -8,7 +8,11 @@ use super::{
     content::{self, BackupHeader, BackupSource, Content, Purpose},
     tables::{self, TABLES},
 };
-use crate::{Result, SecretKeys, StoreError, database::Database, database_lock::DatabaseLock};
+use crate::{
+    Result, SecretKeys, StoreError,
+    database::Database,
+    database_lock::{DatabaseLock, LockMode},
+};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::{
     fmt,
@@ -21,7 +25,7 @@ use std::{
 /// # Errors
 /// Also if a server uses the database: rows that it wrote afterwards would be lost.
 pub async fn export(source: BackupSource<'_>, to: impl Write, told: impl FnMut(&TableSum)) -> Result<u64> {
-    let mut lock = DatabaseLock::take(source.place).await?;
+    let mut lock = DatabaseLock::take(source.place, LockMode::Exclusive).await?;
     let end = content::write(Purpose::Export, source, to, told).await?;
     if let Some(mut lock) = lock.take() {
         lock.was_held().await?;
@@ -81,7 +85,7 @@ impl<R: Read> Import<R> {
     pub async fn load(mut self, target: ImportTarget<'_>) -> Result<Vec<TableSum>> {
         let database = Database::connect(target.place).await?;
         let loaded = async {
-            let mut lock = DatabaseLock::take(target.place).await?;
+            let mut lock = DatabaseLock::take(target.place, LockMode::Exclusive).await?;
             let mut db = database.connection().await?;
             // Before the migrations, which would change a database that another version serves.
             let is_used = tables::is_used(&mut db).await?;

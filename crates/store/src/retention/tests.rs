@@ -54,6 +54,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("join_token", After(30 * DAY, "expires_at = AT")),
     ("last_backup", Few("one row")),
     ("shared_secret", Few("one row of each name")),
+    ("admin_token", Few("one row")),
     ("ipsec_share_count", Few("one of each environment and status")),
     ("ipsec_share_tag", With("ipsec_share")),
     ("ipsec_tunnel", After(30 * DAY, "deleted_at = AT, status = 'DELETED', frontdoor = FRONTDOOR")),

@@ -10,8 +10,8 @@ use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::{io::Cursor, path::Path};
 use tempfile::TempDir;
 use wicketgate_store::{
-    Backup, BackupSource, DatabaseLock, Import, ImportTarget, Result, SecretKeyFile, SharedSecret, TableSum,
-    back_up, export,
+    Backup, BackupSource, DatabaseLock, Import, ImportTarget, LockMode, Result, SecretKeyFile, SharedSecret,
+    TableSum, back_up, export,
 };
 
 const AUTHORITY: &str = "0123456789abcdef";
@@ -235,7 +235,7 @@ async fn a_file_that_is_no_whole_export_of_this_schema_and_key_is_refused_by_nam
     assert!(refused(b"other".to_vec(), keys.clone()).await.contains("no export"));
 
     // A server has the database.
-    if let Some(_lock) = DatabaseLock::take(&from).await.unwrap() {
+    if let Some(_lock) = DatabaseLock::take(&from, LockMode::Exclusive).await.unwrap() {
         let refused = export(source(&from, &keys), std::io::sink(), |_| {}).await.unwrap_err().to_string();
         assert!(refused.contains("another server uses"), "{refused}");
     }

@@ -1,0 +1,65 @@
+//! `wicketgate secrets`: replaces what callers and servers have to know, while servers run.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use wicketgate_server::{Server, auth::admin_token};
+use wicketgate_store::replace_admin_token;
+use wicketgate_system::private_file;
+
+use crate::{
+    backup::say,
+    database::{self, Database},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// Replace the admin token, which all servers of the database accept, by a new one, and print it. The one before is refused within
+    /// five seconds, and console sessions that were opened with it end.
+    AdminToken(NewAdminToken),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewAdminToken {
+    /// The data directory of an `up` or a server. If it has the file with the token, that is replaced, too.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/wicketgate", env = "WICKETGATE_DATA_DIR")]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    database: Database,
+}
+
+impl Secrets {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::AdminToken(new) => new.run().await,
+        }
+    }
+}
+
+impl NewAdminToken {
+    async fn run(self) -> anyhow::Result<()> {
+        let Self { data_dir, database } = self;
+        let url = database.url()?;
+        database::check(&data_dir, url.as_ref())?;
+        let token = admin_token::generate()?;
+        let place = database::place(&data_dir, url.as_ref());
+        replace_admin_token(&place, admin_token::sha256(&token), Timestamp::now())
+            .await
+            .context("cannot replace the admin token in the database")?;
+        let file = Server::admin_token_file(&data_dir);
+        let has_file = file.try_exists().unwrap_or_default();
+        let kept = has_file.then(|| private_file::replace(&file, admin_token::line(&token).as_bytes()));
+        // Also if the file cannot be written: nobody else knows it.
+        say(token.expose_secret());
+        kept.transpose().with_context(|| {
+            format!(
+                "the token above is the new one, and {} could not be written: write it there",
+                file.display()
+            )
+        })?;
+        Ok(())
+    }
+}
