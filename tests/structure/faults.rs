@@ -24,6 +24,7 @@ const LATE: &[(&str, &str)] = &[
         "the device's packets arrive from the new port, so that the gateway asks it later",
     ),
     ("Traffic, or agents that connect, are shown late.", "a shorter lag passes by itself"),
+    ("GatewayUnreachable", "a gateway without a link serves on, and finds another server within 30 s"),
     ("NoTrafficReceived", "a site that is idle for half a minute looks the same"),
 ];
 

@@ -54,7 +54,7 @@ export interface PathFacts {
   check?: Check | undefined;
 }
 
-const GATEWAY_REASONS = ['GatewayOffline', 'GatewayFull', 'PeerAddressTaken', 'TunnelFailed'];
+const GATEWAY_REASONS = ['GatewayOffline', 'GatewayUnreachable', 'GatewayFull', 'PeerAddressTaken', 'TunnelFailed'];
 const LISTENER_REASONS = ['PortInUse', 'ListenerFailed', 'TunnelNotReady', 'ConnectionLimit', 'ConnectionsRefused', 'Expired'];
 const AGENT_REASONS = ['AgentOffline', 'AgentSilent', 'AgentPending', 'AgentRefused', 'AgentExhausted', 'AgentDuplicated'];
 const TARGET_REASONS = ['TargetUnreachable', 'TargetClosed', 'ConnectionsFail', 'ConnectionsUnanswered'];

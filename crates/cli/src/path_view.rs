@@ -24,6 +24,7 @@ const NAMES: &[(&str, &str)] = &[
 const WAITS_FOR: &[(&str, &str)] = &[
     ("Pending", "tunnel"),
     ("GatewayOffline", "tunnel"),
+    ("GatewayUnreachable", "tunnel"),
     ("GatewayFull", "tunnel"),
     ("PeerAddressTaken", "tunnel"),
     ("TunnelFailed", "tunnel"),

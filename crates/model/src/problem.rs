@@ -12,6 +12,8 @@ crate::text_enum!(
         Pending = "Pending",
         /// No gateway of the location is linked to the server.
         GatewayOffline = "GatewayOffline",
+        /// No server has a link to the row's gateway, which goes on with what it has: the status is the last that was reported.
+        GatewayUnreachable = "GatewayUnreachable",
         /// The gateway has as many tunnels, or open ports of shares, as it can hold.
         GatewayFull = "GatewayFull",
         /// The gateway cannot bring up the tunnel's namespace, addresses or IKE daemon.

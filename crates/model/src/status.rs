@@ -86,6 +86,8 @@ impl Standing {
 pub enum Observation {
     /// Nothing: since `since` the gateway's link is down, or up without a report. `drains`: it has announced that it stops.
     Silent { since: Timestamp, drains: bool },
+    /// Nothing: no server has a link to the gateway since `since`. It is a process of its own, and goes on with what it has.
+    Unreachable { since: Timestamp },
     /// The gateway has received the row and, since `since`, has not determined its state.
     Looking { since: Timestamp },
     /// The generation that works, and the problem, if there is one.
@@ -101,11 +103,14 @@ pub struct Deadlines {
     pub provisioning: SignedDuration,
     /// From the gateway's silence to `ERROR` of a `DEPLOYED` row: long enough for a restart.
     pub silence: SignedDuration,
+    /// From the loss of a gateway's link to statuses that say so: long enough for the gateway to find another server.
+    pub unreachable: SignedDuration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { provisioning: SignedDuration::from_secs(30), silence: SignedDuration::from_secs(3) }
+        let [provisioning, silence, unreachable] = [30, 3, 30].map(SignedDuration::from_secs);
+        Self { provisioning, silence, unreachable }
     }
 }
 
@@ -124,12 +129,18 @@ pub fn next(
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
+        (status, Observation::Unreachable { since }) => {
+            return without_link(status, current, *since, deadlines, now);
+        }
         (Status::Deleting, Observation::Looking { .. } | Observation::Seen { .. }) => {
             let failing = match seen {
                 Observation::Seen { problem, .. } => {
                     problem.clone().filter(|p| p.reason == Reason::TunnelFailed)
                 }
-                Observation::Looking { .. } | Observation::Silent { .. } | Observation::Gone => None,
+                Observation::Looking { .. }
+                | Observation::Silent { .. }
+                | Observation::Unreachable { .. }
+                | Observation::Gone => None,
             };
             let removing = || Problem::new(Reason::Pending, "the gateway is removing it");
             (Status::Deleting, None, Some(failing.unwrap_or_else(removing)))
@@ -165,16 +176,51 @@ pub fn next(
             (status, ready, Some(problem))
         }
     };
-    let detail = problem.map(|problem| match &current.detail {
-        Some(old) if old.problem.reason == problem.reason => Detail { problem, since: old.since },
-        _ => Detail { problem, since: now },
-    });
-    Standing {
-        status,
-        since: if status == current.status { current.since } else { now },
-        observed_generation: ready.or(current.observed_generation),
-        detail,
+    current.followed_by(status, ready, problem, now)
+}
+
+impl Standing {
+    fn followed_by(
+        &self,
+        status: Status,
+        ready: Option<Generation>,
+        problem: Option<Problem>,
+        now: Timestamp,
+    ) -> Self {
+        let detail = problem.map(|problem| match &self.detail {
+            Some(old) if old.problem.reason == problem.reason => Detail { problem, since: old.since },
+            _ => Detail { problem, since: now },
+        });
+        Self {
+            status,
+            since: if status == self.status { self.since } else { now },
+            observed_generation: ready.or(self.observed_generation),
+            detail,
+        }
     }
+}
+
+/// What was deployed is served on, as far as is known; what was written meanwhile waits, and is an error by its deadline.
+fn without_link(
+    status: Status,
+    current: &Standing,
+    since: Timestamp,
+    deadlines: Deadlines,
+    now: Timestamp,
+) -> Standing {
+    let is_late = now.duration_since(current.since) >= deadlines.provisioning;
+    let then = match status {
+        Status::New if is_late => "what was written is served as soon as it has a link again",
+        _ if now.duration_since(since) < deadlines.unreachable => return current.clone(),
+        Status::Deployed => "it was serving then, and goes on with what it has",
+        Status::Deleting => "it is removed as soon as the gateway has a link again",
+        Status::New | Status::Error => "what was written is served as soon as it has a link again",
+        Status::Disabled | Status::Deleted => "nothing newer is known",
+    };
+    let message = format!("no server has a link to the gateway since {since:.0}; {then}");
+    let status = if status == Status::New && is_late { Status::Error } else { status };
+    let problem = Problem::new(Reason::GatewayUnreachable, message);
+    current.followed_by(status, current.observed_generation, Some(problem), now)
 }
 
 /// The generation that works, and why the newest one does not.
@@ -184,7 +230,9 @@ fn not_ready(seen: &Observation) -> (Option<Generation>, Problem) {
         Observation::Silent { drains: true, .. } => (None, draining()),
         Observation::Silent { drains: false, .. } => (None, offline("start it, or see its log")),
         Observation::Seen { ready, problem } => (*ready, problem.clone().unwrap_or_else(unknown)),
-        Observation::Looking { .. } | Observation::Gone => (None, unknown()),
+        Observation::Looking { .. } | Observation::Unreachable { .. } | Observation::Gone => {
+            (None, unknown())
+        }
     }
 }
 
@@ -223,6 +271,7 @@ mod tests {
         prop_oneof![
             (0i64..100, any::<bool>()).prop_map(|(s, drains)| Observation::Silent { since: at(s), drains }),
             (0i64..100).prop_map(|s| Observation::Looking { since: at(s) }),
+            (0i64..200).prop_map(|s| Observation::Unreachable { since: at(s) }),
             (option::of(generation()), option::of(problem()))
                 .prop_map(|(ready, problem)| Observation::Seen { ready, problem }),
             Just(Observation::Gone),
@@ -269,7 +318,8 @@ mod tests {
                 prop_assert!(is_seen);
             }
             // Every status except DEPLOYED has a detail with the reason.
-            let has_detail = current.status != Status::Disabled || current.detail.is_some();
+            let is_kept = current.status == Status::Disabled || matches!(seen, Observation::Unreachable { .. });
+            let has_detail = !is_kept || current.detail.is_some();
             if next.status != Status::Deployed && current.status != Status::Deleted && has_detail {
                 prop_assert!(next.detail.is_some());
             }
@@ -308,6 +358,35 @@ mod tests {
         assert_eq!((again.status, again.since), (Status::New, at(1000)));
         assert_eq!(step(&again, seen(None, Some(not_ready)), 1030).status, Status::Error);
         assert_eq!(step(&disabled, seen(Some(g), None), 1000).status, Status::Deployed);
+    }
+
+    #[test]
+    fn what_a_gateway_without_a_link_serves_keeps_its_status_and_says_so() {
+        let g = Generation::FIRST;
+        let away = Observation::Unreachable { since: at(10) };
+        let step = |from: &Standing, second| next(from, g, &away, Deadlines::default(), at(second));
+        let new = Standing::new(at(0), None);
+        let seen = Observation::Seen { ready: Some(g), problem: None };
+        let deployed = next(&new, g, &seen, Deadlines::default(), at(1));
+        assert_eq!(step(&deployed, 39), deployed, "it may find another server");
+        let told = step(&deployed, 40);
+        assert_eq!((told.status, told.since, told.serves()), (Status::Deployed, at(1), false));
+        let detail = told.detail.clone().unwrap();
+        assert_eq!((detail.problem.reason, detail.since), (Reason::GatewayUnreachable, at(40)));
+        assert!(detail.problem.message.contains("was serving then"), "{}", detail.problem.message);
+        assert_eq!(step(&told, 4000), told);
+        assert_eq!(next(&told, g, &seen, Deadlines::default(), at(4001)).detail, None);
+        // A change that came too late for the gateway.
+        let changed = Standing::new(at(20), Some(g));
+        assert_eq!(step(&changed, 39), changed);
+        assert_eq!(step(&changed, 45).status, Status::New);
+        let late = step(&changed, 50);
+        assert_eq!(
+            (late.status, late.detail.unwrap().problem.reason),
+            (Status::Error, Reason::GatewayUnreachable)
+        );
+        let deleting = Standing { status: Status::Deleting, ..deployed };
+        assert_eq!(step(&deleting, 100).status, Status::Deleting);
     }
 
     #[test]

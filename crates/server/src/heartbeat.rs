@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use tracing::warn;
+use wicketgate_model::Deadlines;
 use wicketgate_store::{BEAT_EVERY, ServerFacts, Store};
 use wicketgate_system::Latest;
 
@@ -59,5 +60,25 @@ impl BackgroundTask for Heartbeat {
         }
         self.beat(now).await?;
         Ok(Outcome::Done)
+    }
+}
+
+/// Has the rows of gateways say that no server has a link to them.
+#[derive(Debug)]
+pub(crate) struct SilentGateways {
+    pub(crate) store: Store,
+    pub(crate) deadlines: Deadlines,
+}
+
+impl BackgroundTask for SilentGateways {
+    const NAME: &'static str = "silent-gateways";
+    /// Rows say so this much later than after 30 s.
+    const PERIOD: Duration = Duration::from_secs(1);
+    /// Some hundred rows of each gateway.
+    const WITHIN: Duration = Duration::from_secs(30);
+
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
+        let is_more = self.store.tell_of_silent_gateways(self.deadlines, now).await?;
+        Ok(if is_more { Outcome::More } else { Outcome::Done })
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         link_table::{LinkTable, PassedLinks},
         reconciler,
     },
-    heartbeat::Heartbeat,
+    heartbeat::{Heartbeat, SilentGateways},
     link_port::{LinkDesk, LinkPort},
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
@@ -338,6 +338,14 @@ impl Server {
         heartbeat.beat(Timestamp::now()).await.context("cannot tell the other servers of this one")?;
         self.run_in_background(heartbeat);
         self.run_in_background(PassedLinks(links.clone()));
+        self.run_for_all(SilentGateways { store: self.store.clone(), deadlines: links.deadlines });
+        let (store, gateways, stop) = (self.store.clone(), links.gateways.clone(), self.stop.clone());
+        self.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                store.changed_elsewhere().await;
+                gateways.wake();
+            }
+        }));
         let certificate = ServerCertificate::new(Arc::clone(&links.ca), self.store.server_id())?;
         let identity = certificate.identity.clone();
         self.run_in_background(certificate);

@@ -13,6 +13,7 @@ use crate::{
     erasure::{self, Erasure},
     request_time::{READ, waited},
     transaction::Transaction,
+    wakes::Commits,
     write_health::WriteHealth,
 };
 use sqlx::{
@@ -28,7 +29,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Notify;
 
 /// Connections that read, besides SQLite's one that writes: no more than cores help.
 const SQLITE_READERS: u32 = 4;
@@ -74,13 +74,12 @@ static POSTGRES: Begins = Begins {
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     pub(crate) readers: Connections,
-    writers: Connections,
+    pub(crate) writers: Connections,
     pub(crate) write_health: WriteHealth,
     pub(crate) cache: Arc<Cache>,
     /// `None`: a server has a disk of its own.
     disk: Option<DiskRoom>,
-    /// Events were committed.
-    pub(crate) events_committed: Arc<Notify>,
+    pub(crate) commits: Commits,
     /// What seals and opens secrets: nothing until the database is migrated.
     pub(crate) keys: Arc<SecretKeys>,
     pub(crate) erasure: Erasure,
@@ -107,7 +106,7 @@ impl Database {
             write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(false)),
             disk: None,
-            events_committed: Arc::default(),
+            commits: Commits::default(),
             keys: Arc::default(),
             erasure: Erasure::not_needed(),
             begins: &POSTGRES,
@@ -166,7 +165,7 @@ impl Database {
             write_health: WriteHealth::default(),
             cache: Arc::new(Cache::new(true)),
             disk: path.parent().map(DiskRoom::in_directory),
-            events_committed: Arc::default(),
+            commits: Commits::default(),
             keys: Arc::default(),
             begins: &SQLITE,
             locks_rows: false,

@@ -70,8 +70,14 @@ impl Store {
         Ok(self.find(select, &[&frontdoor]).await?.unwrap_or_default())
     }
 
-    /// Waits until this process has written events since the last call; other processes may have written more.
+    /// Waits until events were written since the last call, as far as this process was told.
     pub async fn events_written(&self) {
-        self.database.events_committed.notified().await;
+        self.database.commits.events.notified().await;
+    }
+
+    /// Waits until another server has changed what gateways should serve, as far as this process was told. Without other servers, it
+    /// never returns.
+    pub async fn changed_elsewhere(&self) {
+        self.database.commits.rows_elsewhere.notified().await;
     }
 }

@@ -9,10 +9,11 @@ use crate::{
     database_lock::{DatabaseLock, LockMode},
     live_servers::LiveServers,
     sealing,
+    wakes::Wakes,
     writer::Writer,
 };
 use sqlx::Row as _;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 use uuid::Uuid;
@@ -58,7 +59,10 @@ impl Store {
                     database.migrate().await?;
                     sealing::give_keys(&mut database, keys).await?;
                     lock.pool = Some(database.readers.clone());
-                    return Ok((Self::of(database), lock));
+                    let mut store = Self::of(database);
+                    let Database { writers, commits, .. } = &store.database;
+                    store.wakes = Some(Arc::new(Wakes::start(url, writers, commits, store.servers.own)));
+                    return Ok((store, lock));
                 }
                 Some(lock) => {
                     lock.release().await;
@@ -94,7 +98,7 @@ impl Store {
 
     fn of(database: Database) -> Self {
         let (writer, claims) = (Writer::start(&database), RunningClaims::default());
-        Self { writer, database, claims, servers: LiveServers::alone() }
+        Self { writer, database, claims, servers: LiveServers::alone(), wakes: None }
     }
 }
 

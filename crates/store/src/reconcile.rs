@@ -176,25 +176,25 @@ impl Store {
             return Ok(());
         }
         let updates = updates.to_vec();
-        self.settle_under(epoch, move |write| {
-            async move {
-                let (tunnels, shares): (Vec<_>, Vec<_>) =
-                    updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
-                for (table, updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
-                    for part in parts(&updates) {
-                        let standing = write.applicable(table, part).await?;
-                        write_statuses(&mut write.tx, table, &standing, &mut write.deferred).await?;
-                    }
-                }
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.settle_under(epoch, move |write| async move { write.update_statuses(&updates).await }.boxed())
+            .await
     }
 }
 
 impl Write {
+    /// See [`Store::update_statuses`].
+    pub(crate) async fn update_statuses(&mut self, updates: &[StatusUpdate]) -> Result<()> {
+        let (tunnels, shares): (Vec<_>, Vec<_>) =
+            updates.iter().partition(|s| matches!(s.resource, Resource::Tunnel(_)));
+        for (table, updates) in [(&TUNNELS, tunnels), (&SHARES, shares)] {
+            for part in parts(&updates) {
+                let standing = self.applicable(table, part).await?;
+                write_statuses(&mut self.tx, table, &standing, &mut self.deferred).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The updates that apply: their rows still have the same generation, nothing leaves `DELETED`, and only `DELETED`
     /// follows `DELETING`. Each comes with its row before it.
     async fn applicable<'a>(

@@ -10,13 +10,14 @@ use crate::{
     request_time::{READ, waited},
     row::{FromRow, opened},
     statement::query,
+    wakes::Wakes,
     write::Write,
     writer::{Revises, Writer},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, SqlSafeStr};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ pub struct Store {
     pub(crate) writer: Writer,
     pub(crate) claims: RunningClaims,
     pub(crate) servers: LiveServers,
+    /// Of a database with other servers.
+    pub(crate) wakes: Option<Arc<Wakes>>,
 }
 
 impl Store {

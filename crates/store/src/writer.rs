@@ -269,7 +269,8 @@ impl Batch {
     }
 
     async fn end(self, database: &Database) {
-        let Self { write: Write { tx, kept: deferred, .. }, units, is_kept, has_savepoint, fault, .. } = self;
+        let Self { write, units, is_kept, has_savepoint, fault } = self;
+        let Write { tx, kept: deferred, revision, .. } = write;
         let Deferred { forgets, erases, .. } = deferred;
         let tells = !deferred.events.is_empty();
         let ended = match fault {
@@ -283,9 +284,7 @@ impl Batch {
                 if forgets {
                     database.cache.forget();
                 }
-                if tells {
-                    database.events_committed.notify_one();
-                }
+                database.commits.committed(is_kept && revision.is_some(), tells);
             }
             Err(error) => {
                 error!(%error, writes = units.len(), "a commit failed");

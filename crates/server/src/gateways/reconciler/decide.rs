@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, mem, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
+use wicketgate_link::LinkKind;
 use wicketgate_model::{
     Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, ShareId, Status,
     TunnelDesired, TunnelId,
@@ -41,7 +42,7 @@ impl Reconciler {
                     }
                     let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
                     let is_sent = is_removed || outbox.has_sent_tunnel(id);
-                    (Resource::Tunnel(id), observation(&seen, entry, is_sent))
+                    (Resource::Tunnel(id), observation(parts.kind, &seen, entry, is_sent))
                 });
             let share_updates =
                 shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
@@ -57,7 +58,7 @@ impl Reconciler {
                         (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
                     });
                     let is_sent = is_removed || outbox.has_sent_share(id);
-                    (Resource::Share(id), observation(&seen, entry, is_sent))
+                    (Resource::Share(id), observation(parts.kind, &seen, entry, is_sent))
                 });
             (tunnel_updates.0, share_updates, connections)
         };
@@ -164,8 +165,10 @@ impl Reconciler {
     /// tunnel that it has not looked at yet.
     fn new_connections(&mut self, seen: &GatewayView, now: Timestamp) -> Vec<(TunnelId, Connection)> {
         let silence = self.parts.deadlines.silence;
-        let is_lost =
-            !seen.is_draining && seen.silent_since.is_some_and(|since| now.duration_since(since) >= silence);
+        // One in a process of its own goes on with them.
+        let is_lost = self.parts.kind == LinkKind::InProcess
+            && !seen.is_draining
+            && seen.silent_since.is_some_and(|since| now.duration_since(since) >= silence);
         let mut changed = Vec::new();
         self.tunnels.each_undecided(|id, row| {
             let state = &mut row.state;
@@ -218,11 +221,16 @@ impl TunnelState {
 /// What is known of a row. Without an entry it is gone only if the gateway has received its removal, or never
 /// received the row at all.
 fn observation(
+    kind: LinkKind,
     seen: &GatewayView,
     entry: Option<(Option<Generation>, Option<Problem>)>,
     is_sent: bool,
 ) -> Observation {
     match (seen.silent_since, entry) {
+        // It has linked, and says soon what it has: it serves meanwhile.
+        (Some(since), _) if kind == LinkKind::Network && !seen.is_draining => {
+            Observation::Unreachable { since }
+        }
         (Some(since), _) => Observation::Silent { since, drains: seen.is_draining },
         (None, Some((None, Some(problem)))) if problem.is_pending() => {
             Observation::Looking { since: seen.progress_at }

@@ -199,7 +199,7 @@ async fn after_a_restart_a_status_is_kept_briefly_and_is_then_confirmed_or_lost(
     let id = b.create().await;
     b.settle().await;
     b.now += 1.hour();
-    b.restart().await;
+    b.restart_together().await;
     let restarted = b.now;
     b.activate().await;
     assert_eq!(b.share(id).await.standing.status, Status::Deployed);
@@ -244,11 +244,35 @@ async fn a_restart_leaves_unchanged_connections_as_recorded() {
     b.settle().await;
     assert_eq!(recorded(&b).await, Some(up));
     // A gateway that reports nothing may have ended, and its tunnels with it.
-    b.restart().await;
+    b.restart_together().await;
     b.activate().await;
     b.now += 10.seconds();
     b.activate().await;
     assert_eq!(recorded(&b).await.map(|c| c.state), Some(ConnectionState::Down));
+}
+
+#[tokio::test]
+async fn a_gateway_in_a_process_of_its_own_that_is_silent_leaves_statuses_and_connections_as_they_were() {
+    let mut b = Bench::new().await;
+    let share = b.create().await;
+    let up = Connection { state: ConnectionState::Up, ..Connection::down(b.now) };
+    b.gateway.connection = up.clone();
+    b.settle().await;
+    b.restart().await;
+    b.activate().await;
+    b.now += 29.seconds();
+    b.activate().await;
+    assert_eq!(b.share(share).await.standing.detail, None);
+    b.now += 2.seconds();
+    b.activate().await;
+    let standing = b.share(share).await.standing;
+    let reason = standing.detail.map(|detail| detail.problem.reason);
+    assert_eq!((standing.status, reason), (Status::Deployed, Some(Reason::GatewayUnreachable)));
+    let recorded = b.store.tunnel(b.frontdoor, b.tunnel).await.unwrap().unwrap().connection;
+    assert_eq!(recorded, Some(up.clone()));
+    b.gateway.connection = up;
+    b.settle().await;
+    assert_eq!(b.share(share).await.standing.detail, None);
 }
 
 #[tokio::test]

@@ -44,6 +44,9 @@ pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayOffline)) => {
             "Start the gateway of the tunnel's location, or see its log".to_owned()
         }
+        (_, Some(Reason::GatewayUnreachable)) => {
+            "Check that the gateway's host runs and reaches the servers: its log says which it dials".to_owned()
+        }
         (_, Some(Reason::GatewayFull)) => {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }

@@ -25,6 +25,9 @@ pub(in crate::api) fn of(reason: Reason) -> Words {
     let (message, advice) = match reason {
         Reason::Pending => ("the provider's gateway is taking over the newest change", WAIT),
         Reason::GatewayOffline => ("the provider's gateway is not available", TELL),
+        Reason::GatewayUnreachable => {
+            ("the provider does not hear of its gateway, which goes on with what it has", WAIT)
+        }
         Reason::GatewayFull => ("the provider's gateway has no room for the tunnel", TELL),
         Reason::TunnelFailed => ("the provider's gateway cannot serve the tunnel", TELL),
         Reason::TunnelNotReady => ("the tunnel is not ready at the provider's gateway", WAIT),

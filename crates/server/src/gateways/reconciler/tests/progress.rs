@@ -41,7 +41,7 @@ async fn a_gateway_is_not_silent_before_it_is_told_what_to_serve() {
     let mut b = Bench::new().await;
     let id = b.create().await;
     b.settle().await;
-    b.restart().await;
+    b.restart_together().await;
     // It takes as long to read all rows.
     b.now += 2.seconds();
     b.activate().await;

@@ -82,6 +82,7 @@ async fn a_link_that_the_database_has_lost_is_recorded_again() {
     let mut b = Bench::new().await;
     let share = b.create().await;
     b.sql("UPDATE gateway_link SET epoch = epoch - 1");
+    b.now += 40.seconds();
     // Another server may have the gateway.
     let over_network = b.reconciler.reconcile(b.now).await;
     assert!(matches!(over_network, Err(StoreError::Superseded)), "{over_network:?}");

@@ -1,0 +1,96 @@
+//! Rows of gateways to which no server has a link: whoever looks after the database says so.
+//!
+//! Invariant: what is decided here is written only while the gateway has no link. The next link waits for the transaction.
+
+use crate::{
+    Resource, Result, ShareRow, StatusUpdate, Store, StoreError, TunnelRow, row::rows, share, tunnel,
+};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use sqlx::AssertSqlSafe;
+use wicketgate_model::{Deadlines, GatewayId, Observation, next};
+
+/// Rows of one kind in a transaction.
+const AT_ONCE: i64 = 500;
+
+rows! {
+    struct SilentGateway {
+        gateway: GatewayId,
+        since: Timestamp,
+    }
+}
+
+/// Of a gateway in a process of its own that was not removed.
+const SILENT: &str = "SELECT k.gateway, COALESCE(k.lost_at, g.created_at) AS since FROM gateway_link k JOIN gateway g ON g.id = k.gateway \
+    WHERE g.in_process = 0 AND g.deleted_at IS NULL AND (k.linked_at IS NULL OR k.lost_at IS NOT NULL)";
+/// `$1` is the gateway.
+const HAS_NO_LINK: &str =
+    "SELECT epoch FROM gateway_link WHERE gateway = $1 AND (linked_at IS NULL OR lost_at IS NOT NULL)";
+/// Rows that have to be told, and changes whose time is over. `$1` is the gateway, `$2` the moment before which changes are late.
+const UNTOLD: &str = "status <> 'DELETED' AND (reason IS NULL OR reason <> 'GatewayUnreachable' \
+    OR (status = 'NEW' AND status_since <= $2)) AND EXISTS (SELECT 1 FROM endpoint_place c WHERE c.gateway = $1 \
+    AND c.withdrawn_at IS NULL AND c.tunnel = ";
+
+impl Store {
+    /// Has the rows of gateways that have no link for long say so, and changes that no gateway takes in time be errors. Returns whether
+    /// there may be more to do.
+    pub async fn tell_of_silent_gateways(&self, deadlines: Deadlines, now: Timestamp) -> Result<bool> {
+        let silent: Vec<SilentGateway> = self.all(SILENT, &[]).await?;
+        let mut is_more = false;
+        for SilentGateway { gateway, since } in silent {
+            if now.duration_since(since) < deadlines.unreachable {
+                continue;
+            }
+            let seen = Observation::Unreachable { since };
+            match self.tell_of(gateway, &seen, deadlines, now).await {
+                Ok(updates) => is_more |= updates >= usize::try_from(AT_ONCE).unwrap_or_default(),
+                Err(StoreError::Superseded) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(is_more)
+    }
+
+    /// Returns how many rows it has changed.
+    async fn tell_of(
+        &self,
+        gateway: GatewayId,
+        seen: &Observation,
+        deadlines: Deadlines,
+        now: Timestamp,
+    ) -> Result<usize> {
+        let late = now - deadlines.provisioning;
+        let select = |selected: &str, table: &str, tunnel: &str| {
+            // Constants of this program.
+            AssertSqlSafe(format!("SELECT {selected} FROM {table} WHERE {UNTOLD}{tunnel}) LIMIT {AT_ONCE}"))
+        };
+        let tunnels = select(tunnel::selected!(), "ipsec_tunnel", "ipsec_tunnel.id");
+        let shares = select(share::selected!(), "ipsec_share", "ipsec_share.tunnel");
+        let tunnels: Vec<TunnelRow> = self.all(tunnels, &[&gateway, &late]).await?;
+        let shares: Vec<ShareRow> = self.all(shares, &[&gateway, &late]).await?;
+        let update = |resource, generation, standing| StatusUpdate {
+            resource,
+            generation,
+            standing: next(standing, generation, seen, deadlines, now),
+        };
+        let of_tunnels =
+            tunnels.iter().map(|row| update(Resource::Tunnel(row.id), row.generation, &row.standing));
+        let of_shares =
+            shares.iter().map(|row| update(Resource::Share(row.id), row.generation, &row.standing));
+        let updates: Vec<_> = of_tunnels.chain(of_shares).collect();
+        let count = updates.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        let written = self.settle(move |write| {
+            async move {
+                let select = write.sharing(HAS_NO_LINK);
+                let none: Option<(i64,)> = write.tx.find(select, &[&gateway]).await?;
+                none.ok_or(StoreError::Superseded)?;
+                write.update_statuses(&updates).await
+            }
+            .boxed()
+        });
+        written.await.map(|()| count)
+    }
+}
