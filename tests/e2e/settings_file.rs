@@ -54,7 +54,12 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
     for (name, text, code, says) in [
         ("up.toml", "listen = '127.0.0.1:1'\nipsec = 'off'", 0, "DIR/up.toml: no fault was found"),
         ("up.toml", "\nlisten = 'x'", 2, "DIR/up.toml:2: invalid value 'x'"),
-        ("up.toml", "listen = '0.0.0.0:1'", 2, "DIR/up.toml: the API would be served without TLS"),
+        (
+            "up.toml",
+            "listen = '0.0.0.0:1'",
+            2,
+            "DIR/up.toml:1: `listen`: the API would be served without TLS",
+        ),
         ("up.toml", "database-file = '/nonexistent'", 1, "cannot read /nonexistent"),
         ("router.toml", "", 2, "no configuration is called \"router\": the names are up, server, gateway"),
         ("server.toml", "", 2, "a server with gateways elsewhere needs PostgreSQL"),
@@ -71,6 +76,66 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
     ] {
         let (status, said) = check(name, text)?;
         ensure!(status == Some(code) && said.contains(says), "{text:?}: {status:?} {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn all_faults_of_a_file_are_told_at_once() -> Result<()> {
+    let lab = lab()?;
+    let dir = lab.dir("etc")?;
+    fs::write(dir.join("token"), "no token")?;
+    let token = dir.join("token");
+    for (name, text, lines) in [
+        (
+            "up.toml",
+            "listn = '127.0.0.1:1'\ndrain = -1\nmax-tunnels = 'many'\ndatabase-file = '/nonexistent'\n\
+             load-balancer-pool = ['10.9.0.0/16']\nipsec = 'off'"
+                .to_owned(),
+            &[
+                "DIR/up.toml:1: there is no setting `listn`; is `listen` meant?",
+                "DIR/up.toml:2: invalid value '-1' for '--drain",
+                "DIR/up.toml:3: invalid value 'many' for '--max-tunnels",
+                "DIR/up.toml:4: `database-file`: cannot read /nonexistent",
+                "DIR/up.toml:5: `load-balancer-pool`: --load-balancer-pool needs IPsec",
+                "wicketgate: DIR/up.toml has 5 faults",
+            ][..],
+        ),
+        // That there is no TLS follows from a wrong name.
+        (
+            "up.toml",
+            "listen = '0.0.0.0:1'\ntls-crt = '/c'".to_owned(),
+            &["wicketgate: DIR/up.toml:2: there is no"],
+        ),
+        (
+            "server.toml",
+            format!("listen = '0.0.0.0:1'\nsecret-key-file = {token:?}"),
+            &[
+                "DIR/server.toml:1: `listen`: the API would be served without TLS",
+                "DIR/server.toml: a server with gateways elsewhere needs PostgreSQL",
+                "DIR/server.toml:2: `secret-key-file`: cannot read the secret key file DIR/token",
+                "DIR/server.toml: gateways have to be told what to dial",
+                "wicketgate: DIR/server.toml has 4 faults",
+            ],
+        ),
+        (
+            "gateway.toml",
+            format!("state-dir = '/nonexistent'\nipsec = 'of'\njoin-token-file = {token:?}"),
+            &[
+                "DIR/gateway.toml:2: invalid value 'of'",
+                "DIR/gateway.toml:3: `join-token-file`: DIR/token has no join token",
+                "DIR/gateway.toml:3: `join-token-file`: a gateway that joins has to be told where",
+                "wicketgate: DIR/gateway.toml has 3 faults",
+            ],
+        ),
+    ] {
+        let file = dir.join(name);
+        fs::write(&file, &text)?;
+        let out = Command::new(wicketgate_executable()).args(["config", "check"]).arg(&file).output()?;
+        let said = String::from_utf8(out.stderr)?.replace(&dir.display().to_string(), "DIR");
+        let is_told = said.lines().zip(lines).all(|(line, start)| line.starts_with(start));
+        ensure!(is_told && said.lines().count() == lines.len(), "{text}:\n{said}");
+        ensure!(out.status.code() == Some(2) && out.stdout.is_empty(), "{text}: {}", out.status);
     }
     Ok(())
 }

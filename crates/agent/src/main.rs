@@ -11,7 +11,7 @@ use wicketgate_agent::{
     options::{Check, Command, Options, RELOADED},
     package,
 };
-use wicketgate_settings::{Settings, config_command::Role};
+use wicketgate_settings::{Settings, SettingsFaults, config_command::Role};
 use wicketgate_system::{
     program::{self, StopSignals},
     service_manager::{self, ReloadSignals},
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             Command::Config(config) => config.run::<Options>(ROLES, |options| match options.command {
                 Command::Start(start) => {
                     let (_, allowed) = watch::channel(start.allow_list());
-                    start.into_config(allowed).map(|_| Vec::new())
+                    start.into_config(allowed).map(|_| Vec::new()).map_err(SettingsFaults::one)
                 }
                 _ => Ok(Vec::new()),
             }),

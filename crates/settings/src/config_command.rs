@@ -1,9 +1,12 @@
 //! The verb `config` of a program: checks a settings file, or prints one with every setting.
 
-use crate::{Settings, documented::documented, settings_file::FILE_FLAG};
+use crate::{SettingsFaults, documented::documented, lenient, settings_file::FILE_FLAG};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 use wicketgate_system::program::WrongUsage;
 
 /// A subcommand that can be configured.
@@ -19,7 +22,8 @@ pub struct Role {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Check a configuration file: its keys, its values, and the files that it names. Nothing is started or changed.
+    /// Check a configuration file: its keys, its values, and the files that it names. All faults are told. Nothing is started
+    /// or changed.
     Check {
         /// The file [default: the one that the package installs]
         file: Option<PathBuf>,
@@ -39,7 +43,7 @@ impl ConfigCommand {
     pub fn run<P: Parser>(
         self,
         roles: &[Role],
-        check: impl FnOnce(P) -> anyhow::Result<Vec<String>>,
+        check: impl FnOnce(P) -> Result<Vec<String>, SettingsFaults>,
     ) -> anyhow::Result<()> {
         let main = roles.first().context("the program has no configuration")?;
         let role = |name: &str| {
@@ -54,17 +58,8 @@ impl ConfigCommand {
                 let file = file.unwrap_or_else(|| main.file.into());
                 let name = file.file_stem().map(|name| name.to_string_lossy().into_owned());
                 let role = role(&name.unwrap_or_default())?;
-                let program = P::command().get_name().to_owned();
-                let flag = format!("--{FILE_FLAG}");
-                let words = [program.as_str(), role.subcommand, &flag].map(OsString::from);
-                let unit = role.unit.iter().map(OsString::from);
-                let arguments =
-                    words.into_iter().chain([file.clone().into_os_string()]).chain(unit).collect();
-                let (parsed, _) = Settings::read::<P>(arguments).map_err(WrongUsage::from)?;
-                let shown = file.display();
-                let doubts = check(parsed).with_context(|| shown.to_string())?;
-                let found = if doubts.is_empty() { vec!["no fault was found".to_owned()] } else { doubts };
-                found.iter().for_each(|line| print(&format!("{shown}: {line}\n")));
+                let found = checked(&file, role, check)?;
+                found.iter().for_each(|line| print(&format!("{}: {line}\n", file.display())));
             }
             Self::Default { role: name } => {
                 let role = name.map_or(Ok(*main), |name| role(&name))?;
@@ -78,6 +73,52 @@ impl ConfigCommand {
     }
 }
 
+/// What may be a mistake in a file, or that nothing is.
+///
+/// # Errors
+/// The last of its faults, after the others were printed; or, of several, how many there are.
+fn checked<P: Parser>(
+    file: &Path,
+    role: Role,
+    check: impl FnOnce(P) -> Result<Vec<String>, SettingsFaults>,
+) -> anyhow::Result<Vec<String>> {
+    let program = P::command().get_name().to_owned();
+    let words = [program, role.subcommand.to_owned(), format!("--{FILE_FLAG}")].map(OsString::from);
+    let unit = role.unit.iter().map(OsString::from);
+    let arguments: Vec<_> = words.into_iter().chain([file.as_os_str().to_owned()]).chain(unit).collect();
+    let mut read = lenient::<P>(&arguments).map_err(WrongUsage::from)?;
+    let checks = read.parsed.take().map_or_else(|| Ok(Vec::new()), check);
+    let mut is_usage = !read.faults.is_empty();
+    let mut told: Vec<_> = read.faults.iter().map(ToString::to_string).collect();
+    let doubts = checks.unwrap_or_else(|faults| {
+        for fault in faults.into_all() {
+            // It may be wrong only because another one was left out, which is told already.
+            let is_left_out =
+                |name: &&str| read.faults.iter().any(|fault| fault.setting.as_deref() == Some(*name));
+            if fault.settings.iter().any(is_left_out) {
+                continue;
+            }
+            is_usage |= fault.is_wrong_usage();
+            let place = |name: &str| read.file()?.place(name);
+            let at = fault.setting(|name| place(name).is_some()).and_then(|name| Some((place(name)?, name)));
+            let at =
+                at.map_or_else(|| file.display().to_string(), |(place, name)| format!("{place}: `{name}`"));
+            told.push(format!("{at}: {:#}", fault.error));
+        }
+        Vec::new()
+    });
+    let words = match &told[..] {
+        [] if doubts.is_empty() => return Ok(vec!["no fault was found".to_owned()]),
+        [] => return Ok(doubts),
+        [one] => one.clone(),
+        several => {
+            several.iter().for_each(|line| complain(line));
+            format!("{} has {} faults", file.display(), several.len())
+        }
+    };
+    Err(if is_usage { WrongUsage(words).into() } else { anyhow::anyhow!(words) })
+}
+
 fn stem(file: &str) -> Option<&str> {
     file.rsplit('/').next()?.strip_suffix(".toml")
 }
@@ -85,4 +126,9 @@ fn stem(file: &str) -> Option<&str> {
 #[expect(clippy::print_stdout, reason = "what was asked for on the command line")]
 fn print(text: &str) {
     print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what is wrong, before the last words of the program")]
+fn complain(line: &str) {
+    eprintln!("{line}");
 }

@@ -8,15 +8,21 @@ pub mod definitions;
 mod documented;
 mod error;
 pub mod reference;
+mod settings_faults;
 mod settings_file;
 
-use clap::{Arg, ArgMatches, Command, Parser, error::ContextKind, parser::ValueSource};
+use clap::{
+    Arg, ArgMatches, Command, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
 use settings_file::SettingsFile;
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 use tracing::{error, info, warn};
 use wicketgate_system::log;
 
-pub use error::SettingsError;
+pub use error::{FileFault, SettingsError};
+pub use settings_faults::SettingsFaults;
 pub use settings_file::FILE_FLAG;
 
 /// What a program was started with, to read its file again.
@@ -54,9 +60,7 @@ pub fn parse_from<P: Parser>(arguments: Vec<OsString>) -> (P, Settings) {
     let error = match Settings::read(arguments) {
         Ok(read) => return read,
         Err(SettingsError::CommandLine(error)) => *error,
-        Err(error @ SettingsError::File { .. }) => {
-            P::command().error(clap::error::ErrorKind::InvalidValue, error.to_string())
-        }
+        Err(error @ SettingsError::File(_)) => P::command().error(ErrorKind::InvalidValue, error.to_string()),
     };
     if error.use_stderr() && log::is_journal() {
         log::last_words(without_usage(&error.to_string()));
@@ -111,7 +115,13 @@ impl Settings {
                 Some(parsed)
             }
             Err(error) => {
-                error!(%error, "the configuration file is wrong and was not reloaded: correct it and reload again");
+                // A line of the log for each fault.
+                for error in error.to_string().lines() {
+                    error!(
+                        error,
+                        "the configuration file is wrong and was not reloaded: correct it and reload again"
+                    );
+                }
                 None
             }
         }
@@ -120,34 +130,75 @@ impl Settings {
 
 /// A file, and the flags that win over it.
 type FileAndFlags = (SettingsFile, BTreeSet<String>);
+/// The same, with what is wrong in the file.
+type Read = (SettingsFile, BTreeSet<String>, Vec<FileFault>);
 
-/// Parses a command line with its file.
-fn parsed<P: Parser>(arguments: &[OsString]) -> Result<(P, Option<FileAndFlags>), SettingsError> {
-    let file = configured(&P::command(), arguments)?;
-    let flags = file.iter().flat_map(|(file, given)| file.flags(given)).map(OsString::from);
-    match P::try_parse_from(arguments.iter().cloned().chain(flags)) {
-        Ok(parsed) => Ok((parsed, file)),
-        Err(error) => Err(match file.and_then(|(file, _)| blamed(&error, &file)) {
-            Some(fault) => fault,
-            None => Box::new(error).into(),
-        }),
+/// What is right of a command line with its file, and what is wrong in the file.
+pub(crate) struct Lenient<P> {
+    /// `None`: without what is wrong, something is missing.
+    pub(crate) parsed: Option<P>,
+    file: Option<FileAndFlags>,
+    /// In the order of the file's lines.
+    pub(crate) faults: Vec<FileFault>,
+}
+
+impl<P> Lenient<P> {
+    pub(crate) fn file(&self) -> Option<&SettingsFile> {
+        self.file.as_ref().map(|(file, _)| file)
     }
 }
 
+/// Parses a command line with its file.
+fn parsed<P: Parser>(arguments: &[OsString]) -> Result<(P, Option<FileAndFlags>), SettingsError> {
+    match lenient(arguments)? {
+        Lenient { parsed: Some(parsed), file, faults } if faults.is_empty() => Ok((parsed, file)),
+        Lenient { faults, .. } => Err(SettingsError::File(faults)),
+    }
+}
+
+/// Parses a command line with its file, and goes on behind each fault of the file.
+///
+/// # Errors
+/// The command line is wrong, or the file cannot be read.
+pub(crate) fn lenient<P: Parser>(arguments: &[OsString]) -> Result<Lenient<P>, SettingsError> {
+    let Some((mut file, given, mut faults)) = configured(&P::command(), arguments)? else {
+        let parsed = Some(P::try_parse_from(arguments).map_err(Box::new)?);
+        return Ok(Lenient { parsed, file: None, faults: Vec::new() });
+    };
+    // Each round has one setting less.
+    let parsed = loop {
+        let flags = file.flags(&given).into_iter().map(OsString::from);
+        let error = match P::try_parse_from(arguments.iter().cloned().chain(flags)) {
+            Ok(parsed) => break Some(parsed),
+            Err(error) => error,
+        };
+        match blamed(&error, &mut file, &given) {
+            Some(fault) => faults.push(fault),
+            None if faults.is_empty() => return Err(Box::new(error).into()),
+            None => {
+                faults.extend(missing(&error, &file, &faults));
+                break None;
+            }
+        }
+    };
+    faults.sort_by_key(|fault| fault.line);
+    Ok(Lenient { parsed, file: Some((file, given)), faults })
+}
+
 /// The file that the command line names, and the flags that the command line or the environment has.
-fn configured(command: &Command, arguments: &[OsString]) -> Result<Option<FileAndFlags>, SettingsError> {
+fn configured(command: &Command, arguments: &[OsString]) -> Result<Option<Read>, SettingsError> {
     // A required flag may be in the file. What is wrong on the command line itself is reported by the second parse.
     let matches = command.clone().ignore_errors(true).try_get_matches_from(arguments);
     let Ok(matches) = matches else { return Ok(None) };
     let (command, matches) = innermost(command, &matches);
     let Some(path) = matches.try_get_one::<PathBuf>(FILE_FLAG).ok().flatten() else { return Ok(None) };
-    let file = SettingsFile::read(path, command)?;
+    let (file, faults) = SettingsFile::read(path, command)?;
     let is_given = |arg: &&Arg| {
         let source = matches.value_source(arg.get_id().as_str());
         matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
     let given = command.get_arguments().filter(is_given).filter_map(|arg| arg.get_long().map(str::to_owned));
-    Ok(Some((file, given.collect())))
+    Ok(Some((file, given.collect(), faults)))
 }
 
 /// The subcommand that a command line names, and its arguments.
@@ -165,14 +216,36 @@ fn without_usage(text: &str) -> &str {
     end.map_or(text, |end| &text[..end])
 }
 
-/// The parser's error in terms of the file, if it concerns one of its settings.
-fn blamed(error: &clap::Error, file: &SettingsFile) -> Option<SettingsError> {
+/// The parser's error in terms of the file, if it concerns one of its settings, which is left out from now on.
+fn blamed(error: &clap::Error, file: &mut SettingsFile, given: &BTreeSet<String>) -> Option<FileFault> {
     let flag = error.get(ContextKind::InvalidArg)?.to_string();
-    let name = flag.strip_prefix("--")?.split([' ', '=', '[']).next()?;
-    let at = file.place(name)?;
+    let name = name_of(&flag)?;
+    // The command line's own is at fault.
+    if given.contains(name) {
+        return None;
+    }
     let text = error.to_string();
-    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    Some(SettingsError::File { at, what: what.to_owned() })
+    file.leave_out(name, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+}
+
+/// The setting that `--name <VALUE>` stands for.
+fn name_of(flag: &str) -> Option<&str> {
+    flag.strip_prefix("--")?.split([' ', '=', '[']).next()
+}
+
+/// The settings that the file needs besides, but for those that may be there and are wrong.
+fn missing(error: &clap::Error, file: &SettingsFile, faults: &[FileFault]) -> Option<FileFault> {
+    let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_known = |name: &&str| faults.iter().any(|fault| fault.setting.as_deref() == Some(*name));
+    let names: Vec<_> =
+        flags.iter().filter_map(|flag| name_of(flag)).filter(|name| !is_known(name)).collect();
+    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument && !names.is_empty();
+    is_missing.then(|| FileFault {
+        at: file.path().display().to_string(),
+        line: 0,
+        what: format!("`{}` must be set", names.join("`, `")),
+        setting: None,
+    })
 }
 
 #[cfg(test)]
@@ -239,7 +312,7 @@ mod tests {
     fn a_wrong_file_is_refused_by_name_and_line() {
         for (text, error) in [
             ("server = 'a'\nservr = 1", "FILE:2: there is no setting `servr`; is `server` meant?"),
-            ("\nconfig = 'x'", "FILE:2: there is no setting `config`"),
+            ("server = 'a'\nconfig = 'x'", "FILE:2: there is no setting `config`"),
             (
                 "server = 'a'\ndrain = 61",
                 "FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60",
@@ -247,8 +320,8 @@ mod tests {
             ("server = ['a', 'b']", "FILE:1: `server` has one value, not a list"),
             ("server = 'a'\ninsecure = 'yes'", "FILE:2: `insecure` is true or false"),
             (
-                "allow = []",
-                "FILE:1: `allow` is an empty list, which is the same as none: leave it out, or give it a value",
+                "server = 'a'\nallow = []",
+                "FILE:2: `allow` is an empty list, which is the same as none: leave it out, or give it a value",
             ),
             ("server = true", "FILE:1: `server` is not true or false: it has a value"),
             ("[server]\nurl = 1", "FILE:1: `server` is not a section: settings are outside of sections"),
@@ -256,6 +329,25 @@ mod tests {
             ("server = ", "FILE:1: string values must be quoted, expected literal string"),
         ] {
             assert_eq!(with(text, &[]).unwrap_err(), error, "{text}");
+        }
+        for (text, errors) in [
+            (
+                "servr = 'a'\ndrain = 61\ninsecure = 'yes'\nallow = []\nnmae = 1",
+                "FILE:1: there is no setting `servr`; is `server` meant?\n\
+                 FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60\n\
+                 FILE:3: `insecure` is true or false\n\
+                 FILE:4: `allow` is an empty list, which is the same as none: leave it out, or give it a value\n\
+                 FILE:5: there is no setting `nmae`; is `name` meant?",
+            ),
+            ("drain = 61\nallow = []", "FILE: `server` must be set\nFILE:1: invalid\nFILE:2: `allow`"),
+            (
+                "server = 'a'\ndrain = \nallow = x\nservr = 1",
+                "FILE:2: string values\nFILE:3: string values\nFILE:4: there is",
+            ),
+        ] {
+            let told = with(text, &[]).unwrap_err();
+            let is_told = told.lines().zip(errors.lines()).all(|(line, start)| line.starts_with(start));
+            assert!(is_told && told.lines().count() == errors.lines().count(), "{text}: {told}");
         }
         let missing = read(Path::new("/nonexistent/serve.toml"), &[]).unwrap_err();
         assert_eq!(missing, "FILE: cannot be read: No such file or directory (os error 2)");

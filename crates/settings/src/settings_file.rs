@@ -1,6 +1,6 @@
 //! A settings file, checked against the flags that it sets.
 
-use crate::error::SettingsError;
+use crate::error::{FileFault, SettingsError};
 use clap::{Arg, ArgAction, Command};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,32 +33,39 @@ enum Value {
 }
 
 impl SettingsFile {
-    /// Reads the settings of a subcommand.
-    pub(crate) fn read(path: &Path, command: &Command) -> Result<Self, SettingsError> {
-        let wrong = |line: Option<usize>, what: String| {
-            let at = line.map_or_else(|| path.display().to_string(), |line| place(path, line));
-            SettingsError::File { at, what }
-        };
-        let text = fs::read_to_string(path).map_err(|e| wrong(None, format!("cannot be read: {e}")))?;
-        let line_of = |offset: usize| text[..offset].lines().count().max(1);
-        let table = DeTable::parse(&text).map_err(|e| {
-            let line = e.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            let what = e.message().lines().collect::<Vec<_>>().join(", ");
-            // The parser does not say which.
-            let key = e.span().and_then(|span| text.get(span)).filter(|_| what == "duplicate key");
-            let key = key.map(|key| format!(" `{}`: it may be set once", key.trim())).unwrap_or_default();
-            wrong(line, what + &key)
+    /// Reads the settings of a subcommand: those that are right, and what is wrong with the others.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read(path: &Path, command: &Command) -> Result<(Self, Vec<FileFault>), SettingsError> {
+        let text = fs::read_to_string(path).map_err(|e| {
+            let (at, what) = (path.display().to_string(), format!("cannot be read: {e}"));
+            SettingsError::File(vec![FileFault { at, line: 0, what, setting: None }])
         })?;
+        let line_of = |offset: usize| text[..offset].lines().count().max(1);
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        let mut faults = malformed(path, &text, &errors);
         let mut settings = BTreeMap::new();
         for (key, value) in table.get_ref().iter() {
-            let line = line_of(key.span().end);
-            let name = key.get_ref().to_string();
-            let flag = flag(command, &name).ok_or_else(|| wrong(Some(line), unknown(command, &name)))?;
-            let value = value_of(flag, value.get_ref());
-            let value = value.map_err(|what| wrong(Some(line), format!("`{name}` {what}")))?;
-            settings.insert(name, Setting { line, value });
+            let (line, name) = (line_of(key.span().end), key.get_ref().to_string());
+            // What the parser makes of the rest of such a line means nothing.
+            if let Some(fault) = faults.iter_mut().find(|fault| fault.line == line) {
+                fault.setting = Some(name);
+                continue;
+            }
+            let read = match flag(command, &name) {
+                None => Err(unknown(command, &name)),
+                Some(flag) => value_of(flag, value.get_ref())
+                    .map_err(|what| (format!("`{name}` {what}"), Some(name.clone()))),
+            };
+            match read {
+                Ok(value) => drop(settings.insert(name, Setting { line, value })),
+                Err((what, setting)) => {
+                    faults.push(FileFault { at: place(path, line), line, what, setting });
+                }
+            }
         }
-        Ok(Self { path: path.to_owned(), settings })
+        Ok((Self { path: path.to_owned(), settings }, faults))
     }
 
     /// The settings as flags, but for those that are given in another way.
@@ -72,9 +79,20 @@ impl SettingsFile {
         flags.collect()
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// File and line of a setting.
     pub(crate) fn place(&self, name: &str) -> Option<String> {
         self.settings.get(name).map(|setting| place(&self.path, setting.line))
+    }
+
+    /// A fault of a setting that is there. It is as if it was not there from now on.
+    pub(crate) fn leave_out(&mut self, name: &str, what: &str) -> Option<FileFault> {
+        let line = self.settings.remove(name)?.line;
+        let (at, setting) = (place(&self.path, line), Some(name.to_owned()));
+        Some(FileFault { at, line, what: what.to_owned(), setting })
     }
 
     /// The names of the settings that differ.
@@ -87,6 +105,24 @@ impl SettingsFile {
 
 fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.display())
+}
+
+/// What is no TOML. Of each line, the first fault: others follow from it.
+fn malformed(path: &Path, text: &str, errors: &[toml::de::Error]) -> Vec<FileFault> {
+    let mut faults: Vec<FileFault> = Vec::new();
+    for error in errors {
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        if faults.iter().any(|fault| fault.line == line) {
+            continue;
+        }
+        let what = error.message().lines().collect::<Vec<_>>().join(", ");
+        // The parser does not say which.
+        let key = error.span().and_then(|span| text.get(span)).filter(|_| what == "duplicate key");
+        let key = key.map(|key| format!(" `{}`: it may be set once", key.trim())).unwrap_or_default();
+        let at = if line == 0 { path.display().to_string() } else { place(path, line) };
+        faults.push(FileFault { at, line, what: what + &key, setting: None });
+    }
+    faults
 }
 
 /// The flags that a file can set: all that have a value or are switches, but for the one that names the file.
@@ -104,12 +140,14 @@ fn flag<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     flags(command).find(|(flag, _)| *flag == name).map(|(_, arg)| arg)
 }
 
-fn unknown(command: &Command, name: &str) -> String {
+/// The words, and the setting that is probably meant.
+fn unknown(command: &Command, name: &str) -> (String, Option<String>) {
     let alike = flags(command).map(|(flag, _)| (strsim::jaro(flag, name), flag));
     // As the command line's parser has it.
     let like = alike.filter(|(likeness, _)| *likeness > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = like.map(|(_, flag)| format!("; is `{flag}` meant?")).unwrap_or_default();
-    format!("there is no setting `{name}`{hint}")
+    let like = like.map(|(_, flag)| flag.to_owned());
+    let hint = like.as_ref().map(|flag| format!("; is `{flag}` meant?")).unwrap_or_default();
+    (format!("there is no setting `{name}`{hint}"), like)
 }
 
 fn value_of(flag: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {

@@ -28,6 +28,12 @@ const FILE: &str = "database";
 /// The file in the data directory that holds the secret keys, unless another is named.
 pub(crate) const SECRET_KEY: &str = "secret-key";
 
+/// The settings that name the database.
+pub(crate) const SETTINGS: &[&str] = &["database-file", "database"];
+
+/// The setting that names the file of secret keys.
+pub(crate) const KEY_SETTINGS: &[&str] = &["secret-key-file"];
+
 #[derive(Debug, Args)]
 pub(crate) struct Database {
     /// A PostgreSQL database, postgres://USER@HOST/NAME [default: a SQLite file in the data directory]. A URL with a

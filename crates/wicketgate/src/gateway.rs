@@ -1,12 +1,17 @@
 //! `wicketgate gateway`: a gateway in a process of its own, whose servers are elsewhere.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 use wicketgate_gateway::{Backend, Dialler, Gateway, IpsecConfig, LinkSource, ToKeep};
+use wicketgate_settings::SettingsFaults;
 use wicketgate_system::{
     log::LogFilter,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -122,6 +127,22 @@ impl GatewayRole {
         self.gateway.doubts()
     }
 
+    /// Checks what the parser cannot, of what a gateway that has not joined needs. Writes and changes nothing.
+    pub(crate) fn check(&self) -> Result<(), SettingsFaults> {
+        let mut faults = SettingsFaults::default();
+        let is_file = |file: &&PathBuf| file.as_os_str() != "-";
+        if let Some(file) = self.join_token_file.as_ref().filter(is_file)
+            && !gateway_identity::has_joined(&self.state_dir)
+        {
+            faults.keep(&["join-token-file"], token_of(file));
+            let needed = "a gateway that joins has to be told where: set --server to HOST:PORT of a server";
+            let servers =
+                if self.server.is_empty() { Err(WrongUsage(needed.to_owned()).into()) } else { Ok(()) };
+            faults.keep(&["server", "join-token-file"], servers);
+        }
+        faults.none()
+    }
+
     fn token(&self) -> anyhow::Result<JoinToken> {
         let (Some(file), false) = (&self.join_token_file, self.server.is_empty()) else {
             bail!(WrongUsage(
@@ -130,12 +151,7 @@ impl GatewayRole {
                     .to_owned()
             ))
         };
-        let text = match file.as_os_str() == "-" {
-            true => std::io::read_to_string(std::io::stdin()),
-            false => fs::read_to_string(file),
-        };
-        let text = text.with_context(|| format!("cannot read the join token in {}", file.display()))?;
-        Ok(text.trim().parse()?)
+        token_of(file)
     }
 
     /// As it was kept, or by joining now.
@@ -151,6 +167,16 @@ impl GatewayRole {
             (None, None) => bail!("this gateway has not joined"),
         }
     }
+}
+
+/// The join token in a file, or from standard input.
+fn token_of(file: &Path) -> anyhow::Result<JoinToken> {
+    let text = match file.as_os_str() == "-" {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => fs::read_to_string(file),
+    };
+    let text = text.with_context(|| format!("cannot read the join token in {}", file.display()))?;
+    text.trim().parse().with_context(|| format!("{} has no join token", file.display()))
 }
 
 async fn keep_on_disk(mut joined: OwnIdentity, mut told: mpsc::Receiver<ToKeep>) {

@@ -149,6 +149,11 @@ impl OwnIdentity {
     }
 }
 
+/// Whether a state directory is that of a gateway that has joined. One that cannot be read has not, as far as is known.
+pub(crate) fn has_joined(dir: &Path) -> bool {
+    dir.join(JOINED).exists()
+}
+
 async fn join_at(server: &str, ca: Fingerprint, request: &JoinRequest) -> anyhow::Result<JoinAnswer> {
     let asked = async {
         let tcp = TcpStream::connect(server).await?;

@@ -20,7 +20,7 @@ use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{ArgMatches, Command, CommandFactory as _, Parser, Subcommand};
 use wicketgate_settings::{
-    Settings,
+    Settings, SettingsFaults,
     config_command::{ConfigCommand, Role},
     definitions::{CompletionCommand, ManCommand},
 };
@@ -161,11 +161,11 @@ impl Cli {
     }
 
     /// The checks of a configured subcommand that change nothing.
-    fn check(self) -> anyhow::Result<Vec<String>> {
+    fn check(self) -> Result<Vec<String>, SettingsFaults> {
         match self.verb {
             Verb::Up(up) => up.check().map(|_| up.doubts()),
             Verb::Server(role) => role.check().map(|_| Vec::new()),
-            Verb::Gateway(role) => Ok(role.doubts()),
+            Verb::Gateway(role) => role.check().map(|()| role.doubts()),
             _ => Ok(Vec::new()),
         }
     }

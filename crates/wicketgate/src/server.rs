@@ -12,6 +12,7 @@ use wicketgate_model::LoadBalancerPools;
 use wicketgate_server::{
     ApiTls, ExternalAddress, GatewayLinks, LinkListener, Server, ServerConfig, auth::oidc::ProviderConfig,
 };
+use wicketgate_settings::SettingsFaults;
 use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
     descriptor_budget::DescriptorBudget,
@@ -23,7 +24,11 @@ use wicketgate_system::{
 
 use crate::{
     database::{self, Database},
-    flags::{listen, server::ServerFlags, socket_address},
+    flags::{
+        listen,
+        server::{PROVIDER, ServerFlags, TLS},
+        socket_address,
+    },
     gateway::host_and_port,
     up::{CA, DATA_DIRECTORY, print_token},
 };
@@ -125,20 +130,25 @@ impl ServerRole {
     }
 
     /// Checks what the parser cannot. Writes and changes nothing.
-    pub(crate) fn check(&self) -> anyhow::Result<CheckedServer> {
-        let Some(database) = self.database.url()? else {
-            bail!(WrongUsage(
-                "a server with gateways elsewhere needs PostgreSQL: set --database, or run `wicketgate up`"
-                    .to_owned()
-            ));
-        };
-        Ok(CheckedServer {
-            tls: self.server.tls()?,
-            provider: self.server.provider()?,
-            database,
-            secret_keys: self.database.secret_keys(&self.data_dir)?,
-            link_address: self.link_address()?,
-        })
+    pub(crate) fn check(&self) -> Result<CheckedServer, SettingsFaults> {
+        let mut faults = SettingsFaults::default();
+        let tls = faults.keep(TLS, self.server.tls());
+        let provider = faults.keep(PROVIDER, self.server.provider());
+        let database = faults.keep(database::SETTINGS, self.needed_database());
+        let secret_keys = faults.keep(database::KEY_SETTINGS, self.database.secret_keys(&self.data_dir));
+        let link_address = faults.keep(&["link-address", "link-listen"], self.link_address());
+        match (tls, provider, database, secret_keys, link_address) {
+            (Some(tls), Some(provider), Some(database), Some(secret_keys), Some(link_address)) => {
+                Ok(CheckedServer { tls, provider, database, secret_keys, link_address })
+            }
+            _ => Err(faults),
+        }
+    }
+
+    fn needed_database(&self) -> anyhow::Result<SecretString> {
+        let needed =
+            "a server with gateways elsewhere needs PostgreSQL: set --database, or run `wicketgate up`";
+        self.database.url()?.ok_or_else(|| WrongUsage(needed.to_owned()).into())
     }
 
     fn pools(&self) -> LoadBalancerPools {

@@ -22,6 +22,7 @@ use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId};
 use wicketgate_server::{
     ApiTls, ExternalAddress, GatewayLinks, Prepared, Server, ServerConfig, auth::oidc::ProviderConfig,
 };
+use wicketgate_settings::SettingsFaults;
 use wicketgate_store::SecretKeyFile;
 use wicketgate_system::{
     SecondRuntime,
@@ -35,7 +36,7 @@ use wicketgate_system::{
 
 use crate::{
     database::{self, Database, GATEWAY_ID},
-    flags::{gateway::GatewayFlags, server::ServerFlags},
+    flags::{self, gateway::GatewayFlags, server::ServerFlags},
 };
 use certificate_renewal::CertificateRenewal;
 
@@ -158,14 +159,19 @@ impl Up {
     }
 
     /// Checks what the parser cannot. Writes and changes nothing.
-    pub(crate) fn check(&self) -> anyhow::Result<Checked> {
-        Ok(Checked {
-            tls: self.server.tls()?,
-            database: self.database.url()?,
-            secret_keys: self.database.secret_keys(&self.data_dir)?,
-            pools: self.pools()?,
-            provider: self.server.provider()?,
-        })
+    pub(crate) fn check(&self) -> Result<Checked, SettingsFaults> {
+        let mut faults = SettingsFaults::default();
+        let tls = faults.keep(flags::server::TLS, self.server.tls());
+        let database = faults.keep(database::SETTINGS, self.database.url());
+        let secret_keys = faults.keep(database::KEY_SETTINGS, self.database.secret_keys(&self.data_dir));
+        let pools = faults.keep(&["load-balancer-pool", "ipsec"], self.pools());
+        let provider = faults.keep(flags::server::PROVIDER, self.server.provider());
+        match (tls, database, secret_keys, pools, provider) {
+            (Some(tls), Some(database), Some(secret_keys), Some(pools), Some(provider)) => {
+                Ok(Checked { tls, database, secret_keys, pools, provider })
+            }
+            _ => Err(faults),
+        }
     }
 
     /// The networks of load balancers' addresses.

@@ -10,6 +10,13 @@ use wicketgate_system::program::WrongUsage;
 
 use super::{listen, oidc::Oidc, socket_address};
 
+/// The settings that decide about the API's TLS.
+pub(crate) const TLS: &[&str] = &["tls-cert", "tls-key", "listen", "insecure-http"];
+
+/// The settings of the identity provider that are checked together.
+pub(crate) const PROVIDER: &[&str] =
+    &["oidc-issuer", "oidc-audience", "oidc-client-id", "oidc-client-secret-file", "oidc-client-parameter"];
+
 #[derive(Debug, Args)]
 pub(crate) struct ServerFlags {
     /// Address of the REST API.
