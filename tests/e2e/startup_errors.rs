@@ -227,6 +227,41 @@ fn a_port_in_use_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_start_that_is_refused_leaves_no_directory_that_it_created() -> Result<()> {
+    let lab = lab()?;
+    let namespace = lab.namespace("gw")?;
+    let place = lab.dir("var")?;
+    let data = place.join("lib/data").display().to_string();
+    let _holder = namespace.listen("127.0.0.1:7443".parse()?)?;
+    let server =
+        ["server", "--data-dir", &data, "--listen", "127.0.0.1:8080", "--link-listen", "127.0.0.1:8444"];
+    let server = [&server[..], &["--database", "postgres://wicketgate@127.0.0.1:1/none"]].concat();
+    let gateway = ["gateway", "--state-dir", &data, "--ipsec", "off", "--agent-listen", "127.0.0.1:7444"];
+    let mut foreign = up(&data, "auto");
+    foreign[6] = "127.0.0.1:7445";
+    let starts = [
+        (up(&data, "off"), "7443"),
+        (foreign, "198.51.100.2"),
+        (server, "127.0.0.1:1"),
+        (gateway.to_vec(), "joined"),
+    ];
+    for (arguments, why) in &starts {
+        one_line(&run(&namespace, &[], wicketgate_executable(), arguments)?, &[why])?;
+        let left: Vec<_> = fs::read_dir(&place)?.flatten().map(|entry| entry.path()).collect();
+        ensure!(left.is_empty(), "{arguments:?} has left {left:?}");
+    }
+    // What existed before stays, and the directory is known at the next start.
+    fs::create_dir_all(place.join("lib/data/gateway"))?;
+    let own = place.join("lib/data/ca");
+    fs::create_dir(&own)?;
+    for (arguments, why) in &starts[..3] {
+        one_line(&run(&namespace, &[], wicketgate_executable(), arguments)?, &[why])?;
+        ensure!(own.is_dir() && place.join("lib/data/gateway").is_dir(), "{arguments:?}");
+    }
+    lab.remove()
+}
+
+#[test]
 fn a_second_start_and_a_down_beside_a_running_one_name_the_data_directory() -> Result<()> {
     let world = World::loopback().start()?;
     let data = world.gateway.data.display().to_string();

@@ -128,6 +128,7 @@ impl Ground {
                 return Err(GroundError::NotAnAddress { given: public_address, has });
             }
         };
+        state.keep_instance(instance).map_err(|e| state.error(e))?;
         let arrive_at = BTreeSet::from([public_address, send_from]);
         let table = format!("{}{instance:04x}", nft::TABLES);
         let reserved = host_addresses::reserve(&arrive_at, &table).await?;

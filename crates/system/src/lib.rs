@@ -4,6 +4,7 @@ pub mod accept;
 mod apart;
 pub mod backoff;
 pub mod bucket;
+mod created_directories;
 pub mod descriptor_budget;
 pub mod directory_lock;
 mod essential;

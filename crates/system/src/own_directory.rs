@@ -14,8 +14,9 @@ use rustix::process::geteuid;
 use tracing::warn;
 
 use crate::{
+    created_directories::CreatedDirectories,
     directory_lock::{DirectoryLock, LOCK_FILE},
-    private_file::{UNFINISHED, private_dir},
+    private_file::UNFINISHED,
 };
 
 /// What a file system has at its root (mke2fs(8)).
@@ -37,10 +38,12 @@ pub struct DirectoryKind {
     pub busy: &'static str,
 }
 
-/// Held until it is dropped.
+/// Held until it is dropped. What it has created and is empty then is removed, so that a start that is refused leaves nothing.
 #[derive(Debug)]
 pub struct OwnDirectory {
     path: PathBuf,
+    kind: DirectoryKind,
+    created: CreatedDirectories,
     _lock: DirectoryLock,
 }
 
@@ -67,13 +70,14 @@ impl OwnDirectory {
                 warn!("the {name} {shown} was open to other users: its mode is set to 0700");
             }
         }
-        private_dir(path).with_context(|| cannot("create or change"))?;
+        let created = CreatedDirectories::default();
+        created.create(path).with_context(|| cannot("create or change"))?;
         let path = fs::canonicalize(path).with_context(|| cannot("read"))?;
         let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => anyhow!("another {program} is using the {name} {shown}: {busy}"),
             _ => anyhow!(e).context(cannot("write to")),
         })?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, kind: *kind, created, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -88,8 +92,24 @@ impl OwnDirectory {
     /// A private directory in it.
     pub fn subdirectory(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        private_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        self.created.create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(path)
+    }
+}
+
+/// While the lock is held: no other process uses the directory.
+impl Drop for OwnDirectory {
+    fn drop(&mut self) {
+        let DirectoryKind { first, given, .. } = self.kind;
+        let first_path = self.path.join(first);
+        self.created.take_back(|dir| dir.starts_with(&self.path) && dir != self.path && dir != first_path);
+        // The directory is known by it while there is anything of the program in it.
+        let is_harmless = |entry: io::Result<DirEntry>| {
+            entry.is_ok_and(|entry| entry.path() == first_path || is_harmless(&entry, given))
+        };
+        if fs::read_dir(&self.path).is_ok_and(|mut all| all.all(is_harmless)) {
+            self.created.take_back(|_| true);
+        }
     }
 }
 
@@ -160,6 +180,37 @@ mod tests {
         fs::write(path.join("key"), "").unwrap();
         fs::write(path.join("more"), "").unwrap();
         OwnDirectory::open(&path, &KIND).unwrap();
+    }
+
+    #[test]
+    fn what_a_refused_start_created_is_removed_unless_the_directory_would_not_be_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/data");
+        let start = |file: &str| {
+            let own = OwnDirectory::open(&path, &KIND).unwrap();
+            own.subdirectory("key").unwrap();
+            own.subdirectory("gateway/tunnels").unwrap();
+            if !file.is_empty() {
+                fs::write(path.join(file), "1").unwrap();
+            }
+        };
+        let left = || {
+            let names =
+                fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<_> = names.filter(|name| name != LOCK_FILE).collect();
+            names.sort();
+            names
+        };
+        start("");
+        assert!(!dir.path().join("new").exists());
+        start("secret");
+        assert_eq!(left(), ["secret"]);
+        start("database");
+        assert_eq!(left(), ["database", "key", "secret"]);
+        // Those were there before.
+        fs::remove_file(path.join("database")).unwrap();
+        start("");
+        assert_eq!(left(), ["key", "secret"]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl StateDir {
         GroundError::StateDir { path: self.path.clone(), error }
     }
 
-    /// The instance's number: random at the first start, then kept.
+    /// The instance's number: random until it is [kept](Self::keep_instance).
     pub(crate) fn instance(&self) -> io::Result<u16> {
         let path = self.path.join(INSTANCE);
         if let Some(text) = if_exists(std::fs::read_to_string(&path))? {
@@ -74,9 +74,13 @@ impl StateDir {
         }
         let mut bytes = [0; 2];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        let instance = u16::from_be_bytes(bytes);
-        replace(&path, format!("{instance:04x}\n").as_bytes())?;
-        Ok(instance)
+        Ok(u16::from_be_bytes(bytes))
+    }
+
+    /// Before anything of this host is named after it. A start that is refused before that leaves no file.
+    pub(crate) fn keep_instance(&self, instance: u16) -> io::Result<()> {
+        let path = self.path.join(INSTANCE);
+        if path.try_exists()? { Ok(()) } else { replace(&path, format!("{instance:04x}\n").as_bytes()) }
     }
 
     /// Whether the host forwarded no packets before the first start, which records it. An unreadable record counts as
