@@ -40,7 +40,11 @@ fn a_tunnel_that_has_lost_its_address_says_so_until_it_has_another() -> Result<(
         failed.iter().any(|hop| hop["hop"] == "tunnel" && hop["reason"] == "PeerAddressTaken"),
         "{check}"
     );
-    ensure!(failed.iter().all(|hop| !hop["advice"].to_string().contains("Set enabled")), "{check}");
+    ensure!(!check.to_string().contains("enabled") && !check.to_string().contains("disabled"), "{check}");
+    let (first, address) = (&hops[0], text(&published.tunnel, "peerPublicIp")?);
+    let cures = ["--peer-public-ip ADDRESS", "--take-peer-address", address];
+    ensure!(text(first, "message")?.contains(address), "{first}");
+    ensure!(cures.iter().all(|word| first["advice"].to_string().contains(word)), "{first}");
     for word in [text(&taken, "id")?, "theirs", text(&taken, "loadBalancerIp")?] {
         ensure!(!lost.to_string().contains(word), "{lost}");
     }

@@ -21,6 +21,9 @@ use wicketgate_store::ShareRow;
 
 pub(in crate::api) use hop::Walked;
 
+/// Of hops behind a tunnel that is not served for it.
+const ADDRESS_IS_LOST: &str = "not tried, because the tunnel has lost the address of its peer";
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Check {
@@ -68,6 +71,14 @@ fn tunnel(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     const HOP: HopName = HopName::Tunnel;
     let standing = &walked.tunnel.standing;
     let there_and_back = walked.took.saturating_sub(seen.took.max(seen.dial_took));
+    // Of such a tunnel, the gateway says that it is disabled.
+    if walked.has_lost_address() {
+        let address = walked.tunnel.spec.peer_address;
+        let message = format!(
+            "another customer's tunnel has {address}, this tunnel's peerPublicIp: nothing of this one is served"
+        );
+        return Hop::failed(HOP, Reason::PeerAddressTaken, message).took(there_and_back);
+    }
     let hop = match (standing.status, &seen.tunnel.problem, &standing.detail) {
         (Status::Deployed, Some(problem), _) => Hop::failed(HOP, problem.reason, problem.message.clone()),
         (Status::Deployed, None, _) => Hop::new(HOP, State::Ok, "the gateway is ready to answer the peer"),
@@ -90,6 +101,9 @@ fn ike_sa(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     }
     if !walked.tunnel.spec.enabled {
         return Hop::new(HOP, State::Unknown, "not tried, because the tunnel is disabled");
+    }
+    if walked.has_lost_address() {
+        return Hop::new(HOP, State::Unknown, ADDRESS_IS_LOST);
     }
     if seen.tunnel.problem.is_some() && seen.tunnel.connection.is_none() {
         return Hop::new(HOP, State::Unknown, "not known while the gateway's own side fails");
@@ -139,7 +153,7 @@ fn listener(walked: &Walked<'_>, seen: &ShareCheck) -> Hop {
     let hop = match (&seen.listener_problem, seen.bound) {
         // The gateway knows only that it serves nothing of such a tunnel.
         (Some(problem), _) if problem.reason == Reason::Disabled && walked.has_lost_address() => {
-            Hop::new(HOP, State::Unknown, "not tried, because the tunnel has lost the address of its peer")
+            Hop::new(HOP, State::Unknown, ADDRESS_IS_LOST)
         }
         (Some(problem), _) if matches!(problem.reason, Reason::Disabled | Reason::Expired) => {
             Hop::failed(HOP, problem.reason, problem.message.clone())

@@ -4,8 +4,6 @@ use super::hop::{Hop, HopName, Walked};
 use crate::error::capitalized;
 use wicketgate_model::{ConnectionState, FailureReason, Reason};
 
-const TAKEN: &str = "Set peerPublicIp of the tunnel to the address of the site's device, or ask the operator";
-
 /// Why no connection was opened, where the cause says more than the hop's reason.
 fn told_apart(hop: &Hop, walked: &Walked<'_>) -> Option<FailureReason> {
     use FailureReason::{AgentTimeout, NoCarrier};
@@ -50,9 +48,9 @@ pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayFull)) => {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
-        (_, Some(Reason::PeerAddressTaken)) => TAKEN.to_owned(),
+        (_, Some(Reason::PeerAddressTaken)) => other_address(walked),
         // The gateway has heard of it, and the status does not say so yet.
-        (_, Some(Reason::Disabled)) if walked.has_lost_address() => TAKEN.to_owned(),
+        (_, Some(Reason::Disabled)) if walked.has_lost_address() => other_address(walked),
         (_, Some(Reason::Disabled)) => enable(walked),
         (_, Some(Reason::Expired)) => format!("Set expiresAt of share {} to a later time, or to null", share.named()),
         (_, Some(Reason::PortInUse)) => format!(
@@ -101,6 +99,16 @@ fn start_agent(walked: &Walked<'_>) -> String {
         "Start a hosting agent of the environment {}, and see to it that it reaches the gateway. A new or removed agent, \
          and one that was offline for a month, needs a code of `wicketgate agent enroll --env {z_id}`",
         walked.environment.as_ref().map_or_else(|| z_id.to_string(), ToString::to_string)
+    )
+}
+
+/// To enable it would not help: another address does, or the operator.
+fn other_address(walked: &Walked<'_>) -> String {
+    let spec = &walked.tunnel.spec;
+    let (name, address) = (&spec.name, spec.peer_address);
+    format!(
+        "If {address} is not the address of the site's device, run `wicketgate tunnel update {name} --peer-public-ip ADDRESS` \
+         with that. If it is, ask the operator, who gives it back with `wicketgate tunnel update {name} --take-peer-address`"
     )
 }
 
