@@ -207,7 +207,7 @@ fn adopt(world: &World, zid: &str, removed: &str) -> Result<()> {
     ensure!(unknown["name"].is_string() && unknown["keySha256"].is_string(), "{unknown}");
     let operator = User::new(world, "operator")?;
     operator.sign_in()?;
-    let told = operator.says("status")?;
+    let told = operator.says_with(5, "status")?;
     ensure!(told.contains(&format!("! agent {}", text(&unknown, "id")?)), "{told}");
     let adopt = format!("/frontdoor/v2/unknown-agents/{}/adopt", text(&unknown, "id")?);
     let adopted = world.gateway.api.post(&adopt, &json!({}))?;

@@ -51,6 +51,18 @@ fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
     user.says("share update web --ingress-port 9001 --unset tag --wait")?;
     let share = user.json("share get web")?;
     assert_eq!((&share["ingressPort"], share["tags"].get("team")), (&9001.into(), None));
+    // What is disabled on purpose needs no attention.
+    user.says("share disable web --wait")?;
+    let status = user.says("status")?;
+    ensure!(
+        status.contains("✓ everything") && status.contains("1, of which 0 not ready, 1 disabled"),
+        "{status}"
+    );
+    user.says("tunnel disable site-a --wait")?;
+    let status = user.says("status")?;
+    ensure!(!status.contains('✗') && status.matches("0 not ready, 1 disabled").count() == 2, "{status}");
+    user.says("tunnel enable site-a --wait")?;
+    user.says("share enable web --wait")?;
     user.says("share update web --target 127.0.0.1:1 --wait")?;
     world.lab.until("the check fails at the target", PATIENCE, || {
         let check = user.run(&["share", "check", "web"], "")?;
@@ -58,6 +70,13 @@ fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
         Ok((check.status.code() == Some(1) && drawn.contains("✗ target") && drawn.contains("→"))
             .then_some(()))
     })?;
+    world.lab.until("the status says that the share is not ready", PATIENCE, || {
+        let out = user.run(&["status", "-o", "json"], "")?;
+        let shown: Value = serde_json::from_slice(&out.stdout)?;
+        let is_told = shown["shares"]["notReady"] == 1 && shown["wrong"][0]["name"] == "web";
+        Ok((out.status.code() == Some(5) && is_told).then_some(()))
+    })?;
+    ensure!(user.says_with(5, "status")?.starts_with("✗ share web: "), "no share is named");
     let elsewhere = "share create other --tunnel site-a --env nope --target 127.0.0.1:80 --ingress-port 8001";
     let (status, words) = user.fails(elsewhere)?;
     ensure!(status == 1 && words.contains("there is no env nope: `wicketgate env list`"), "{status} {words}");
@@ -259,7 +278,7 @@ fn a_reset_and_the_ike_log_are_followed() -> Result<()> {
     let user = User::new(&world, "user")?;
     user.sign_in()?;
     let tunnel = text(&published.tunnel, "name")?;
-    let status = user.says("status")?;
+    let status = user.says_with(5, "status")?;
     ensure!(
         status.contains(&format!("✗ tunnel {tunnel}: DOWN")) && status.contains("1, of which 1 not"),
         "{status}"

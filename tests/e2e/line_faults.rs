@@ -172,7 +172,7 @@ fn ike_from_an_address_of_no_tunnel_is_counted_and_named() -> Result<()> {
     let user = User::new(&world, "user")?;
     let token = world.gateway.data.join("admin.token");
     let as_admin = format!("--server {} --token-file {}", world.url(), token.display());
-    let status = user.says(&format!("status {as_admin}"))?;
+    let status = user.says_with(5, &format!("status {as_admin}"))?;
     ensure!(
         status.contains(&format!("IKE from {address} (port 500), which is no tunnel's peerPublicIp")),
         "{status}"

@@ -45,6 +45,14 @@ impl<'a> User<'a> {
         Ok(String::from_utf8(out.stdout)?)
     }
 
+    /// What it prints with another exit status than 0.
+    pub(crate) fn says_with(&self, status: i32, args: &str) -> Result<String> {
+        let out = self.run(&args.split(' ').collect::<Vec<_>>(), "")?;
+        let words = String::from_utf8_lossy(&out.stderr);
+        ensure!(out.status.code() == Some(status), "{args}: {}: {words}", out.status);
+        Ok(String::from_utf8(out.stdout)?)
+    }
+
     /// What it prints with `-o json`.
     pub(crate) fn json(&self, args: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.says(&format!("{args} -o json"))?)?)

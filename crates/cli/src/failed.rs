@@ -20,6 +20,9 @@ pub(crate) enum Failed {
     /// A plan was made, and something differs.
     #[error("")]
     Differs,
+    /// A status was shown, and something is not ready.
+    #[error("")]
+    NotReady,
     /// The words were printed already.
     #[error("")]
     Said,
@@ -31,7 +34,7 @@ pub(crate) enum Failed {
 /// What `--help` says of it.
 pub(crate) const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 something differs (apply --plan), 4 not signed in, \
-8 still pending, 130 interrupted.";
+5 something is not ready (status), 8 still pending, 130 interrupted.";
 
 impl Failed {
     pub(crate) fn usage(why: impl Into<String>) -> Self {
@@ -59,7 +62,7 @@ impl Failed {
             Self::Pending(words) => Self::Pending(change(words)),
             Self::Other(words) => Self::Other(change(words)),
             Self::Interrupted(words) => Self::Interrupted(change(words)),
-            said @ (Self::Differs | Self::Said | Self::ReaderGone) => said,
+            said @ (Self::Differs | Self::NotReady | Self::Said | Self::ReaderGone) => said,
         }
     }
 
@@ -70,6 +73,7 @@ impl Failed {
             Self::Usage(_) => 2,
             Self::Differs => 3,
             Self::NotSignedIn(_) => 4,
+            Self::NotReady => 5,
             Self::Pending(_) => 8,
             Self::Interrupted(_) => 130,
         })

@@ -1,4 +1,4 @@
-//! `wicketgate status`: what is wrong, first; then how many of each kind there are.
+//! `wicketgate status`: what is wrong, first; then how many of each kind there are. What was disabled on purpose is not wrong.
 
 use std::{
     io::{self, Write},
@@ -24,45 +24,79 @@ const MOST_SHOWN: usize = 10;
 
 pub(crate) const UNKNOWN_PEERS: &str = "frontdoor/v2/unknown-peers";
 pub(crate) const UNKNOWN_AGENTS: &str = "frontdoor/v2/unknown-agents";
+/// The status of what was disabled on purpose, which is not ready.
+const DISABLED: &str = "DISABLED";
+/// Filters for shares that are not ready, though they should be.
+const NOT_READY: &[(&str, &str)] = &[
+    ("ready", "false"),
+    ("status", "NEW"),
+    ("status", "DEPLOYED"),
+    ("status", "ERROR"),
+    ("status", "DELETING"),
+];
+
 const INSTALLATION: &str = "frontdoor/v2/installation";
 
 /// The resources of one kind.
 #[derive(Debug)]
 struct Standing {
     kind: &'static Kind,
-    all: Value,
-    not_ready: Value,
-    /// The first that are not ready.
+    all: u64,
+    /// With those that are disabled.
+    not_ready: u64,
+    disabled: u64,
+    /// The first that are not ready, and not disabled.
     failing: Vec<Value>,
     /// The first that are ready and in doubt.
     doubtful: Vec<Value>,
 }
 
 impl Standing {
-    async fn of(session: &Session, kind: &'static Kind, bad: (&str, &str)) -> Result<Self, Failed> {
-        let query = [(bad.0.to_owned(), bad.1.to_owned())];
+    /// `bad` are the filters for those that are not ready.
+    async fn of(session: &Session, kind: &'static Kind, bad: &[(&str, &str)]) -> Result<Self, Failed> {
+        let of = |filters: &[(&str, &str)]| -> Vec<_> {
+            filters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let disabled = match kind.settles {
+            true => count(session, kind, &of(&[("status", DISABLED)])).await?,
+            false => 0,
+        };
         let (path, all) = (session.list_path(kind).await?, count(session, kind, &[]).await?);
-        let failing = session.client.list(&path, &query, Some(MOST_SHOWN)).try_collect().await?;
-        let not_ready = count(session, kind, &query).await?;
-        Ok(Self { kind, all, not_ready, failing, doubtful: Vec::new() })
+        let failing = session.client.list(&path, &of(bad), Some(MOST_SHOWN)).try_collect().await?;
+        let not_ready = count(session, kind, &of(bad)).await? + disabled;
+        Ok(Self { kind, all, not_ready, disabled, failing, doubtful: Vec::new() })
     }
 
     /// Each tunnel is looked at. Without IPsec it has no connection and is ready, for which the API has no filter.
     async fn of_tunnels(session: &Session) -> Result<Self, Failed> {
         let path = session.list_path(&TUNNEL).await?;
-        let (mut all, mut not_ready) = (0, 0);
+        let (mut all, mut not_ready, mut disabled) = (0, 0, 0);
         let (mut failing, mut doubtful) = (Vec::new(), Vec::new());
         let mut tunnels = pin!(session.client.list(&path, &[], None));
         while let Some(tunnel) = tunnels.try_next().await? {
             all += 1;
             let is_ready = tunnel["ready"] == true;
             not_ready += u64::from(!is_ready);
+            if tunnel["status"] == DISABLED {
+                disabled += 1;
+                continue;
+            }
             let shown = if is_ready { &mut doubtful } else { &mut failing };
             if shown.len() < MOST_SHOWN && (!is_ready || warnings(&tunnel).next().is_some()) {
                 shown.push(tunnel);
             }
         }
-        Ok(Self { kind: &TUNNEL, all: all.into(), not_ready: not_ready.into(), failing, doubtful })
+        Ok(Self { kind: &TUNNEL, all, not_ready, disabled, failing, doubtful })
+    }
+
+    fn counts(&self) -> String {
+        let Self { kind, all, not_ready, disabled, .. } = self;
+        let also = if *disabled > 0 { format!(", {disabled} disabled") } else { String::new() };
+        format!(
+            "{:<10} {all:>6}, of which {} not ready{also}",
+            kind.plural,
+            not_ready.saturating_sub(*disabled)
+        )
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -81,9 +115,12 @@ impl Standing {
     }
 }
 
-async fn count(session: &Session, kind: &Kind, query: &[(String, String)]) -> Result<Value, Failed> {
+async fn count(session: &Session, kind: &Kind, query: &[(String, String)]) -> Result<u64, Failed> {
     let one = [query, &[("size".to_owned(), "1".to_owned())]].concat();
-    Ok(session.client.get(&session.list_path(kind).await?, &one).await?["totalElements"].clone())
+    let page = session.client.get(&session.list_path(kind).await?, &one).await?;
+    page["totalElements"]
+        .as_u64()
+        .ok_or_else(|| Failed::other("the server's answer has no number of elements"))
 }
 
 fn warnings(tunnel: &Value) -> impl Iterator<Item = &Value> {
@@ -137,8 +174,8 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     let output = output(matches);
     let all = [
         Standing::of_tunnels(session).await?,
-        Standing::of(session, &SHARE, ("ready", "false")).await?,
-        Standing::of(session, &AGENT, ("status", "OFFLINE")).await?,
+        Standing::of(session, &SHARE, NOT_READY).await?,
+        Standing::of(session, &AGENT, &[("status", "OFFLINE")]).await?,
     ];
     let peers = if all[0].failing.iter().any(is_silent) {
         unknown(session, UNKNOWN_PEERS).await?
@@ -147,11 +184,13 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     };
     let agents = unknown(session, UNKNOWN_AGENTS).await?;
     let backup = last_backup(session).await?;
+    let is_ready = agents.is_empty() && all.iter().all(|one| one.failing.is_empty());
+    let outcome = if is_ready { Ok(()) } else { Err(Failed::NotReady) };
     if output.form != (Form::Table { is_wide: false }) || output.jq.is_some() {
         let mut summary =
             json!({"server": session.client.base().as_str(), "frontdoor": session.frontdoor_id().await?});
-        for Standing { kind, all, not_ready, .. } in &all {
-            summary[kind.plural] = json!({"all": all, "notReady": not_ready});
+        for Standing { kind, all, not_ready, disabled, .. } in &all {
+            summary[kind.plural] = json!({"all": all, "notReady": not_ready, "disabled": disabled});
         }
         summary["wrong"] = all.iter().flat_map(|one| one.failing.clone()).collect();
         summary["inDoubt"] = all.iter().flat_map(|one| one.doubtful.clone()).collect();
@@ -160,7 +199,8 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         if let Some(backup) = backup {
             summary["lastBackup"] = backup;
         }
-        return output.one(&TUNNEL, &summary);
+        output.one(&TUNNEL, &summary)?;
+        return outcome;
     }
     let has_others = has_others(session).await?;
     let mut out = io::stdout().lock();
@@ -178,11 +218,11 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
         let (address, port) = (cell(&peer["address"]), cell(&peer["port"]));
         writeln!(out, "! IKE from {address} (port {port}), which is no tunnel's peerPublicIp")?;
     }
-    if agents.is_empty() && all.iter().all(|one| one.failing.is_empty()) {
+    if is_ready {
         writeln!(out, "✓ everything is ready")?;
     }
-    for Standing { kind, all, not_ready, .. } in &all {
-        writeln!(out, "{:<10} {all:>6}, of which {not_ready} not ready", kind.plural)?;
+    for standing in &all {
+        writeln!(out, "{}", standing.counts())?;
     }
     if let Some(backup) = backup {
         writeln!(out, "last backup: {}", backup_line(&backup))?;
@@ -190,7 +230,7 @@ pub(crate) async fn status(session: &Session, matches: &ArgMatches) -> Result<()
     if let Some(chosen) = session.frontdoor.as_ref().filter(|_| has_others) {
         writeln!(out, "All of this is of the Frontdoor {chosen}; --frontdoor names another.")?;
     }
-    Ok(())
+    outcome
 }
 
 /// Whether the token reaches several Frontdoors.
@@ -221,8 +261,9 @@ mod tests {
     fn a_tunnel_says_why_it_is_not_ready_or_in_doubt() {
         let standing = Standing {
             kind: &TUNNEL,
-            all: 3.into(),
-            not_ready: 2.into(),
+            all: 5,
+            not_ready: 4,
+            disabled: 1,
             failing: vec![
                 json!({"name": "a", "peerPublicIp": "203.0.113.2", "ready": false, "connection": {"state": "DOWN"}}),
                 json!({"name": "b", "connection": {"state": "DOWN", "lastError": {"message": "the keys differ"}}}),
@@ -232,6 +273,7 @@ mod tests {
                 json!({"name": "c", "connection": {"warnings": [{"message": "no packet has come"}]}}),
             ],
         };
+        assert_eq!(standing.counts(), "tunnels         5, of which 3 not ready, 1 disabled");
         let mut out = Vec::new();
         standing.write(&mut out).unwrap();
         let expected = "✗ tunnel a: DOWN nothing arrives from 203.0.113.2: the device has not connected yet, has ended its \
