@@ -87,6 +87,43 @@ fn a_share_is_made_checked_and_removed_by_names() -> Result<()> {
 }
 
 #[test]
+fn executions_name_what_they_are_about_and_failed_sign_ins_are_among_them() -> Result<()> {
+    let world = World::loopback().start()?;
+    let user = User::new(&world, "user")?;
+    user.sign_in()?;
+    let account = user.json("account create ci --scope frontdoor.read --scope frontdoor.write")?;
+    let (id, secret) = (text(&account, "clientId")?, text(&account, "clientSecret")?);
+    let file = |name: &str, secret: &str| {
+        let file = world.lab.dir("secrets")?.join(name);
+        std::fs::write(&file, secret)?;
+        Ok::<_, anyhow::Error>(file.display().to_string())
+    };
+    let guesser = User::new(&world, "guesser")?;
+    let login = |file: &str| format!("login --server {} --account {id} --secret-file {file}", world.url());
+    guesser.fails(&login(&file("wrong", "wgs_guessed")?))?;
+    // In the Frontdoor's record is what concerns it; an attempt to sign in concerns the organization.
+    let failed = "execution list --organization action=AUTHENTICATE";
+    let row = world.lab.until("the attempt is recorded", PATIENCE, || {
+        Ok(Some(user.says(failed)?).filter(|rows| !rows.is_empty()))
+    })?;
+    let columns: Vec<_> = row.trim_end().split('\t').collect();
+    assert_eq!(columns[1..], ["AUTHENTICATE", "account ci", "anonymous", "FAILED", "the secret is wrong"]);
+    let execution = user.json(failed)?[0].clone();
+    ensure!(execution["resourceId"] == id && execution.get("resource").is_none(), "{execution}");
+    let one = user.says(&format!("execution get {} --organization", text(&execution, "id")?))?;
+    ensure!(one.contains("account ci") && one.contains("sourceAddress"), "{one}");
+    ensure!(user.says("execution list action=AUTHENTICATE")?.is_empty());
+
+    guesser.says(&login(&file("right", secret)?))?;
+    guesser.says(
+        "tunnel create site-a --location local --peer-public-ip 203.0.113.2 --peer-cidr 10.0.0.0/16 --wait",
+    )?;
+    let row = user.says("execution list resourceType=ipsec-tunnel action=CREATE")?;
+    ensure!(row.contains("\tCREATE\ttunnel site-a\tci\tSUCCESS"), "{row}");
+    world.end()
+}
+
+#[test]
 fn an_environment_with_shares_is_deleted_only_on_request() -> Result<()> {
     let world = World::loopback().start()?;
     let (_agent, zid) = world.agent("agent")?;

@@ -28,6 +28,8 @@ const READS: &[&str] = &[
     "account list",
     "location list",
     "execution list --limit 2",
+    "execution list action=CREATE resourceType=ipsec-share",
+    "execution list -o wide action=CREATE resourceType=ipsec-tunnel",
     "status",
 ];
 

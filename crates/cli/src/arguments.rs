@@ -11,7 +11,7 @@ use crate::{
     context::Choice,
     failed::{EXIT_STATUS, Failed},
     gateway_verbs,
-    kind::{ACCOUNT, ENVIRONMENT, HANDOVER_LINK_REQUEST, KINDS, Kind},
+    kind::{ACCOUNT, ENVIRONMENT, EXECUTION, HANDOVER_LINK_REQUEST, KINDS, Kind},
     output::{Form, Output},
     peer_address, schema,
     wait::Patience,
@@ -244,10 +244,12 @@ fn of_kind(kind: &'static Kind) -> Command {
             .value_parser(value_parser!(usize))
             .help("No more than these"),
     ]);
-    all.push(asking(printing(list)));
-    all.push(asking(printing(
-        Command::new("get").about(format!("Show one of the {plural}")).arg(which(kind)),
-    )));
+    let get = Command::new("get").about(format!("Show one of the {plural}")).arg(which(kind));
+    let (list, get) = match kind.name == EXECUTION.name {
+        true => (list.arg(organization()), get.arg(organization())),
+        false => (list, get),
+    };
+    all.extend([list, get].map(|command| asking(printing(command))));
     if let Some(schema) = kind.create {
         let create = Command::new("create").about(format!("Create one of the {plural}"));
         let has_name = schema::properties(schema).iter().any(|property| property.path == [kind.label]);
@@ -279,6 +281,13 @@ fn client_secret_file() -> Arg {
         .long("client-secret-file")
         .value_name("FILE")
         .help("Write the secret to this file, with mode 0600; it is printed if left out")
+}
+
+fn organization() -> Arg {
+    Arg::new("organization")
+        .long("organization")
+        .action(ArgAction::SetTrue)
+        .help("The record of the organization instead of the Frontdoor's: its API accounts, with failed sign-ins, and its Frontdoors")
 }
 
 fn with_shares() -> Arg {

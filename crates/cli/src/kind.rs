@@ -36,7 +36,12 @@ pub(crate) struct Column {
     pub(crate) or: fn(&Value) -> String,
     /// Only with `-o wide`.
     pub(crate) is_wide: bool,
+    /// The widest that it is on a terminal, in characters, unless it is the last one.
+    pub(crate) widest: usize,
 }
+
+/// So that one long message does not push all others apart.
+const WIDEST: usize = 60;
 
 fn said<'a>(resource: &'a Value, property: &str) -> &'a str {
     resource[property].as_str().unwrap_or_default()
@@ -47,11 +52,11 @@ fn nothing(_: &Value) -> String {
 }
 
 pub(crate) const fn column(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, or: nothing, is_wide: false }
+    Column { title, pointer, or: nothing, is_wide: false, widest: WIDEST }
 }
 
 const fn wide(title: &'static str, pointer: &'static str) -> Column {
-    Column { title, pointer, or: nothing, is_wide: true }
+    Column { title, pointer, or: nothing, is_wide: true, widest: WIDEST }
 }
 
 /// What most kinds have in common.
@@ -277,11 +282,22 @@ pub(crate) const EXECUTION: Kind = Kind {
     columns: &[
         column("TIME", "/createdAt"),
         column("ACTION", "/action"),
-        column("RESOURCE", "/resourceId"),
-        column("BY", "/actor"),
+        Column {
+            or: |execution| said(execution, "resourceId").to_owned(),
+            // An id of the API.
+            widest: 36,
+            ..column("RESOURCE", "/resource")
+        },
+        Column {
+            or: |execution| said(execution, "actor").to_owned(),
+            widest: 20,
+            ..column("BY", "/actorName")
+        },
         column("STATUS", "/status"),
         column("WHY", "/message"),
         wide("FROM", "/sourceAddress"),
+        wide("RESOURCE ID", "/resourceId"),
+        wide("ACTOR", "/actor"),
         wide("ID", "/id"),
         wide("PROCESS", "/processId"),
         wide("REQUEST", "/requestId"),

@@ -20,6 +20,7 @@ mod own;
 mod path_view;
 mod peer_address;
 mod query;
+mod reference_names;
 mod say;
 mod schema;
 mod screen;

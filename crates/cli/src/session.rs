@@ -1,15 +1,12 @@
 //! Paths of resources, and the names that people use instead of ids.
 
-use std::collections::BTreeMap;
-
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::{
     context::Session,
     failed::Failed,
-    kind::{AGENT, ENVIRONMENT, FRONTDOOR, Kind, SHARE, TUNNEL},
+    kind::{ENVIRONMENT, FRONTDOOR, Kind, TUNNEL},
 };
 
 /// Candidates that a message names.
@@ -92,62 +89,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// The names of the environment and the tunnel that a resource has by their ids, for people. Each is asked for once; what is not
-/// found has its id alone.
-pub(crate) struct ReferenceNames<'a> {
-    session: &'a Session,
-    /// The property that has the id, that of the name, and the list of what is named.
-    lists: Vec<(&'static str, &'static str, String)>,
-    names: Mutex<BTreeMap<String, Option<Value>>>,
-}
-
-impl<'a> ReferenceNames<'a> {
-    /// `is_wide`: as a table of the kind is printed, if one is.
-    pub(crate) async fn of(session: &'a Session, kind: &Kind, is_wide: Option<bool>) -> Result<Self, Failed> {
-        let mut lists = Vec::new();
-        let is_share = kind.name == SHARE.name && is_wide == Some(true);
-        if is_share || (kind.name == AGENT.name && is_wide.is_some()) {
-            lists.push(("envZId", "environment", session.list_path(&ENVIRONMENT).await?));
-        }
-        if is_share {
-            lists.push(("ipsecTunnelId", "tunnel", session.list_path(&TUNNEL).await?));
-        }
-        Ok(Self { session, lists, names: Mutex::default() })
-    }
-
-    pub(crate) async fn named(&self, mut resource: Value) -> Value {
-        for (id, name, list) in &self.lists {
-            let Some(said) = resource[*id].as_str().map(str::to_owned) else { continue };
-            let mut names = self.names.lock().await;
-            let known = match names.get(&said) {
-                Some(known) => known.clone(),
-                None => {
-                    let found = self.name(list, name, &said).await;
-                    names.insert(said, found.clone());
-                    found
-                }
-            };
-            if let Some(known) = known {
-                resource[*name] = known;
-            }
-        }
-        resource
-    }
-
-    async fn name(&self, list: &str, name: &str, id: &str) -> Option<Value> {
-        let client = &self.session.client;
-        let found = match name {
-            "tunnel" => client.get(&format!("{list}/{}", escaped(id)), &[]).await.ok()?,
-            _ => {
-                let query = [("zId".to_owned(), id.to_owned())];
-                let all: Vec<_> = client.list(list, &query, Some(1)).try_collect().await.ok()?;
-                all.into_iter().next()?
-            }
-        };
-        Some(found["name"].clone()).filter(Value::is_string)
     }
 }
 

@@ -9,8 +9,6 @@ use crate::{kind::Column, screen::Screen};
 
 /// Rows that decide how wide the columns are.
 const DECIDING: usize = 100;
-/// The widest column, so that one long message does not push all others apart.
-const WIDEST: usize = 60;
 const GAP: usize = 2;
 
 /// A table in the making.
@@ -37,7 +35,7 @@ impl<'a> Table<'a> {
             return writeln!(out, "{}", cells.join("\t"));
         }
         match &self.widths {
-            Some(widths) => line(&cells, widths, self.screen, out),
+            Some(widths) => self.line(&cells, widths, out),
             None => {
                 self.waiting.push(cells);
                 if self.waiting.len() == DECIDING { self.decide(out) } else { Ok(()) }
@@ -53,32 +51,32 @@ impl<'a> Table<'a> {
     fn decide(&mut self, out: &mut impl Write) -> io::Result<()> {
         let titles: Vec<_> = self.columns.iter().map(|column| column.title.to_owned()).collect();
         let rows = || self.waiting.iter().chain([&titles]);
-        let widest =
-            |n: usize| rows().map(|row| row[n].chars().count()).max().unwrap_or_default().min(WIDEST);
-        let widths: Vec<_> = (0..titles.len()).map(widest).collect();
-        line(&titles, &widths, self.screen, out)?;
-        for row in std::mem::take(&mut self.waiting) {
-            line(&row, &widths, self.screen, out)?;
+        let longest = |n: usize| rows().map(|row| row[n].chars().count()).max().unwrap_or_default();
+        let widths: Vec<_> =
+            self.columns.iter().enumerate().map(|(n, column)| longest(n).min(column.widest)).collect();
+        let waiting = std::mem::take(&mut self.waiting);
+        for row in [titles].iter().chain(&waiting) {
+            self.line(row, &widths, out)?;
         }
         out.flush()?;
         self.widths = Some(widths);
         Ok(())
     }
-}
 
-fn line(cells: &[String], widths: &[usize], screen: &Screen, out: &mut impl Write) -> io::Result<()> {
-    let mut left = screen.width;
-    let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or_default();
-    for (n, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
-        // The last cell may be as long as the terminal is wide. A later row may have a longer cell than those that decided.
-        let room = if n + 1 == cells.len() { left } else { WIDEST.max(*width) }.min(left);
-        let shown = shortened(cell, room);
-        let fill = if n == last { 0 } else { width.saturating_sub(shown.chars().count()) + GAP };
-        let style = if screen.has_colours { style(cell) } else { Style::new() };
-        write!(out, "{style}{shown}{style:#}{:fill$}", "")?;
-        left = left.saturating_sub(width + GAP);
+    fn line(&self, cells: &[String], widths: &[usize], out: &mut impl Write) -> io::Result<()> {
+        let mut left = self.screen.width;
+        let last = cells.iter().rposition(|cell| !cell.is_empty()).unwrap_or_default();
+        for (n, (cell, width)) in cells.iter().zip(widths).enumerate().take(last + 1) {
+            // The last cell may be as long as the terminal is wide. A later row may have a longer cell than those that decided.
+            let most = if n + 1 == cells.len() { left } else { self.columns[n].widest.max(*width) };
+            let shown = shortened(cell, most.min(left));
+            let fill = if n == last { 0 } else { width.saturating_sub(shown.chars().count()) + GAP };
+            let style = if self.screen.has_colours { style(cell) } else { Style::new() };
+            write!(out, "{style}{shown}{style:#}{:fill$}", "")?;
+            left = left.saturating_sub(width + GAP);
+        }
+        writeln!(out)
     }
-    writeln!(out)
 }
 
 /// The text, or its beginning and an ellipsis.
@@ -136,7 +134,7 @@ pub(crate) fn cell(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::{SHARE, TUNNEL};
+    use crate::kind::{EXECUTION, SHARE, TUNNEL};
     use serde_json::json;
 
     fn shown(rows: &[Value], is_terminal: bool, width: usize) -> String {
@@ -181,6 +179,21 @@ mod tests {
         assert_eq!(why(true, json!({"state": "UP"})), "\n");
         // Without IPsec, a tunnel is ready and not connected.
         assert_eq!(why(true, json!({"state": "DOWN"})), "\n");
+    }
+
+    #[test]
+    fn an_execution_says_why_it_failed_within_120_columns() {
+        let screen = Screen { is_terminal: true, has_colours: false, width: 120 };
+        let columns = || EXECUTION.columns.iter().filter(|c| !c.is_wide).collect();
+        let (mut table, mut out) = (Table::new(columns(), &screen), Vec::new());
+        let id = |prefix: &str| format!("{prefix}-{}", "0".repeat(32));
+        let execution = json!({"createdAt": "2026-11-29T17:10:40.123456Z", "action": "CLOSE_CONNECTIONS", "status": "SUCCESS",
+            "resourceId": id("shr"), "resource": format!("share {}", "a".repeat(63)), "actor": id("acc"), "message": "12 were reset"});
+        table.row(&execution, &mut out).unwrap();
+        table.end(&mut out).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        assert!(shown.lines().all(|line| line.chars().count() <= 120), "{shown}");
+        assert!(shown.contains("share aaaa") && shown.contains("…  SUCCESS  12 were"), "{shown}");
     }
 
     #[test]

@@ -16,17 +16,29 @@ use crate::{
     next::{self, suggest},
     output::{Form, Output, name},
     peer_address,
+    reference_names::ReferenceNames,
     say::say,
     schema,
     secret_out::SecretOut,
-    session::{ReferenceNames, is_id, text},
+    session::{escaped, is_id, text},
 };
 
+/// The record of an organization: of its accounts and its Frontdoors.
+const ORGANIZATION_EXECUTIONS: &str = "frontdoor/v2/executions";
+
+fn of_organization(matches: &ArgMatches) -> bool {
+    matches.try_get_one::<bool>("organization").ok().flatten().copied().unwrap_or_default()
+}
+
 pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
-    let (path, query, output) = (session.list_path(kind).await?, filters(matches)?, output(matches));
+    let path = match of_organization(matches) {
+        true => ORGANIZATION_EXECUTIONS.to_owned(),
+        false => session.list_path(kind).await?,
+    };
+    let (query, output) = (filters(matches)?, output(matches));
     let limit = matches.get_one::<usize>("limit").copied();
     let resources = session.client.list(&path, &query, limit);
-    let references = ReferenceNames::of(session, kind, output.is_wide()).await?;
+    let references = ReferenceNames::of(session, kind, output.is_wide());
     let named = async |resource| Ok(references.named(resource).await);
     let count = output.list(kind, resources.and_then(named)).await?;
     if count == 0 && output.screen.is_terminal {
@@ -37,9 +49,12 @@ pub(crate) async fn list(session: &Session, kind: &Kind, matches: &ArgMatches) -
 }
 
 pub(crate) async fn get(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
-    let (_, path) = session.resolve(kind, which_one(matches)).await?;
+    let path = match of_organization(matches) {
+        true => format!("{ORGANIZATION_EXECUTIONS}/{}", escaped(which_one(matches))),
+        false => session.resolve(kind, which_one(matches)).await?.1,
+    };
     let (output, resource) = (output(matches), session.client.get(&path, &[]).await?);
-    let references = ReferenceNames::of(session, kind, output.is_wide().map(|_| true)).await?;
+    let references = ReferenceNames::of(session, kind, output.is_wide().map(|_| true));
     output.one(kind, &references.named(resource).await)
 }
 
