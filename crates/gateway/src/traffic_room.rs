@@ -2,7 +2,7 @@
 //!
 //! Invariants: together they have no more than the gateway's descriptors for traffic, but for a moment in which carriers that
 //! one agent has parked give way to the connections of another. Listeners never take more than half. While several Frontdoors
-//! have tunnels here, none has more than half of the connections or of the listeners, the last quarter of the connections
+//! have tunnels here that are enabled, none has more than half of the connections or of the listeners, the last quarter of the connections
 //! is for those with less than an equal share, and new connections of each are accepted no faster than a rate: who opens
 //! more waits, and not the others.
 
@@ -11,7 +11,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -51,7 +51,7 @@ pub(crate) struct TrafficRoom {
     parked: Arc<ConnectionQuota>,
     /// `None`: the tunnel is only removed, or an older server does not name its Frontdoor. Then it does not count as another one.
     frontdoors: Mutex<HashMap<Option<FrontdoorId>, Weak<FrontdoorPlaces>>>,
-    /// Frontdoors that have tunnels here, or connections left.
+    /// Frontdoors that have enabled tunnels here, or connections left of removed ones.
     present: Arc<AtomicUsize>,
 }
 
@@ -62,6 +62,8 @@ struct FrontdoorPlaces {
     connections: Arc<ConnectionQuota>,
     new_connections: Mutex<Bucket>,
     refusals: Mutex<Bucket>,
+    /// Its tunnels that make it [present](TrafficRoom::present).
+    served: Mutex<usize>,
     present: Option<Arc<AtomicUsize>>,
 }
 
@@ -71,6 +73,7 @@ pub(crate) struct TunnelPlaces {
     pub(crate) connections: Arc<ConnectionQuota>,
     /// Held by the listener that waits for the Frontdoor's turn: the tunnels of one take turns.
     turn: tokio::sync::Mutex<()>,
+    is_served: AtomicBool,
     frontdoor: Arc<FrontdoorPlaces>,
 }
 
@@ -104,23 +107,23 @@ impl TrafficRoom {
         })
     }
 
-    /// The places of a new tunnel of the Frontdoor.
+    /// The places of a new tunnel of the Frontdoor, which counts as enabled.
     pub(crate) fn tunnel(&self, frontdoor: Option<FrontdoorId>) -> Arc<TunnelPlaces> {
         let mut all = self.frontdoors.lock();
         all.retain(|_, places| places.strong_count() > 0);
         let frontdoor = all.get(&frontdoor).and_then(Weak::upgrade).unwrap_or_else(|| {
             let present = frontdoor.map(|_| Arc::clone(&self.present));
             let (listeners, connections) = (Arc::default(), Arc::default());
-            let (new_connections, refusals) = (Mutex::default(), Mutex::default());
-            let new =
-                Arc::new(FrontdoorPlaces { listeners, connections, new_connections, refusals, present });
-            if let Some(present) = &new.present {
-                present.fetch_add(1, Relaxed);
-            }
+            let (new_connections, refusals, served) = (Mutex::default(), Mutex::default(), Mutex::default());
+            let new = FrontdoorPlaces { listeners, connections, new_connections, refusals, served, present };
+            let new = Arc::new(new);
             all.insert(frontdoor, Arc::downgrade(&new));
             new
         });
-        Arc::new(TunnelPlaces { connections: Arc::default(), turn: tokio::sync::Mutex::default(), frontdoor })
+        let (turn, is_served) = (tokio::sync::Mutex::default(), AtomicBool::default());
+        let places = TunnelPlaces { connections: Arc::default(), turn, is_served, frontdoor };
+        places.serve(true);
+        Arc::new(places)
     }
 
     /// As of now: each listener takes a place of a connection's.
@@ -211,10 +214,31 @@ async fn wait(time: Duration) {
     }
 }
 
-impl Drop for FrontdoorPlaces {
+impl TunnelPlaces {
+    /// Whether the tunnel is enabled: what serves nothing is no reason for others to wait.
+    pub(crate) fn serve(&self, is_served: bool) {
+        if self.is_served.swap(is_served, Relaxed) != is_served {
+            self.frontdoor.count(is_served);
+        }
+    }
+}
+
+impl Drop for TunnelPlaces {
     fn drop(&mut self) {
-        if let Some(present) = &self.present {
-            present.fetch_sub(1, Relaxed);
+        self.serve(false);
+    }
+}
+
+impl FrontdoorPlaces {
+    /// One more of its tunnels is served, or one less.
+    fn count(&self, is_more: bool) {
+        let mut served = self.served.lock();
+        *served = if is_more { *served + 1 } else { served.saturating_sub(1) };
+        let Some(present) = &self.present else { return };
+        match (is_more, *served) {
+            (true, 1) => drop(present.fetch_add(1, Relaxed)),
+            (false, 0) => drop(present.fetch_sub(1, Relaxed)),
+            _ => {}
         }
     }
 }
@@ -306,7 +330,22 @@ mod tests {
             room.refused(&busy).await;
         }
         assert_eq!(passed() - before, 1);
-        drop(other);
+        // A disabled tunnel is no other one, as long as its Frontdoor has no further one.
+        let second = room.tunnel(frontdoor(2));
+        other.serve(false);
+        let before = passed();
+        room.turn(&busy).await;
+        assert!(passed() > before);
+        second.serve(false);
+        let before = passed();
+        for _ in 0..10 {
+            room.turn(&busy).await;
+        }
+        assert_eq!((passed(), room.limits().frontdoor), (before, None));
+        second.serve(true);
+        second.serve(true);
+        assert!(room.limits().frontdoor.is_some());
+        drop((other, second));
         let before = passed();
         room.turn(&busy).await;
         assert_eq!(passed(), before);

@@ -209,21 +209,23 @@ async fn shares_can_exchange_their_ports() {
 async fn connections_beyond_the_rate_wait_while_another_frontdoor_is_there() {
     let rate = NonZeroU32::new(10).unwrap();
     let mut linked = LinkedGateway::start_with(Ipv4Addr::new(127, 77, 1, 9), None, rate).await;
-    let of = |n: u128, frontdoor: u128| {
-        let frontdoor = Some(FrontdoorId::new(Uuid::from_u128(frontdoor)));
-        Arc::new(TunnelDesired { frontdoor, ..TunnelDesired::clone(&linked.tunnel(n)) })
+    let of = |n: u128| {
+        let frontdoor = Some(FrontdoorId::new(Uuid::from_u128(n)));
+        TunnelDesired { frontdoor, ..TunnelDesired::clone(&linked.tunnel(n)) }
     };
+    let second = of(2);
     let first = DesiredDelta {
         reset: true,
-        tunnels: vec![of(1, 1), of(2, 2)],
+        tunnels: vec![Arc::new(of(1)), Arc::new(second.clone())],
         shares: vec![share(1, 1, 1, 18_031), share(2, 2, 1, 18_032)],
         ..DesiredDelta::default()
     };
     linked.send(first).await;
     linked.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
     // Without an agent, a client is reset when it is its turn.
+    let address = linked.load_balancer;
     let served = async |port: u16| {
-        let mut client = TcpStream::connect((linked.load_balancer, port)).await?;
+        let mut client = TcpStream::connect((address, port)).await?;
         client.read(&mut [0]).await
     };
     let begin = Instant::now();
@@ -231,6 +233,15 @@ async fn connections_beyond_the_rate_wait_while_another_frontdoor_is_there() {
         assert!(timeout(WITHIN, served(18_031)).await.is_ok());
     }
     assert!(begin.elapsed() >= Duration::from_millis(350), "{:?}", begin.elapsed());
+    // A disabled tunnel is no other one.
+    let disabled = TunnelDesired { enabled: false, generation: Generation::new(2), ..second };
+    linked.send(DesiredDelta { tunnels: vec![Arc::new(disabled)], ..DesiredDelta::default() }).await;
+    linked.until("the second is disabled", |s| s.values().filter(|s| is_bound(s)).count() == 1).await;
+    let begin = Instant::now();
+    for _ in 0..40 {
+        assert!(timeout(WITHIN, served(18_031)).await.is_ok());
+    }
+    assert!(begin.elapsed() < Duration::from_secs(3), "four seconds at the rate: {:?}", begin.elapsed());
     linked.gateway.stop(std::future::pending()).await;
 }
 

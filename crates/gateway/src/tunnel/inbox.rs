@@ -36,6 +36,9 @@ impl TunnelInbox {
 
     /// `None`: the tunnel is removed.
     pub(crate) fn set_tunnel(&self, tunnel: Option<Arc<TunnelDesired>>) {
+        if let Some(tunnel) = &tunnel {
+            self.places.serve(tunnel.enabled);
+        }
         self.inner.lock().tunnel = tunnel;
         self.woken.notify_one();
     }
