@@ -61,6 +61,12 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
             "DIR/up.toml:1: `listen`: the API would be served without TLS",
         ),
         ("up.toml", "database-file = '/nonexistent'", 1, "cannot read /nonexistent"),
+        (
+            "up.toml",
+            "secret-key-file = '/nonexistent'\nipsec = 'off'",
+            1,
+            "DIR/up.toml:1: `secret-key-file`: ",
+        ),
         ("router.toml", "", 2, "no configuration is called \"router\": the names are up, server, gateway"),
         ("server.toml", "", 2, "a server with gateways elsewhere needs PostgreSQL"),
         ("gateway.toml", "ipsec = 'off'", 0, "DIR/gateway.toml: no fault was found"),

@@ -69,6 +69,12 @@ impl Database {
         Ok(file)
     }
 
+    /// A start says of a file that is missing what the database needs. This opens none.
+    pub(crate) fn has_named_keys(&self) -> anyhow::Result<()> {
+        let missing = self.secret_key_file.as_ref().filter(|file| !file.exists());
+        missing.map_or(Ok(()), |file| bail!("the secret key file {} does not exist", file.display()))
+    }
+
     fn or(&self, environment: Option<String>) -> anyhow::Result<Option<SecretString>> {
         let (from, text) = match (&self.database, environment) {
             (Some(url), _) => ("--database", url.clone()),

@@ -29,6 +29,8 @@ use wicketgate_system::{
     service_manager::ReloadSignals,
 };
 
+use crate::database::Database;
+
 /// The role whose name is also that of what it asks about.
 const GATEWAY: &str = "gateway";
 
@@ -163,8 +165,8 @@ impl Cli {
     /// The checks of a configured subcommand that change nothing.
     fn check(self) -> Result<Vec<String>, SettingsFaults> {
         match self.verb {
-            Verb::Up(up) => up.check().map(|_| up.doubts()),
-            Verb::Server(role) => role.check().map(|_| Vec::new()),
+            Verb::Up(up) => with_named_keys(up.check(), &up.database).map(|_| up.doubts()),
+            Verb::Server(role) => with_named_keys(role.check(), &role.database).map(|_| Vec::new()),
             Verb::Gateway(role) => role.check().map(|()| role.doubts()),
             _ => Ok(Vec::new()),
         }
@@ -181,6 +183,14 @@ impl Cli {
         let (cli, _) = Settings::read(env::args_os().chain(named).collect()).map_err(WrongUsage::from)?;
         Ok(cli)
     }
+}
+
+/// What was found, and whether the file of secret keys exists that is named.
+fn with_named_keys<T>(found: Result<T, SettingsFaults>, database: &Database) -> Result<T, SettingsFaults> {
+    let Err(missing) = database.has_named_keys() else { return found };
+    let mut faults = found.err().unwrap_or_default();
+    faults.keep::<()>(database::KEY_SETTINGS, Err(missing));
+    Err(faults)
 }
 
 /// Runs a verb that asks a server over its API.

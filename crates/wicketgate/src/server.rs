@@ -56,7 +56,7 @@ pub(crate) struct ServerRole {
     #[command(flatten)]
     server: ServerFlags,
     #[command(flatten)]
-    database: Database,
+    pub(crate) database: Database,
 }
 
 /// What the settings say, checked.
