@@ -10,7 +10,7 @@ mod tables;
 mod transfer;
 
 use crate::{
-    Result, SecretKeyFile, SecretKeys, Store, StoreError,
+    Result, SecretKeyFile, Store, StoreError,
     database::Database,
     database_lock::{DatabaseLock, LockMode},
 };
@@ -22,6 +22,7 @@ use std::{
     io::{Read, Write},
 };
 use wicketgate_model::Era;
+use wicketgate_seal::SecretKeys;
 
 pub use checksum::TableSum;
 pub use content::{BackupFile, BackupHeader, BackupSource};

@@ -4,7 +4,7 @@
 //! database: it contains pre-shared keys.
 
 use crate::{
-    DatabaseFault, Result, SecretKeys, StoreError,
+    DatabaseFault, Result, StoreError,
     cache::Cache,
     connections::{Connections, Leased},
     database_name::is_postgres,
@@ -29,6 +29,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use wicketgate_seal::SecretKeys;
 
 /// Connections that read, besides SQLite's one that writes: no more than cores help.
 const SQLITE_READERS: u32 = 4;

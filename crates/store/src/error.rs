@@ -3,6 +3,7 @@
 use crate::{Column, DatabaseFault, NamedRow};
 use std::{path::PathBuf, sync::Arc};
 use wicketgate_model::{FrontdoorId, PeerCidr, QuotaKind, SourceCidr, Status};
+use wicketgate_seal::SealError;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -82,6 +83,13 @@ pub enum StoreError {
     /// A check that changes nothing had no answer of the database's disk.
     #[error("the database's disk did not answer in time")]
     DiskHangs,
+}
+
+/// No row can be read or written without the keys.
+impl From<SealError> for StoreError {
+    fn from(error: SealError) -> Self {
+        Self::Open(error.to_string())
+    }
 }
 
 impl StoreError {

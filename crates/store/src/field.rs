@@ -1,6 +1,6 @@
 //! Values of the domain, as columns store them: text or a 64-bit integer, and NULL for `None`.
 
-use crate::{Result, SecretKeys, StoreError};
+use crate::{Result, StoreError};
 use hex::FromHex;
 use jiff::Timestamp;
 use sqlx::{
@@ -22,6 +22,7 @@ use wicketgate_model::{
     PeerId, ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ServerId, ShareId, Status, Target,
     TunnelId, ZId,
 };
+use wicketgate_seal::SecretKeys;
 
 /// Labels that a caller attaches to a share or a tunnel.
 pub type Tags = std::collections::BTreeMap<String, String>;

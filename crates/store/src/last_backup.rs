@@ -5,7 +5,7 @@
 //! and each restore begins another.
 
 use crate::{
-    Result, SecretKeys, Store, StoreError,
+    Result, Store, StoreError,
     database::Database,
     database_name::is_postgres,
     erasure::BUSY,
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::time::Duration;
 use tokio::time::timeout;
+use wicketgate_seal::SecretKeys;
 
 /// For a connection and a statement. SQLite's lock is waited for as long as a server does.
 const WITHIN: Duration = Duration::from_secs(10);

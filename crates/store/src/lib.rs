@@ -70,7 +70,6 @@ mod revocation;
 mod row;
 mod sealing;
 mod secret_key_file;
-mod secret_keys;
 mod servers;
 mod share;
 mod share_count;
@@ -139,13 +138,13 @@ pub use reconcile::{Change, Resource, Revision, StatusUpdate};
 pub use request_time::RequestTime;
 pub use revocation::{NotARevocation, Revocation};
 pub use secret_key_file::SecretKeyFile;
-pub use secret_keys::{InvalidSecretKeys, SecretKeys};
 pub use servers::ServerFacts;
 pub use share::{ShareRow, ShareSpec};
 pub use shared_secret::{SharedSecret, SharedSecretName};
 pub use store::Store;
 pub use traffic::{Sample, TrafficReport, TrafficScope};
 pub use tunnel::{TunnelChange, TunnelRow, TunnelSpec};
+pub use wicketgate_seal::{InvalidSecretKeys, SecretKeys};
 pub use write_context::{RequestOrigin, WriteContext};
 
 /// The columns of lists, by resource.

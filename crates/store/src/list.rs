@@ -7,7 +7,7 @@ mod listing;
 mod sql;
 
 use crate::{
-    Page, Result, SecretKeys, Store, StoreError,
+    Page, Result, Store, StoreError,
     request_time::{READ, waited},
     row::{FromRow, opened},
 };
@@ -15,6 +15,7 @@ use listing::{Offset, Restriction};
 use sql::Sql;
 use sqlx::{Any, Row, any::AnyRow};
 use tokio::time::{Instant, timeout_at};
+use wicketgate_seal::SecretKeys;
 use wicketgate_system::apart;
 
 pub(crate) use listing::{CountTable, Hidden, Listing, Scope, of};

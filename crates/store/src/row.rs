@@ -1,13 +1,14 @@
 //! Rows as structs: each field is a column of the same name, or a struct of several columns.
 
 use crate::{
-    Result, SecretKeys,
+    Result,
     field::{Argument, Field, Found, get},
 };
 use sqlx::any::AnyRow;
 use wicketgate_model::{
     Detail, HealthCheck, HealthCheckType, ProbeInterval, Problem, ShareOptions, Standing, Status,
 };
+use wicketgate_seal::SecretKeys;
 
 /// What a statement returns.
 pub(crate) trait FromRow: Sized {

@@ -8,7 +8,6 @@ use crate::{
     database::Database,
     field::Found,
     row::{FromRow, rows},
-    secret_keys::KeyId,
     shared_secret,
     statement::Assignments,
     transaction::Transaction,
@@ -17,6 +16,7 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc};
 use tracing::{info, warn};
 use wicketgate_model::{PreSharedKey, TunnelId};
+use wicketgate_seal::KeyId;
 
 /// Rows of a step.
 const AT_ONCE: i64 = 100;

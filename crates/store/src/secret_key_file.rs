@@ -2,13 +2,14 @@
 //!
 //! Invariant: a file is created only for a database that has no sealed value. With another key, none of them could be opened.
 
-use crate::{Result, SecretKeys, StoreError, secret_keys::KeyId};
+use crate::{Result, StoreError};
 use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 use tracing::info;
+use wicketgate_seal::{KeyId, SecretKeys};
 use wicketgate_system::private_file;
 use zeroize::Zeroizing;
 

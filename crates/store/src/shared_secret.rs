@@ -6,11 +6,11 @@ use crate::{
     Result, StoreError,
     field::{Found, get},
     row::{FromColumns, FromRow, rows},
-    secret_keys::{Place, SecretKeys},
     transaction::Transaction,
 };
 use jiff::Timestamp;
 use std::fmt;
+use wicketgate_seal::{Place, SecretKeys};
 use zeroize::Zeroizing;
 
 const TABLE: &str = "shared_secret";
@@ -87,7 +87,7 @@ pub(crate) async fn insert(
 
 fn seal(keys: &SecretKeys, name: &str, key: &[u8]) -> Result<String> {
     let text = Zeroizing::new(hex::encode(key));
-    keys.seal(Place { table: TABLE, row: name, column: SEALED }, &text)
+    Ok(keys.seal(Place { table: TABLE, row: name, column: SEALED }, &text)?)
 }
 
 /// Seals under the first key what is sealed under another; returns how many there were.

@@ -4,7 +4,7 @@
 //! transaction back unless its COMMIT was carried out.
 
 use crate::{
-    DatabaseFault, Result, SecretKeys, StoreError,
+    DatabaseFault, Result, StoreError,
     connections::{Connections, Leased},
     database_session::PoolGeneration,
     field::{Argument, Query},
@@ -18,6 +18,7 @@ use sqlx::{AnyConnection, Executor as _, Row as _, SqlSafeStr};
 use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tracing::error;
+use wicketgate_seal::SecretKeys;
 
 /// For a statement: milliseconds, or a disk's sync. A host that is gone does not answer: TCP would wait for a quarter of an hour.
 /// What takes longer, such as a backup or a migration, has a connection of its own. PostgreSQL may still carry out a COMMIT that

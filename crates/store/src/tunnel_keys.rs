@@ -3,14 +3,14 @@
 //! Invariants: a live tunnel has a key. A deleted one has none: it was erased in the transaction of the deletion.
 
 use crate::{
-    PreviousKeys, Result, SecretKeys, StoreError,
+    PreviousKeys, Result, StoreError,
     field::{Found, get},
     row::{Assignment, FromColumns, ToColumns, rows, write},
-    secret_keys::Place,
     transaction::Transaction,
 };
 use jiff::Timestamp;
 use wicketgate_model::{PreSharedKey, Status, TunnelId};
+use wicketgate_seal::{Place, SecretKeys};
 use zeroize::Zeroizing;
 
 pub(crate) const TABLE: &str = "ipsec_tunnel";

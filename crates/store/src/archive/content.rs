@@ -8,7 +8,7 @@ use super::{
     sealed_stream::{Opener, Sealer},
     tables::{self, Loader, TABLES, TableHead, line},
 };
-use crate::{Result, SecretKeyFile, SecretKeys, StoreError, database::Database};
+use crate::{Result, SecretKeyFile, StoreError, database::Database};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Connection as _, Executor as _};
@@ -16,6 +16,7 @@ use std::{
     fmt,
     io::{self, BufRead as _, BufReader, BufWriter, Read, Write},
 };
+use wicketgate_seal::SecretKeys;
 use zeroize::Zeroizing;
 
 /// The first line has some hundred bytes.

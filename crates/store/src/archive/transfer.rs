@@ -9,7 +9,7 @@ use super::{
     tables::{self, TABLES},
 };
 use crate::{
-    Result, SecretKeys, StoreError,
+    Result, StoreError,
     database::Database,
     database_lock::{DatabaseLock, LockMode},
 };
@@ -18,6 +18,7 @@ use std::{
     fmt,
     io::{Read, Write},
 };
+use wicketgate_seal::SecretKeys;
 
 /// Writes all rows of a database that no server uses. The data directory of a SQLite database has to be locked by the caller.
 /// `told` is called with each table; returns the number of rows.

@@ -5,7 +5,6 @@
 //!
 //! Invariants: a value opens in its own place only. The first key seals; the others open what was sealed before them.
 
-use crate::{Result, StoreError};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, RandomizedNonceKey, UnboundKey},
     hmac,
@@ -38,14 +37,14 @@ struct SecretKey {
 
 /// Names a key: 16 hexadecimal digits, which reveal nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct KeyId(String);
+pub struct KeyId(String);
 
 /// Where a sealed value belongs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) table: &'static str,
-    pub(crate) row: &'a str,
-    pub(crate) column: &'static str,
+pub struct Place<'a> {
+    pub table: &'static str,
+    pub row: &'a str,
+    pub column: &'static str,
 }
 
 /// Why a text contains no keys. It does not show the text.
@@ -61,9 +60,16 @@ pub enum InvalidSecretKeys {
     TooMany,
 }
 
+/// Nothing can be sealed: it names what cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cannot seal a secret: {0} cannot be used")]
+pub struct SealError(&'static str);
+
+type Result<T, E = SealError> = std::result::Result<T, E>;
+
 impl SecretKeys {
     /// A line with a new key.
-    pub(crate) fn new_line() -> Result<Zeroizing<String>> {
+    pub fn new_line() -> Result<Zeroizing<String>> {
         let mut key = Zeroizing::new([0; KEY]);
         aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|_| failed("the system's random numbers"))?;
         Ok(Zeroizing::new(format!("{}\n", Zeroizing::new(hex::encode(key.as_slice())).as_str())))
@@ -90,16 +96,16 @@ impl SecretKeys {
         if keys.is_empty() { Err(InvalidSecretKeys::Empty) } else { Ok(Self(keys)) }
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = &KeyId> {
+    pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
         self.0.iter().map(|key| &key.id)
     }
 
     /// What the values begin with that the first key has sealed.
-    pub(crate) fn newest_prefix(&self) -> Result<String> {
+    pub fn newest_prefix(&self) -> Result<String> {
         Ok(prefix(&self.first()?.id))
     }
 
-    pub(crate) fn seal(&self, place: Place<'_>, clear: &str) -> Result<String> {
+    pub fn seal(&self, place: Place<'_>, clear: &str) -> Result<String> {
         let key = self.first()?;
         // Sealed in place, with room for the tag: no copy of the clear text is left.
         let mut sealed = Vec::with_capacity(clear.len() + AES_256_GCM.tag_len());
@@ -110,7 +116,7 @@ impl SecretKeys {
     }
 
     /// `None`: the value is not one of this place, it was changed, or its key is missing.
-    pub(crate) fn open(&self, place: Place<'_>, sealed: &str) -> Option<Zeroizing<String>> {
+    pub fn open(&self, place: Place<'_>, sealed: &str) -> Option<Zeroizing<String>> {
         let (id, value) = parts(sealed)?;
         let key = self.0.iter().find(|key| key.id.0 == id)?;
         let mut value = Zeroizing::new(hex::decode(value).ok()?);
@@ -121,19 +127,19 @@ impl SecretKeys {
     }
 
     /// A text that stands for `of` without revealing it, also where there are few texts that it could be.
-    pub(crate) fn tag(&self, of: &str) -> Result<String> {
+    pub fn tag(&self, of: &str) -> Result<String> {
         self.first().map(|key| key.tag(of))
     }
 
     /// Whether it is a tag of this text. Not so if its key is missing.
-    pub(crate) fn is_tag(&self, tag: &str, of: &str) -> bool {
+    pub fn is_tag(&self, tag: &str, of: &str) -> bool {
         let key = parts(tag).and_then(|(id, _)| self.0.iter().find(|key| key.id.0 == id));
         // Who could measure the comparison of a text with 256 bits does not know how to come closer.
         key.is_some_and(|key| key.tag(of) == tag)
     }
 
     /// A key for one stream: the id of the secret key that it is made from, the salt that makes it, and itself.
-    pub(crate) fn new_stream(&self) -> Result<(String, String, LessSafeKey)> {
+    pub fn new_stream(&self) -> Result<(String, String, LessSafeKey)> {
         let mut salt = [0; KEY];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| failed("the system's random numbers"))?;
         let (key, salt) = (&self.first()?.id.0, hex::encode(salt));
@@ -142,7 +148,7 @@ impl SecretKeys {
     }
 
     /// The key of a stream. `None`: the secret key that it was made from is missing.
-    pub(crate) fn stream(&self, key: &str, salt: &str) -> Option<LessSafeKey> {
+    pub fn stream(&self, key: &str, salt: &str) -> Option<LessSafeKey> {
         let key = self.0.iter().find(|own| own.id.0 == key)?;
         let key = hmac::sign(&key.streams, salt.as_bytes());
         UnboundKey::new(&AES_256_GCM, key.as_ref()).map(LessSafeKey::new).ok()
@@ -180,7 +186,7 @@ impl Place<'_> {
 
 impl KeyId {
     /// Of a value that any key has sealed.
-    pub(crate) fn of(sealed: &str) -> Option<Self> {
+    pub fn of(sealed: &str) -> Option<Self> {
         parts(sealed).map(|(id, _)| Self(id.to_owned()))
     }
 }
@@ -207,8 +213,8 @@ fn parts(sealed: &str) -> Option<(&str, &str)> {
     rest.split_once('.').filter(|_| version == VERSION)
 }
 
-fn failed(what: &str) -> StoreError {
-    StoreError::Open(format!("cannot seal a secret: {what} cannot be used"))
+fn failed(what: &'static str) -> SealError {
+    SealError(what)
 }
 
 #[cfg(test)]
