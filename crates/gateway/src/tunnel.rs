@@ -50,6 +50,8 @@ pub(crate) struct TunnelTask {
     retry: Retry,
     /// The engine's tunnel, once it was set up, and the current failure.
     tunnel: Option<Arc<TunnelHandle>>,
+    /// When the next of its keys becomes invalid.
+    key_end: Option<Timestamp>,
     failure: Option<Problem>,
     listeners: TunnelListeners,
     unserved: UnservedPorts,
@@ -75,6 +77,7 @@ impl TunnelTask {
             check_at: Instant::now(),
             retry: Retry::default(),
             tunnel: None,
+            key_end: None,
             failure: None,
             listeners,
             unserved: UnservedPorts::default(),
@@ -89,6 +92,9 @@ impl TunnelTask {
         stop.run_until_cancelled(async {
             loop {
                 let (desired, changes) = self.inbox.read();
+                // Without a server, nobody else ends them.
+                let desired = desired.map(|desired| desired.with_valid_keys(Timestamp::now()));
+                self.key_end = desired.as_ref().and_then(|desired| desired.next_key_end());
                 let released = self.listeners.apply(changes, &self.parts.observations).await;
                 self.unserved.released(released, Timestamp::now());
                 match desired {
@@ -110,7 +116,8 @@ impl TunnelTask {
 
     /// Waits for a reason to compare again.
     async fn wait(&self) {
-        let due = [Some(self.check_at), self.retry.at, self.listeners.retry.at, self.expiry()];
+        let due =
+            [Some(self.check_at), self.retry.at, self.listeners.retry.at, self.expiry(), self.key_expiry()];
         let due = due.into_iter().flatten().min();
         let changed = OptionFuture::from(self.tunnel.as_ref().map(|tunnel| tunnel.changed()));
         tokio::select! {
@@ -123,6 +130,12 @@ impl TunnelTask {
     /// When the next share expires. The host's clock may be set: it is read again at each check.
     fn expiry(&self) -> Option<Instant> {
         self.listeners.next_expiry().map(|left| Instant::now() + left.min(CHECK_EVERY))
+    }
+
+    /// When the next key becomes invalid.
+    fn key_expiry(&self) -> Option<Instant> {
+        let left = Duration::try_from(self.key_end?.duration_since(Timestamp::now())).unwrap_or_default();
+        Some(Instant::now() + left.min(CHECK_EVERY))
     }
 
     fn has_permit(&mut self) -> bool {

@@ -141,6 +141,7 @@ impl LinkedGateway {
             peer_id: "peer.example.org".parse().unwrap(),
             load_balancer_ip: self.load_balancer,
             keys: vec![PreSharedKey::from_random([1; 32])],
+            previous_until: Vec::new(),
             ike_proposals: Default::default(),
             esp_proposals: Default::default(),
             initiate: false,

@@ -33,6 +33,10 @@ pub struct TunnelDesired {
     pub load_balancer_ip: Ipv4Addr,
     /// The keys that the peer may use, the newest first.
     pub keys: Vec<PreSharedKey>,
+    /// From then on, by the gateway's own clock, a key is not valid: one for each key but the first. Without any, as an older server
+    /// sends them, keys are valid until others are sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous_until: Vec<Timestamp>,
     #[serde(default)]
     pub ike_proposals: IkeProposals,
     #[serde(default)]
@@ -46,6 +50,28 @@ pub struct TunnelDesired {
     /// If not, no SA is kept or accepted, and no share of the tunnel is served.
     #[serde(default = "enabled")]
     pub enabled: bool,
+}
+
+impl TunnelDesired {
+    /// Without the keys that are not valid any more.
+    pub fn with_valid_keys(self: &Arc<Self>, now: Timestamp) -> Arc<Self> {
+        if self.previous_until.iter().all(|until| *until > now) {
+            return Arc::clone(self);
+        }
+        let mut tunnel = Self::clone(self);
+        let ends = self.previous_until.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let previous = self.keys.iter().skip(1).zip(ends);
+        let left: Vec<_> = previous.filter(|(_, until)| until.is_none_or(|until| until > now)).collect();
+        tunnel.keys.truncate(1);
+        tunnel.keys.extend(left.iter().map(|(key, _)| (*key).clone()));
+        tunnel.previous_until = left.iter().filter_map(|(_, until)| *until).collect();
+        Arc::new(tunnel)
+    }
+
+    /// When the next key becomes invalid.
+    pub fn next_key_end(&self) -> Option<Timestamp> {
+        self.previous_until.iter().min().copied()
+    }
 }
 
 /// A share as its gateway should serve it. Its target is in the assignment, which only agents act on.
@@ -225,6 +251,35 @@ mod tests {
             options: ShareOptions::default(),
             assignment: SignedAssignment { body: String::new(), signature: Vec::new() },
         }
+    }
+
+    fn tunnel(previous_until: Vec<Timestamp>) -> Arc<TunnelDesired> {
+        let keys: Vec<_> =
+            (0..=previous_until.len()).map(|n| "abcdefghijklmnop"[n..].to_owned().repeat(3)).collect();
+        let tunnel = serde_json::json!({
+            "id": TunnelId::new(Uuid::nil()), "generation": 1, "name": "site", "slot": 1, "peerAddress": "203.0.113.1",
+            "peerCidr": "10.0.0.0/16", "peerId": "peer.example.org", "loadBalancerIp": "100.64.0.1", "keys": keys,
+            "previousUntil": previous_until,
+        });
+        serde_json::from_value(tunnel).unwrap()
+    }
+
+    #[test]
+    fn a_previous_key_ends_at_its_own_time_and_the_first_one_never() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let all = tunnel(vec![at(20), at(10), at(30)]);
+        assert_eq!((all.keys.len(), all.next_key_end()), (4, Some(at(10))));
+        assert!(Arc::ptr_eq(&all.with_valid_keys(at(9)), &all), "nothing is copied while nothing ends");
+        let first = all.with_valid_keys(at(10));
+        assert_eq!(first.keys, [all.keys[0].clone(), all.keys[1].clone(), all.keys[3].clone()]);
+        assert_eq!((&first.previous_until[..], first.next_key_end()), (&[at(20), at(30)][..], Some(at(20))));
+        // Step by step, and at once.
+        assert_eq!(first.with_valid_keys(at(29)), all.with_valid_keys(at(29)));
+        let last = all.with_valid_keys(at(30));
+        assert_eq!((&last.keys[..], last.next_key_end()), (&all.keys[..1], None));
+        // An older server names no ends.
+        let unknown = Arc::new(TunnelDesired { previous_until: Vec::new(), ..TunnelDesired::clone(&all) });
+        assert_eq!(unknown.with_valid_keys(Timestamp::MAX).keys, all.keys);
     }
 
     fn desired() -> impl Strategy<Value = Desired> {

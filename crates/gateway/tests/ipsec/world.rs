@@ -170,6 +170,7 @@ pub(crate) fn desired(n: u8, keys: &[&str]) -> TunnelDesired {
         peer_id: format!("site-{n}.example").parse().unwrap(),
         load_balancer_ip: LOAD_BALANCER,
         keys: keys.iter().map(|k| k.parse().unwrap()).collect(),
+        previous_until: Vec::new(),
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
         initiate: false,

@@ -234,12 +234,13 @@ impl Reconciler {
         self.expiring_keys.retain(|id| {
             let Some(row) = tunnels.get(*id) else { return false };
             let Some(tunnel) = outbox.desired.tunnels.get_mut(id) else { return false };
-            let previous: Vec<_> = row.state.previous_keys.valid(now).map(|(key, _)| key.clone()).collect();
+            let (previous, until): (Vec<_>, _) = row.state.previous_keys.valid(now).cloned().unzip();
             let are_left = !previous.is_empty();
             if previous.len() + 1 < tunnel.keys.len() {
-                let keys = &mut Arc::make_mut(tunnel).keys;
-                keys.truncate(1);
-                keys.extend(previous);
+                let tunnel = Arc::make_mut(tunnel);
+                tunnel.keys.truncate(1);
+                tunnel.keys.extend(previous);
+                tunnel.previous_until = until;
                 outbox.unsent.tunnels.insert(*id);
                 info!(tunnel.id = %id, "a previous key of the tunnel expired");
             }

@@ -141,7 +141,7 @@ pub(super) fn end_of_assignment(share: ShareId, now: Timestamp) -> Timestamp {
 }
 
 fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
-    let previous = row.previous_keys.valid(now).map(|(key, _)| key.clone());
+    let (previous, previous_until): (Vec<_>, _) = row.previous_keys.valid(now).cloned().unzip();
     TunnelDesired {
         id: row.id,
         generation: row.generation,
@@ -153,6 +153,7 @@ fn tunnel_desired(row: &TunnelRow, now: Timestamp) -> TunnelDesired {
         peer_id: row.spec.peer_id.clone(),
         load_balancer_ip: row.load_balancer_ip,
         keys: row.spec.pre_shared_key.iter().cloned().chain(previous).collect(),
+        previous_until,
         ike_proposals: row.spec.ike_proposals.clone().unwrap_or_default(),
         esp_proposals: row.spec.esp_proposals.clone().unwrap_or_default(),
         initiate: row.spec.initiate,

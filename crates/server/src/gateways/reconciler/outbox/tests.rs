@@ -26,6 +26,7 @@ fn tunnel(n: u128) -> TunnelDesired {
         peer_id: "peer.example.org".parse().unwrap(),
         load_balancer_ip: [100, 64, 0, 1].into(),
         keys: vec![PreSharedKey::from_random([1; 32])],
+        previous_until: Vec::new(),
         ike_proposals: Default::default(),
         esp_proposals: Default::default(),
         initiate: false,
