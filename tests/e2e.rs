@@ -80,3 +80,4 @@ mod startup_errors;
 mod terminal;
 mod unanswered;
 mod unserved_ports;
+mod without_control_plane;

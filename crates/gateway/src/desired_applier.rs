@@ -4,17 +4,20 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wicketgate_link::{DigestedState, FromGateway, HeldState, LinkReceiver, Part, RequestId, ToGateway};
 use wicketgate_model::{
     Desired, DesiredDelta, Era, ResetMode, ResetScope, ShareDesired, ShareId, Touched, TunnelDesired,
     TunnelId,
 };
+use wicketgate_system::essential;
 
 use crate::{
+    desired_journal::{DesiredJournal, JournalQueue, KeptDesired},
     listener::ShareState,
     observations::{Answer, DesiredGenerations},
     parts::GatewayParts,
+    removal_guard::HeldRemovals,
     share_check::CheckedShare,
     tunnel::{TunnelInbox, TunnelTask},
     uplink::{FromApplier, NewLink},
@@ -31,6 +34,10 @@ pub(crate) struct DesiredApplier {
     /// Of the server of the last delta.
     era: Option<Era>,
     back: mpsc::Sender<FromApplier>,
+    /// `None`: nothing is kept, since the server is in this process.
+    journal: Option<Arc<JournalQueue>>,
+    /// Of this link.
+    held_back: HeldRemovals,
     tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
     share_states: BTreeMap<ShareId, Arc<ShareState>>,
 }
@@ -43,7 +50,26 @@ impl DesiredApplier {
         back: mpsc::Sender<FromApplier>,
     ) -> Self {
         let (received, tunnels, share_states) = Default::default();
-        Self { parts, link, received, is_comparable: true, era: None, back, tunnels, share_states }
+        let (is_comparable, era, journal, held_back) = (true, None, None, HeldRemovals::default());
+        Self { parts, link, received, is_comparable, era, back, journal, held_back, tunnels, share_states }
+    }
+
+    /// Keeps what it applies in this journal, and begins with what that has: until a server answers, it is served as it is.
+    pub(crate) fn with_journal(mut self, journal: DesiredJournal) -> Self {
+        let GatewayParts { observations, stop, tasks, .. } = &self.parts;
+        let (queue, kept, write) = journal.start(Arc::clone(observations), stop.clone());
+        tasks.spawn(essential("keeps the desired state", write));
+        self.journal = Some(queue);
+        if let Some(KeptDesired { era, state, revision, read_at, .. }) = kept {
+            let (tunnels, shares) = (state.tunnels.len(), state.shares.len());
+            info!(
+                tunnels,
+                shares, revision, "serving the desired state of the last run until a server answers"
+            );
+            self.apply(&DesiredDelta { revision, read_at, reset: false, ..state.snapshot() });
+            self.era = Some(era);
+        }
+        self
     }
 
     /// Serves one link after another until the gateway stops, and then hears which traffic is recorded, until its connections have
@@ -57,7 +83,7 @@ impl DesiredApplier {
                 let held = self.held();
                 let is_told = self.back.send(FromApplier::Ready(held)).await.is_ok();
                 let Some(NewLink { era, messages }) = links.recv().await.filter(|_| is_told) else { break };
-                self.is_comparable = true;
+                (self.is_comparable, self.held_back) = (true, HeldRemovals::default());
                 self.receive(link.insert(messages), era, &mut left_over).await;
             }
             // The data plane does not need the control plane: it keeps serving.
@@ -70,9 +96,20 @@ impl DesiredApplier {
         }
     }
 
-    /// What this gateway has of a server's desired state.
+    /// What this gateway has of a server's desired state. Keys that have ended meanwhile are no part of it: the server's rows do not have
+    /// them any more.
     fn held(&mut self) -> Option<HeldState> {
-        self.era.map(|era| self.received.held(era))
+        let (era, now) = (self.era?, Timestamp::now());
+        let all = self.received.state().tunnels.values();
+        let ended = all.filter(|tunnel| tunnel.next_key_end().is_some_and(|end| end <= now));
+        let tunnels: Vec<_> = ended.map(|tunnel| tunnel.with_valid_keys(now)).collect();
+        let held = self.received.held(era);
+        if tunnels.is_empty() {
+            return Some(held);
+        }
+        let HeldState { revision, read_at, .. } = held;
+        self.received.apply(&DesiredDelta { revision, read_at, tunnels, ..DesiredDelta::default() });
+        Some(self.received.held(era))
     }
 
     async fn receive(
@@ -86,7 +123,7 @@ impl DesiredApplier {
                 ToGateway::Hello(_) | ToGateway::Refused(_) => {}
                 ToGateway::Desired { sequence, delta, .. } => {
                     self.era = Some(era);
-                    self.desired(sequence, delta, left_over);
+                    self.desired((era, sequence), delta, left_over);
                 }
                 ToGateway::Check { request, share } => self.check(request, share),
                 ToGateway::CloseConnections { request, share, source } => {
@@ -110,15 +147,22 @@ impl DesiredApplier {
                 ToGateway::Servers(servers) => {
                     let _ = self.back.send(FromApplier::Servers(servers)).await;
                 }
+                ToGateway::RemovalConfirmed { tunnels } => self.remove_confirmed(era, &tunnels),
                 ToGateway::TrafficRecorded { spool, number } => self.parts.spool.recorded(spool, number),
             }
         }
     }
 
-    fn desired(&mut self, sequence: u64, delta: DesiredDelta, left_over: &mut Option<Vec<TunnelId>>) {
+    fn desired(
+        &mut self,
+        (era, sequence): (Era, u64),
+        delta: DesiredDelta,
+        left_over: &mut Option<Vec<TunnelId>>,
+    ) {
         let reset = delta.reset;
-        let is_same = self.take(delta);
-        if let Some(found) = reset.then(|| left_over.take()).flatten() {
+        let is_same = self.take(era, delta);
+        // Not before a server has said what is to be there.
+        if let Some(found) = (reset || is_same).then(|| left_over.take()).flatten() {
             self.remove_left_over(found);
         }
         // The first one of a link, too, is answered with everything.
@@ -176,10 +220,17 @@ impl DesiredApplier {
     }
 
     /// Applies a delta, and asks for everything if the result is not what the server has. Returns whether it is, by its digest.
-    fn take(&mut self, delta: DesiredDelta) -> bool {
+    fn take(&mut self, era: Era, delta: DesiredDelta) -> bool {
         let reset = delta.reset;
-        let steps = if reset { self.steps_to(&delta) } else { delta };
-        self.apply(&steps);
+        let mut steps = if reset { self.steps_to(&delta) } else { delta };
+        // In `up`, the database is on the same host, and nothing is served without it.
+        if self.journal.is_some() {
+            self.hold_back(&mut steps);
+        }
+        self.carry_out(era, &steps);
+        if !self.held_back.is_empty() {
+            return false;
+        }
         if !self.is_comparable || self.received.agrees_with(&steps) {
             return self.is_comparable && steps.digest.is_some();
         }
@@ -189,6 +240,46 @@ impl DesiredApplier {
             self.answer(FromGateway::Resync);
         }
         false
+    }
+
+    /// Applies steps, and keeps them.
+    fn carry_out(&mut self, era: Era, steps: &DesiredDelta) {
+        if let Some(journal) = &self.journal {
+            let number = journal.add(era, steps);
+            let DesiredDelta { removed_tunnels, removed_shares, .. } = steps;
+            self.parts.observations.keep_until_synced(number, removed_tunnels, removed_shares);
+        }
+        self.apply(steps);
+    }
+
+    /// Takes removals out of the steps that may be a mistake, and asks the server whether they are meant.
+    fn hold_back(&mut self, steps: &mut DesiredDelta) {
+        let doubtful = HeldRemovals::taken_from(steps, self.received.state());
+        self.held_back.decided_by(steps);
+        if doubtful.is_empty() {
+            // Nothing waits for these any more if the last of the tunnels is decided.
+            let rest = self.held_back.confirmed(&[]);
+            steps.removed_shares.extend(rest.removed_shares);
+            steps.forgotten_agents.extend(rest.forgotten_agents);
+            return;
+        }
+        error!(
+            tunnels = doubtful.tunnels().len(),
+            of = self.received.state().tunnels.len(),
+            "the server would have this gateway remove very many tunnels at once, which are served as before until it says that they were \
+             deleted. If they are to go although its database does not know them, stop the gateway, remove the file `desired` in its state \
+             directory, and start it again"
+        );
+        self.held_back.extend(doubtful);
+        self.answer(FromGateway::Doubtful { tunnels: self.held_back.tunnels() });
+    }
+
+    /// The server says that these were deleted.
+    fn remove_confirmed(&mut self, era: Era, tunnels: &[TunnelId]) {
+        let removal = self.held_back.confirmed(tunnels);
+        info!(tunnels = removal.removed_tunnels.len(), "the server says that these tunnels were deleted");
+        let HeldState { revision, read_at, .. } = self.received.held(era);
+        self.carry_out(era, &DesiredDelta { revision, read_at, ..removal });
     }
 
     fn generations(&self) -> DesiredGenerations {
@@ -204,7 +295,8 @@ impl DesiredApplier {
         let (mut after, now) = (Desired::default(), self.received.state());
         after.apply(reset);
         let steps = after.since(now, &Touched::all([now, &after]));
-        DesiredDelta { revision: reset.revision, digest: reset.digest, ..steps }
+        let DesiredDelta { revision, read_at, digest, .. } = *reset;
+        DesiredDelta { revision, read_at, digest, ..steps }
     }
 
     fn apply(&mut self, steps: &DesiredDelta) {

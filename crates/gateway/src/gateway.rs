@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -24,8 +25,10 @@ use crate::{
     agents::{AgentPort, Agents},
     capacity::Capacity,
     desired_applier::DesiredApplier,
+    desired_journal::DesiredJournal,
     ipsec::Backend,
     traffic_room::TrafficRoom,
+    traffic_spool::TrafficSpool,
     tunnel::GatewayParts,
     uplink::{Dialler, FromApplier, LinkSource, NewLink, Uplink},
     watches::spawn_watches,
@@ -56,6 +59,10 @@ pub struct GatewayConfig {
     pub drain: Duration,
     /// The URL that agents dial, if it is not the listener's.
     pub agent_url: Option<String>,
+    /// Where the desired state is kept; `None`: the server that knows it is in this process.
+    pub journal: Option<DesiredJournal>,
+    /// The file in which traffic waits that no server has recorded; `None`: it waits in memory only.
+    pub traffic_file: Option<PathBuf>,
 }
 
 /// A running gateway.
@@ -120,7 +127,7 @@ impl Gateway {
             agents: agents.clone(),
             observations: Arc::default(),
             counters: Arc::default(),
-            spool: Arc::default(),
+            spool: Arc::new(config.traffic_file.map_or_else(TrafficSpool::default, TrafficSpool::load)),
             room,
             tunnel_permits: Arc::new(Semaphore::new(most)),
             max_tunnels: most,
@@ -135,6 +142,7 @@ impl Gateway {
         let (new_links, arrived) = mpsc::channel(1);
         begin.spawn(&parts, (from_applier, new_links), (number, over));
         let applier = DesiredApplier::new(parts, send.clone(), back);
+        let applier = config.journal.into_iter().fold(applier, DesiredApplier::with_journal);
         // Not cut by a stop: it hears until the end which traffic is recorded.
         tasks.spawn(essential("applies the desired state", applier.run(arrived, left_over)));
         let drain = config.drain;

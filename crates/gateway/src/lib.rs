@@ -6,6 +6,7 @@ pub mod agents;
 mod capacity;
 mod counters;
 mod desired_applier;
+mod desired_journal;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gateway;
@@ -18,14 +19,18 @@ mod open_connections;
 mod parts;
 mod proxy_protocol;
 mod quota;
+mod removal_guard;
 mod share_check;
+mod state_key;
 mod traffic_room;
 mod traffic_spool;
 mod tunnel;
 mod uplink;
 mod watches;
 
+pub use desired_journal::DesiredJournal;
 pub use gateway::{Gateway, GatewayConfig};
 pub use ipsec::{Backend, GroundError, IpsecConfig, IpsecMode};
+pub use state_key::state_keys;
 pub use traffic_room::CONNECTION_RATE;
 pub use uplink::{Dialler, LinkSource, ToKeep};

@@ -1,7 +1,9 @@
 //! What this gateway observes of its tunnels and shares: the serving components write it, the report reads it.
 //!
 //! Invariant: an entry exists from the moment its desired state arrived until nothing of it is left. So a server that
-//! knows which delta was applied may treat a missing entry as removed.
+//! knows which delta was applied may treat a missing entry as removed. "Nothing of it" includes the gateway's disk.
+
+mod unsynced;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +18,7 @@ use wicketgate_model::{
 use wicketgate_system::Mutex;
 
 use crate::agents::{AgentStanding, Agents};
+use unsynced::Unsynced;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Inner {
     agents_expected: bool,
     tunnels: BTreeMap<TunnelId, TunnelObserved>,
     shares: BTreeMap<ShareId, ListenerState>,
+    unsynced_tunnels: Unsynced<TunnelId>,
+    unsynced_shares: Unsynced<ShareId>,
     touched_tunnels: BTreeSet<TunnelId>,
     touched_shares: BTreeSet<ShareId>,
 }
@@ -109,6 +114,9 @@ impl Observations {
     pub(crate) fn expect_tunnel(&self, id: TunnelId, now: Timestamp) {
         let mut inner = self.inner.lock();
         inner.touched_tunnels.insert(id);
+        if inner.unsynced_tunnels.returns(id) {
+            inner.tunnels.remove(&id);
+        }
         inner.tunnels.entry(id).or_insert_with(|| TunnelObserved {
             ready: None,
             problem: Some(Problem::new(Reason::Pending, "the gateway is setting the tunnel up")),
@@ -131,7 +139,14 @@ impl Observations {
 
     pub(crate) fn remove_tunnel(&self, id: TunnelId) {
         self.write(|inner| {
-            inner.tunnels.remove(&id);
+            if inner.unsynced_tunnels.is_gone(id) {
+                if let Some(seen) = inner.tunnels.get_mut(&id) {
+                    (seen.ready, seen.problem) = (None, Some(removal_unwritten()));
+                    seen.connection = Connection::down(seen.connection.since);
+                }
+            } else {
+                inner.tunnels.remove(&id);
+            }
             inner.touched_tunnels.insert(id);
             true
         });
@@ -141,6 +156,9 @@ impl Observations {
     pub(crate) fn expect_share(&self, id: ShareId, tunnel: TunnelId) {
         let mut inner = self.inner.lock();
         inner.touched_shares.insert(id);
+        if inner.unsynced_shares.returns(id) {
+            inner.shares.remove(&id);
+        }
         if inner.shares.get(&id).is_none_or(|seen| seen.tunnel != tunnel) {
             let problem = Problem::new(Reason::Pending, "the gateway is setting the share up");
             inner.shares.insert(id, ListenerState { tunnel, bound: None, problem: Some(problem) });
@@ -173,10 +191,47 @@ impl Observations {
         self.write(|inner| {
             let is_its_own = inner.shares.get(&id).is_some_and(|seen| seen.tunnel == tunnel);
             if is_its_own {
-                inner.shares.remove(&id);
+                if inner.unsynced_shares.is_gone(id) {
+                    let problem = Some(removal_unwritten());
+                    inner.shares.insert(id, ListenerState { tunnel, bound: None, problem });
+                } else {
+                    inner.shares.remove(&id);
+                }
                 inner.touched_shares.insert(id);
             }
             is_its_own
+        });
+    }
+
+    /// These rows are removed, and stay here until the disk has it: a start without a server would serve them again. `number` is that of
+    /// the removal.
+    pub(crate) fn keep_until_synced(&self, number: u64, tunnels: &[TunnelId], shares: &[ShareId]) {
+        let mut inner = self.inner.lock();
+        for id in tunnels.iter().filter(|id| inner.tunnels.contains_key(id)).copied().collect::<Vec<_>>() {
+            inner.unsynced_tunnels.remove(id, number);
+            inner.touched_tunnels.insert(id);
+        }
+        for id in shares.iter().filter(|id| inner.shares.contains_key(id)).copied().collect::<Vec<_>>() {
+            inner.unsynced_shares.remove(id, number);
+            inner.touched_shares.insert(id);
+        }
+    }
+
+    /// The disk has all removals up to this number.
+    pub(crate) fn synced(&self, number: u64) {
+        self.write(|inner| {
+            let (tunnels, shares) =
+                (inner.unsynced_tunnels.synced(number), inner.unsynced_shares.synced(number));
+            for id in &tunnels {
+                inner.tunnels.remove(id);
+            }
+            for id in &shares {
+                inner.shares.remove(id);
+            }
+            let is_changed = !tunnels.is_empty() || !shares.is_empty();
+            inner.touched_tunnels.extend(tunnels);
+            inner.touched_shares.extend(shares);
+            is_changed
         });
     }
 
@@ -281,6 +336,12 @@ impl DesiredGenerations {
     }
 }
 
+fn removal_unwritten() -> Problem {
+    let message = "nothing of it is served; that it was removed is not on the gateway's disk yet, so that a start of the gateway without \
+                   a server would serve it again";
+    Problem::new(Reason::Pending, message)
+}
+
 /// Right after the gateway's start no agent is connected yet, and one that has just connected acknowledges its shares one after
 /// another: nothing is wrong with a share whose turn has not come.
 fn await_agents(problem: Problem) -> Problem {
@@ -306,134 +367,4 @@ fn share_observed(listener: &ListenerState, agents: AgentStanding) -> ShareObser
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use uuid::Uuid;
-    use wicketgate_link::{FromGateway, Part, Parted as _, ROWS_OF_PART, codec};
-
-    fn tunnel(n: u128) -> TunnelId {
-        TunnelId::new(Uuid::from_u128(n))
-    }
-
-    fn share(n: u128) -> ShareId {
-        ShareId::new(Uuid::from_u128(n))
-    }
-
-    /// Of shares that an agent serves.
-    fn served(_: ShareId) -> AgentStanding {
-        AgentStanding { ready: Some(Generation::FIRST), problem: None, catches_up: false }
-    }
-
-    /// A gateway that serves these shares on these tunnels, which are connected, and has told it.
-    fn serving(tunnels: u128, shares: u128) -> Observations {
-        let observations = Observations::default();
-        let start = Timestamp::UNIX_EPOCH;
-        let connection = connected();
-        for n in 0..tunnels {
-            observations.expect_tunnel(tunnel(n), start);
-            observations.update_tunnel(tunnel(n), |seen| {
-                let connection = connection.clone();
-                *seen = TunnelObserved { ready: Some(Generation::FIRST), problem: None, connection };
-            });
-        }
-        for n in 0..shares {
-            let tunnel = tunnel(n % tunnels);
-            observations.expect_share(share(n), tunnel);
-            let bound = Some(Generation::FIRST);
-            observations.set_share(share(n), ListenerState { tunnel, bound, problem: None });
-        }
-        observations.agents_expected();
-        observations.heard(1, Answer::Everything);
-        let (heard, all) = observations.report_with(served, BTreeSet::new());
-        assert_eq!((heard, all.reset, all.as_desired), (1, true, false));
-        assert_eq!((all.tunnels.len() as u128, all.shares.len() as u128), (tunnels, shares));
-        observations
-    }
-
-    /// The connection of a tunnel with a typical device.
-    fn connected() -> Connection {
-        let at = "2026-11-30T12:34:56.123456Z";
-        let times = json!({"establishedAt": at, "rekeyAt": at});
-        let child = json!({
-            "selectors": {"gateway": ["100.64.0.117/32"], "peer": ["192.168.117.0/24"]},
-            "algorithms": "AES_GCM_16-256/ECP_384", "since": at, "rekeyAt": at, "rekeys": 217,
-            "bytesIn": 123_456_789_012_u64, "bytesOut": 123_456_789_012_u64,
-        });
-        let connection = json!({
-            "state": "UP", "since": at, "algorithms": {"ike": "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384", "esp": "AES_GCM_16-256"},
-            "peer": {"address": "203.0.113.117", "port": 4500, "id": "site-117.example.org"},
-            "nat": {"gateway": true, "peer": true}, "ikeSa": times, "childSa": times, "childSas": [child],
-            "bytesIn": 123_456_789_012_u64, "bytesOut": 123_456_789_012_u64, "rekeys": {"ike": 27, "child": 217},
-        });
-        serde_json::from_value(connection).unwrap()
-    }
-
-    fn desired(tunnels: u128, shares: u128) -> DesiredGenerations {
-        DesiredGenerations {
-            tunnels: (0..tunnels).map(|n| (tunnel(n), Generation::FIRST)).collect(),
-            shares: (0..shares).map(|n| (share(n), Generation::FIRST)).collect(),
-        }
-    }
-
-    #[test]
-    fn the_answer_to_a_new_link_names_what_is_not_as_desired() {
-        let observations = serving(4, 6);
-        let mut wanted = desired(4, 6);
-        // A tunnel that is not connected, one whose new generation is not ready, and one that is being removed.
-        observations.update_tunnel(tunnel(0), |seen| seen.connection = Connection::down(Timestamp::MAX));
-        observations.update_tunnel(tunnel(1), |seen| seen.connection = Connection::down(Timestamp::MAX));
-        wanted.tunnels.insert(tunnel(1), Generation::new(2));
-        wanted.tunnels.remove(&tunnel(3));
-        // The same of shares, and one whose agent is gone.
-        wanted.shares.insert(share(1), Generation::new(2));
-        wanted.shares.remove(&share(2));
-        let offline = Problem::new(Reason::AgentOffline, "no agent is connected");
-        let agents = |id| match id {
-            _ if id == share(3) => AgentStanding { problem: Some(offline.clone()), ..served(id) },
-            _ => served(id),
-        };
-        observations.heard(1, Answer::Exceptions(wanted));
-        // And before the report, one is removed, and one is told again.
-        observations.remove_share(share(4), tunnel(0));
-        let (_, told) = observations.report_with(agents, BTreeSet::from([share(5)]));
-        assert!(told.reset && told.as_desired);
-        let tunnels: Vec<_> = told.tunnels.iter().map(|(id, _)| *id).collect();
-        assert_eq!(tunnels, [tunnel(1), tunnel(2), tunnel(3)]);
-        let shares: Vec<_> = told.shares.iter().map(|(id, _)| *id).collect();
-        assert_eq!(shares, [share(1), share(2), share(3), share(5)]);
-        assert_eq!(told.gone_shares, [share(4)]);
-        // Once only.
-        observations.heard(2, Answer::Changes);
-        assert_eq!(observations.report_with(agents, BTreeSet::new()), (2, ObservedDelta::default()));
-    }
-
-    #[test]
-    fn ten_thousand_shares_on_sixty_connected_tunnels_are_told_in_less_than_64_kib() {
-        let observations = serving(60, 10_000);
-        observations.heard(1, Answer::Exceptions(desired(60, 10_000)));
-        let (heard, delta) = observations.report_with(served, BTreeSet::new());
-        assert_eq!((delta.tunnels.len(), delta.shares.len()), (60, 0));
-        let parts = FromGateway::Observed { heard, part: Part::WHOLE, delta }.cut(ROWS_OF_PART);
-        let bytes: usize = parts.iter().map(|part| codec::encode(part).unwrap().len()).sum();
-        // The server's part is `a_gateway_that_holds_ten_thousand_shares_is_sent_a_few_hundred_bytes`.
-        assert!(bytes < 63 << 10, "{bytes}");
-    }
-
-    #[test]
-    fn a_disabled_share_is_as_desired_without_an_agent_and_another_is_not() {
-        let tunnel = TunnelId::new(Uuid::nil());
-        let offline = Problem::new(Reason::AgentOffline, "no agent of the environment is connected");
-        let seen = |problem: Option<Problem>| {
-            let listener = ListenerState { tunnel, bound: Some(Generation::FIRST), problem };
-            share_observed(
-                &listener,
-                AgentStanding { ready: None, problem: Some(offline.clone()), catches_up: false },
-            )
-        };
-        let disabled = seen(Some(Problem::disabled()));
-        assert_eq!((disabled.ready, disabled.problem), (Some(Generation::FIRST), Some(Problem::disabled())));
-        let enabled = seen(None);
-        assert_eq!((enabled.ready, enabled.problem), (None, Some(offline.clone())));
-    }
-}
+mod tests;

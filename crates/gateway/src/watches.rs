@@ -57,6 +57,8 @@ pub(crate) fn spawn_watches(
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_peers));
     let unknown_agents = report_unknown_agents(agents.clone(), link.clone(), links.clone());
     tasks.spawn(stop.clone().run_until_cancelled_owned(unknown_agents));
+    let keep = essential("keeps traffic", Arc::clone(&parts.spool).keep_on_disk(over.clone()));
+    tasks.spawn(keep);
     let report = report_traffic(parts.clone(), link.clone(), links.clone());
     let report = async move {
         let _over = over.drop_guard();

@@ -32,6 +32,10 @@ use wicketgate_model::{
 use wicketgate_system::descriptor_budget::DescriptorBudget;
 use wicketgate_transport::{identity::Identity, key::PrivateKey, tls::GatewayIdentity};
 
+mod serving {
+    mod journal;
+}
+
 /// The longest wait for a report.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -57,6 +61,10 @@ impl LinkedGateway {
         max_tunnels: Option<u32>,
         connection_rate: NonZeroU32,
     ) -> Self {
+        Self::start_as(load_balancer, |config| GatewayConfig { max_tunnels, connection_rate, ..config }).await
+    }
+
+    async fn start_as(load_balancer: Ipv4Addr, change: impl FnOnce(GatewayConfig) -> GatewayConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ca = Ca::generate(now).unwrap();
@@ -67,10 +75,12 @@ impl LinkedGateway {
             IpsecConfig { mode: IpsecMode::Off, state_dir: dir.path().to_owned(), public_address: None };
         let config = GatewayConfig {
             budget: DescriptorBudget::find(),
-            max_tunnels,
-            connection_rate,
+            max_tunnels: None,
+            connection_rate: CONNECTION_RATE,
             drain: Duration::from_secs(30),
             agent_url: None,
+            journal: None,
+            traffic_file: None,
             backend: Backend::start(ipsec).await.unwrap(),
             agent_listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),
@@ -78,7 +88,7 @@ impl LinkedGateway {
         let (link, end) = link::in_process_over_wire(id, "local".parse().unwrap());
         let hello = ServerHello { versions: link::VERSIONS, epoch: 1, era: Era::FIRST, servers: Vec::new() };
         let (send, handshake) = link.open(hello);
-        let gateway = Gateway::start(config, LinkSource::InProcess(end.into())).await.unwrap();
+        let gateway = Gateway::start(change(config), LinkSource::InProcess(end.into())).await.unwrap();
         let (_, reports) = handshake.finish().await.unwrap();
         Self {
             _dir: dir,

@@ -52,6 +52,8 @@ pub enum ToGateway {
     Servers(Vec<String>),
     /// In place of the hello: the server has no link for the gateway, and closes this one.
     Refused(LinkRefusal),
+    /// The answer to [`FromGateway::Doubtful`]: these were deleted, or are another gateway's.
+    RemovalConfirmed { tunnels: Vec<TunnelId> },
     /// The answer to [`FromGateway::Traffic`]: the report with this number is recorded.
     TrafficRecorded { spool: Uuid, number: u64 },
 }
@@ -72,6 +74,9 @@ pub enum FromGateway {
     },
     /// The gateway's state with the last delta is not what the delta says: it needs one with `reset`.
     Resync,
+    /// A state that was sent as a whole has so few tunnels that it may be a mistake. The gateway goes on serving these, until
+    /// [`ToGateway::RemovalConfirmed`] or a delta names them.
+    Doubtful { tunnels: Vec<TunnelId> },
     /// Agents' control connections came up at this gateway.
     ConnectedAgents {
         agents: Vec<ConnectedAgent>,

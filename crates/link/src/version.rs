@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The versions of this build. Raise `newest` with every change that an older end would misread, and `oldest` when
 /// such ends are no longer supported.
-pub const VERSIONS: Versions = Versions { oldest: 4, newest: 4 };
+pub const VERSIONS: Versions = Versions { oldest: 5, newest: 5 };
 
 /// The versions that one end speaks, both bounds included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ mod database_lock;
 mod database_name;
 mod database_session;
 mod deferred;
+mod deleted_tunnel;
 mod disk_room;
 mod durability;
 mod endpoint_place;

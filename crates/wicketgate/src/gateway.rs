@@ -10,7 +10,9 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
-use wicketgate_gateway::{Backend, Dialler, Gateway, IpsecConfig, LinkSource, ToKeep};
+use wicketgate_gateway::{
+    Backend, DesiredJournal, Dialler, Gateway, IpsecConfig, LinkSource, ToKeep, state_keys,
+};
 use wicketgate_settings::SettingsFaults;
 use wicketgate_system::{
     log::LogFilter,
@@ -25,6 +27,12 @@ use crate::{
     gateway_identity::{self, OwnIdentity},
 };
 
+/// The file of the state key, in the state directory.
+const STATE_KEY: &str = "state-key";
+/// The file of the desired state, in the state directory.
+const DESIRED: &str = "desired";
+/// The file of traffic that waits, in the state directory.
+const TRAFFIC: &str = "traffic";
 /// What a stop takes at most beside `--drain`.
 const STOP_BESIDES_DRAIN: Duration = Duration::from_secs(30);
 
@@ -56,6 +64,10 @@ pub(crate) struct GatewayRole {
     /// File with the join token of `wicketgate gateway join`; - is standard input. Not needed once the gateway has joined.
     #[arg(long, value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+    /// File with the key that seals what the gateway keeps of its tunnels on the disk [default: state-key in --state-dir, which is
+    /// created].
+    #[arg(long, value_name = "FILE")]
+    state_key_file: Option<PathBuf>,
     #[command(flatten)]
     gateway: GatewayFlags,
 }
@@ -82,6 +94,7 @@ impl GatewayRole {
             }
         };
         info!(gateway.id = %joined.id, location = %joined.location, "this is the gateway");
+        let journal = self.journal(directory.path())?;
         let backend = Backend::start(IpsecConfig {
             mode: self.gateway.ipsec,
             state_dir: directory.subdirectory("gateway")?,
@@ -97,7 +110,9 @@ impl GatewayRole {
             issued_at: joined.issued_at,
             keep,
         };
-        let config = self.gateway.config(backend, agent_listener, joined.identity.clone());
+        let mut config = self.gateway.config(backend, agent_listener, joined.identity.clone());
+        config.journal = Some(journal);
+        config.traffic_file = Some(directory.path().join(TRAFFIC));
         let gateway = Gateway::start(config, LinkSource::Network(Box::new(dialler))).await?;
         tokio::spawn(keep_on_disk(joined, kept));
         service_manager::ready("serving");
@@ -141,6 +156,15 @@ impl GatewayRole {
             faults.keep(&["server", "join-token-file"], servers);
         }
         faults.none()
+    }
+
+    /// What the gateway served last.
+    fn journal(&self, dir: &Path) -> anyhow::Result<DesiredJournal> {
+        let keys = match &self.state_key_file {
+            Some(file) => state_keys(file, false)?,
+            None => state_keys(&dir.join(STATE_KEY), true)?,
+        };
+        Ok(DesiredJournal::open(dir.join(DESIRED), keys))
     }
 
     fn token(&self) -> anyhow::Result<JoinToken> {

@@ -26,6 +26,8 @@ async fn start(world: &World, most: u32) -> (Gateway, mpsc::Sender<ToGateway>, L
         connection_rate: CONNECTION_RATE,
         drain: Duration::ZERO,
         agent_url: None,
+        journal: None,
+        traffic_file: None,
         backend: world.backend().await,
         agent_listener: TcpListener::bind((PUBLIC, 0)).await.unwrap(),
         identity: GatewayIdentity::new(ca.certificate(), key, certificate).unwrap(),

@@ -191,6 +191,7 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Servers(vec!["server-1.example:8444".to_owned()]),
         ToGateway::Refused(LinkRefusal::Unknown),
         ToGateway::TrafficRecorded { spool: uuid(11), number: u64::MAX },
+        ToGateway::RemovalConfirmed { tunnels: vec![TunnelId::new(uuid(1))] },
     ]
 }
 
@@ -229,6 +230,7 @@ fn from_gateway() -> Vec<FromGateway> {
         FromGateway::Hello(hello(EspMode::Off)),
         FromGateway::Observed { heard: 2, part: Part { number: 7, is_last: true }, delta: observed() },
         FromGateway::Resync,
+        FromGateway::Doubtful { tunnels: vec![TunnelId::new(uuid(1))] },
         FromGateway::ConnectedAgents { agents: vec![connected], is_all: true, part: Part::WHOLE },
         FromGateway::AgentDisconnected(agent),
         FromGateway::AgentReported { agent, report: Box::new(report()) },
@@ -314,6 +316,7 @@ fn every_message_survives_the_codec() {
             | ToGateway::RenewedOwn { .. }
             | ToGateway::Servers(_)
             | ToGateway::Refused(_)
+            | ToGateway::RemovalConfirmed { .. }
             | ToGateway::TrafficRecorded { .. } => {}
         }
         let bytes = codec::encode(&message).unwrap();
@@ -324,6 +327,7 @@ fn every_message_survives_the_codec() {
             FromGateway::Hello(_)
             | FromGateway::Observed { .. }
             | FromGateway::Resync
+            | FromGateway::Doubtful { .. }
             | FromGateway::ConnectedAgents { .. }
             | FromGateway::AgentDisconnected(_)
             | FromGateway::AgentReported { .. }

@@ -160,6 +160,7 @@ impl GatewayLink {
         let backlog = &self.gateway.view.backlog;
         match message {
             FromGateway::Observed { heard, delta, .. } => self.gateway.view.observe(heard, delta, now),
+            FromGateway::Doubtful { tunnels } => self.gateway.view.doubts(tunnels),
             FromGateway::Resync => self.gateway.view.resync(),
             FromGateway::Carriers { parked } => self.gateway.view.lock().parked = parked,
             FromGateway::UnknownPeers(peers) => self.gateway.view.lock().unknown_peers = peers,

@@ -26,6 +26,7 @@ use outbox::Outbox;
 use rows::Rows;
 
 mod decide;
+mod doubts;
 mod intake;
 mod outbox;
 mod resume;
@@ -143,6 +144,7 @@ impl Reconciler {
             self.tunnels.removal_sent(sent.removed_tunnels, sent.sequence);
             self.shares.removal_sent(sent.removed_shares, sent.sequence);
         }
+        self.answer_doubts().await?;
         match self.decide(now).await {
             Err(StoreError::Superseded)
                 if self.parts.kind == LinkKind::InProcess

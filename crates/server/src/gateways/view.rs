@@ -48,6 +48,8 @@ pub(crate) struct GatewayView {
     pub(crate) as_desired: Option<u64>,
     /// The gateway has to be sent everything.
     pub(crate) is_resync_due: bool,
+    /// Tunnels that the gateway goes on serving until it is told that they were deleted. The reconciler answers.
+    pub(crate) doubtful: Vec<TunnelId>,
     /// Whose control connections are up.
     pub(crate) connected: BTreeSet<AgentId>,
     /// The gateway has announced that it stops, and leaves its tunnels as they are.
@@ -87,6 +89,7 @@ impl SharedView {
             silent_since: Some(now),
             as_desired: None,
             is_resync_due: false,
+            doubtful: Vec::new(),
             connected: BTreeSet::new(),
             is_draining: false,
             reporting_since: now,
@@ -169,6 +172,11 @@ impl SharedView {
     /// The gateway's state is another than it was sent.
     pub(crate) fn resync(&self) {
         self.write(|view| view.is_resync_due = true);
+    }
+
+    /// The gateway asks which of these tunnels were deleted.
+    pub(crate) fn doubts(&self, tunnels: Vec<TunnelId>) {
+        self.write(|view| view.doubtful = tunnels);
     }
 
     /// A check has reached the share's target.

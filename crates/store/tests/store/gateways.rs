@@ -402,6 +402,9 @@ async fn a_place_that_is_added_or_withdrawn_is_passed_to_its_gateway() {
     write("UPDATE endpoint_place SET withdrawn_at = 1, revision = NOW WHERE gateway = 'OTHER'").await;
     let withdrawn = changes_of(&store, id(7), placed.revision).await;
     assert_eq!((withdrawn.tunnels, withdrawn.shares.len(), withdrawn.withdrawn), (0, 0, 1));
+    let asked = [site.tunnel, TunnelId::new(Uuid::nil())];
+    assert_eq!(store.deleted_tunnels(id(7), &asked).await.unwrap(), [site.tunnel]);
+    assert_eq!(store.deleted_tunnels(own(), &asked).await.unwrap(), []);
     let first = changes_of(&store, id(7), Revision::default()).await;
     assert_eq!((first.tunnels, first.shares.len(), first.withdrawn), (0, 0, 0));
     assert_eq!(changes(&store, placed.revision).await.withdrawn, 0);

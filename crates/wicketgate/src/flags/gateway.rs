@@ -79,6 +79,8 @@ impl GatewayFlags {
             connection_rate: self.connection_rate,
             drain: self.drain(),
             agent_url: self.agent_url.clone(),
+            journal: None,
+            traffic_file: None,
         }
     }
 }

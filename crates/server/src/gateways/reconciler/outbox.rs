@@ -110,6 +110,11 @@ impl Outbox {
         }
     }
 
+    /// Tells the gateway that these tunnels were deleted. Returns whether the link had room.
+    pub(super) fn confirm_removal(&self, tunnels: Vec<TunnelId>) -> bool {
+        tunnels.is_empty() || self.send.try_send(ToGateway::RemovalConfirmed { tunnels }).is_ok()
+    }
+
     /// The gateway has answered the deltas up to `heard`.
     pub(super) fn heard(&mut self, heard: u64) {
         self.unanswered.retain(|sequence, _| *sequence > heard);

@@ -2,6 +2,7 @@
 
 mod any_order;
 mod bench;
+mod doubts;
 mod progress;
 mod reconnect;
 mod repair;

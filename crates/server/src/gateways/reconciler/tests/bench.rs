@@ -34,7 +34,7 @@ pub(super) struct Bench {
 /// A gateway that serves everything at once. The test decides what it reports.
 pub(super) struct FakeGateway {
     reports: mpsc::Sender<FromGateway>,
-    deltas: LinkReceiver<ToGateway>,
+    pub(super) deltas: LinkReceiver<ToGateway>,
     pub(super) link_task: GatewayLink,
     pub(super) from_gateway: LinkReceiver<FromGateway>,
     received: DigestedState,
