@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    fn tunnel(previous_until: Vec<Timestamp>) -> Arc<TunnelDesired> {
+    fn tunnel(previous_until: &[Timestamp]) -> Arc<TunnelDesired> {
         let keys: Vec<_> =
             (0..=previous_until.len()).map(|n| "abcdefghijklmnop"[n..].to_owned().repeat(3)).collect();
         let tunnel = serde_json::json!({
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_previous_key_ends_at_its_own_time_and_the_first_one_never() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let all = tunnel(vec![at(20), at(10), at(30)]);
+        let all = tunnel(&[at(20), at(10), at(30)]);
         assert_eq!((all.keys.len(), all.next_key_end()), (4, Some(at(10))));
         assert!(Arc::ptr_eq(&all.with_valid_keys(at(9)), &all), "nothing is copied while nothing ends");
         let first = all.with_valid_keys(at(10));
