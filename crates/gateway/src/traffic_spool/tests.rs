@@ -133,7 +133,7 @@ proptest! {
     /// A gateway that crashes loses what it has not written, and what was recorded is never added again.
     #[test]
     fn a_restart_loses_what_the_disk_has_not_and_counts_nothing_twice(
-        acts in vec((0u8..7, 1u64..100, 1i64..2000), 0..150),
+        acts in vec((0u8..7, 1u64..100, 1i64..6000), 0..150),
     ) {
         let file = PathBuf::from("unused");
         let new = KeptTraffic { spool: Uuid::now_v7(), last_number: 0, reports: Vec::new() };
@@ -240,4 +240,29 @@ async fn a_file_is_written_while_something_waits_and_read_by_the_next_run() {
     assert!(is_written(9));
     std::fs::write(&file, "damaged").unwrap();
     assert!(TrafficSpool::load(file).next().is_none());
+}
+
+#[test]
+fn steps_that_were_joined_and_recorded_after_the_disk_had_them_apart_are_not_counted_again() {
+    let new = KeptTraffic { spool: Uuid::now_v7(), last_number: 0, reports: Vec::new() };
+    let spool = TrafficSpool::of(new, PathBuf::from("unused"));
+    for second in [0, 10, 20_i64] {
+        spool.add(vec![delta(1, 1)], start() + second.seconds());
+    }
+    let disk = spool.to_keep();
+    assert_eq!(disk.reports.len(), 3);
+    // Hours later, they are one, which is recorded.
+    spool.add(vec![delta(1, 5)], start() + (FINE_FOR + 100).seconds());
+    let mut database = Database::default();
+    let joined = spool.next().unwrap();
+    assert_eq!(received(&joined), 3);
+    database.record(&joined);
+    // The gateway crashes.
+    let next = TrafficSpool::of(disk, PathBuf::from("unused"));
+    next.add(vec![delta(1, 7)], start() + (FINE_FOR + 200).seconds());
+    while let Some(report) = next.next() {
+        database.record(&report);
+        next.recorded(report.spool, report.number);
+    }
+    assert_eq!(database.rx, 3 + 7);
 }
