@@ -96,7 +96,11 @@ fn any_server_answers_and_the_loss_of_one_costs_no_connection() -> Result<()> {
         two.publish(server, (site, tunnel, zid), port)
     };
     publish(&two, &two.world.gateway, of(9000))?;
-    // The gateway's link is not there.
+    // The gateway's link is not there, and it takes requests all the same.
+    for server in [&two.world.gateway, &two.other] {
+        let ready = server.api.call("GET", "/readyz", None)?;
+        ensure!(ready.status == 200, "{ready}");
+    }
     publish(&two, &two.other, of(9001))?;
 
     // A request that is sent again at the other server is the same request.

@@ -39,6 +39,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const REFUSED: Duration = Duration::from_secs(30);
 /// A link that has lasted so long did not fail.
 const LASTED: Duration = Duration::from_secs(10);
+/// Servers that are known at one time.
+const KNOWN: usize = 16;
 /// How often it is looked whether the certificate is to be renewed.
 const RENEWAL_EVERY: Duration = Duration::from_secs(60);
 
@@ -56,8 +58,10 @@ pub enum LinkSource {
 pub struct Dialler {
     /// HOST:PORT of each, as the operator has named them.
     pub servers: Vec<String>,
-    /// Those that the last link has told besides. Each link tells those of the moment.
+    /// Those that links have told, those of the last one first. One that is away may come back while all others are lost.
     pub told: Vec<String>,
+    /// Whom it has dialled last: the others are dialled before it.
+    pub last: Option<String>,
     pub tls: LinkTls,
     pub identity: GatewayIdentity,
     /// When the certificate was issued.
@@ -183,6 +187,7 @@ impl Uplink {
         let mut is_told = false;
         loop {
             for server in self.servers() {
+                self.dialler.last = Some(server.clone());
                 let tls = self.dialler.tls.clone();
                 let dialled = timeout(CONNECT_WITHIN + HANDSHAKE_WITHIN, connect(tls, server.clone()));
                 match self.meanwhile(dialled).await? {
@@ -280,14 +285,22 @@ impl Uplink {
     }
 
     fn servers(&self) -> Vec<String> {
-        let Dialler { servers, told, .. } = &self.dialler;
-        servers.iter().chain(told.iter().filter(|told| !servers.contains(told))).cloned().collect()
+        let Dialler { servers, told, last, .. } = &self.dialler;
+        let mut all: Vec<_> =
+            servers.iter().chain(told.iter().filter(|told| !servers.contains(told))).cloned().collect();
+        let begin = all.iter().position(|server| Some(server) == last.as_ref()).map_or(0, |last| last + 1);
+        all.rotate_left(begin);
+        all
     }
 
     /// The servers of the moment.
-    async fn learn(&mut self, told: Vec<String>) {
-        if !told.is_empty() && told != self.dialler.told {
+    async fn learn(&mut self, mut told: Vec<String>) {
+        if !told.is_empty() && !self.dialler.told.starts_with(&told) {
             info!(servers = told.join(", "), "the server has told which servers there are");
+            let before: Vec<_> =
+                self.dialler.told.iter().filter(|known| !told.contains(known)).cloned().collect();
+            told.extend(before);
+            told.truncate(KNOWN);
             let _ = self.dialler.keep.send(ToKeep::Servers(told.clone())).await;
             self.dialler.told = told;
         }

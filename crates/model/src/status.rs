@@ -87,7 +87,8 @@ pub enum Observation {
     /// Nothing: since `since` the gateway's link is down, or up without a report. `drains`: it has announced that it stops.
     Silent { since: Timestamp, drains: bool },
     /// Nothing: no server has a link to the gateway since `since`. It is a process of its own, and goes on with what it has.
-    Unreachable { since: Timestamp },
+    /// `is_linked`: it has one since then, and has not reported yet.
+    Unreachable { since: Timestamp, is_linked: bool },
     /// The gateway has received the row and, since `since`, has not determined its state.
     Looking { since: Timestamp },
     /// The generation that works, and the problem, if there is one.
@@ -129,8 +130,8 @@ pub fn next(
         (Status::Deleting, Observation::Silent { .. }) => {
             (Status::Deleting, None, Some(offline("it is removed as soon as the gateway is back")))
         }
-        (status, Observation::Unreachable { since }) => {
-            return without_link(status, current, *since, deadlines, now);
+        (_, Observation::Unreachable { since, is_linked }) => {
+            return without_report(current, (*since, *is_linked), deadlines, now);
         }
         (Status::Deleting, Observation::Looking { .. } | Observation::Seen { .. }) => {
             let failing = match seen {
@@ -201,24 +202,36 @@ impl Standing {
 }
 
 /// What was deployed is served on, as far as is known; what was written meanwhile waits, and is an error by its deadline.
-fn without_link(
-    status: Status,
+fn without_report(
     current: &Standing,
-    since: Timestamp,
+    (since, is_linked): (Timestamp, bool),
     deadlines: Deadlines,
     now: Timestamp,
 ) -> Standing {
-    let is_late = now.duration_since(current.since) >= deadlines.provisioning;
-    let then = match status {
-        Status::New if is_late => "what was written is served as soon as it has a link again",
-        _ if now.duration_since(since) < deadlines.unreachable => return current.clone(),
-        Status::Deployed => "it was serving then, and goes on with what it has",
-        Status::Deleting => "it is removed as soon as the gateway has a link again",
-        Status::New | Status::Error => "what was written is served as soon as it has a link again",
+    // With or without a gateway, these stay true.
+    let is_final =
+        |detail: &Detail| matches!(detail.problem.reason, Reason::Expired | Reason::PeerAddressTaken);
+    if current.detail.as_ref().is_some_and(is_final) {
+        return current.clone();
+    }
+    let waits_since = if is_linked { current.since.max(since) } else { current.since };
+    let is_late = current.status == Status::New && now.duration_since(waits_since) >= deadlines.provisioning;
+    if !is_late && now.duration_since(since) < deadlines.unreachable {
+        return current.clone();
+    }
+    let then = match current.status {
+        Status::Deployed => "it was serving before, and goes on with what it has",
+        Status::Deleting => "it is removed as soon as the gateway reports",
+        Status::New | Status::Error => "what was written is served as soon as the gateway reports",
         Status::Disabled | Status::Deleted => "nothing newer is known",
     };
-    let message = format!("no server has a link to the gateway since {since:.0}; {then}");
-    let status = if status == Status::New && is_late { Status::Error } else { status };
+    let message = match is_linked {
+        true => {
+            format!("the gateway is linked to a server since {since:.0}, and has not reported yet; {then}")
+        }
+        false => format!("no server has a link to the gateway since {since:.0}; {then}"),
+    };
+    let status = if is_late { Status::Error } else { current.status };
     let problem = Problem::new(Reason::GatewayUnreachable, message);
     current.followed_by(status, current.observed_generation, Some(problem), now)
 }
@@ -271,7 +284,8 @@ mod tests {
         prop_oneof![
             (0i64..100, any::<bool>()).prop_map(|(s, drains)| Observation::Silent { since: at(s), drains }),
             (0i64..100).prop_map(|s| Observation::Looking { since: at(s) }),
-            (0i64..200).prop_map(|s| Observation::Unreachable { since: at(s) }),
+            (0i64..200, any::<bool>())
+                .prop_map(|(s, is_linked)| Observation::Unreachable { since: at(s), is_linked }),
             (option::of(generation()), option::of(problem()))
                 .prop_map(|(ready, problem)| Observation::Seen { ready, problem }),
             Just(Observation::Gone),
@@ -363,7 +377,7 @@ mod tests {
     #[test]
     fn what_a_gateway_without_a_link_serves_keeps_its_status_and_says_so() {
         let g = Generation::FIRST;
-        let away = Observation::Unreachable { since: at(10) };
+        let away = Observation::Unreachable { since: at(10), is_linked: false };
         let step = |from: &Standing, second| next(from, g, &away, Deadlines::default(), at(second));
         let new = Standing::new(at(0), None);
         let seen = Observation::Seen { ready: Some(g), problem: None };
@@ -373,7 +387,7 @@ mod tests {
         assert_eq!((told.status, told.since, told.serves()), (Status::Deployed, at(1), false));
         let detail = told.detail.clone().unwrap();
         assert_eq!((detail.problem.reason, detail.since), (Reason::GatewayUnreachable, at(40)));
-        assert!(detail.problem.message.contains("was serving then"), "{}", detail.problem.message);
+        assert!(detail.problem.message.contains("was serving before"), "{}", detail.problem.message);
         assert_eq!(step(&told, 4000), told);
         assert_eq!(next(&told, g, &seen, Deadlines::default(), at(4001)).detail, None);
         // A change that came too late for the gateway.
@@ -385,6 +399,15 @@ mod tests {
             (late.status, late.detail.unwrap().problem.reason),
             (Status::Error, Reason::GatewayUnreachable)
         );
+        // It has linked, and has the time of a change to say what it has.
+        let linked = Observation::Unreachable { since: at(45), is_linked: true };
+        assert_eq!(next(&changed, g, &linked, Deadlines::default(), at(74)), changed);
+        assert_eq!(next(&changed, g, &linked, Deadlines::default(), at(75)).status, Status::Error);
+        // What stays true without a gateway is not hidden.
+        let expired = Problem::new(Reason::Expired, "over");
+        let expired =
+            Standing { detail: Some(Detail { problem: expired, since: at(2) }), ..deployed.clone() };
+        assert_eq!(step(&expired, 1000), expired);
         let deleting = Standing { status: Status::Deleting, ..deployed };
         assert_eq!(step(&deleting, 100).status, Status::Deleting);
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::timeout;
 use tracing::warn;
 use wicketgate_model::Deadlines;
 use wicketgate_store::{BEAT_EVERY, ServerFacts, Store};
@@ -18,7 +19,7 @@ use crate::{
     gateways::link_table::LinkTable,
 };
 
-/// A server that could not write for so long ends its links, at its next attempt.
+/// A server that could not write for so long ends its links.
 const ALONE: Duration = Duration::from_secs(15);
 
 /// See the module.
@@ -52,7 +53,13 @@ impl BackgroundTask for Heartbeat {
     const WITHIN: Duration = Duration::from_secs(10);
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        if self.written.elapsed() > ALONE && self.links.end_all() {
+        let left = ALONE.saturating_sub(self.written.elapsed());
+        if !left.is_zero() {
+            if let Ok(written) = timeout(left, self.beat(now)).await {
+                return Ok(written.map(|()| Outcome::Done)?);
+            }
+        }
+        if self.links.end_all() {
             warn!(
                 "the database has not taken a beat of this server for {} s: its gateways' links end",
                 ALONE.as_secs()
@@ -68,17 +75,19 @@ impl BackgroundTask for Heartbeat {
 pub(crate) struct SilentGateways {
     pub(crate) store: Store,
     pub(crate) deadlines: Deadlines,
+    /// When this server began: gateways that were without one have the same time to find it.
+    pub(crate) begun: Timestamp,
 }
 
 impl BackgroundTask for SilentGateways {
     const NAME: &'static str = "silent-gateways";
-    /// Rows say so this much later than after 30 s.
-    const PERIOD: Duration = Duration::from_secs(1);
+    /// Rows say so this much later than after 30 s. Rows of a gateway that stays away are looked at each time.
+    const PERIOD: Duration = Duration::from_secs(5);
     /// Some hundred rows of each gateway.
     const WITHIN: Duration = Duration::from_secs(30);
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
-        let is_more = self.store.tell_of_silent_gateways(self.deadlines, now).await?;
+        let is_more = self.store.tell_of_silent_gateways(self.deadlines, self.begun, now).await?;
         Ok(if is_more { Outcome::More } else { Outcome::Done })
     }
 }

@@ -1,6 +1,7 @@
 //! The server: opens its database and keys, then serves the API and reconciles.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -15,8 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{Era, GatewayId, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{DatabaseLock, GatewayEpoch, NewGateway, SecretKeyFile, ServerFacts, Store};
+use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId, Quotas};
+use wicketgate_store::{
+    DatabaseLock, GatewayEpoch, Installation, NewGateway, SecretKeyFile, ServerFacts, Store,
+};
 use wicketgate_system::{Latest, essential};
 
 use crate::{
@@ -103,7 +106,8 @@ pub struct Prepared {
     /// Of a PostgreSQL database.
     lock: Option<DatabaseLock>,
     ca: Arc<Ca>,
-    era: Era,
+    /// What the database is.
+    opened: Installation,
     auth: Auth,
     /// The admin token, if it was created just now: to be printed once.
     pub new_admin_token: Option<secrecy::SecretString>,
@@ -116,6 +120,7 @@ pub struct Server {
     stop: CancellationToken,
     store: Store,
     lock: Option<Arc<Mutex<DatabaseLock>>>,
+    opened: Installation,
     activator: Activator,
     superseded: CancellationToken,
     data_dir: PathBuf,
@@ -148,7 +153,7 @@ impl Server {
         };
         let SharedSecrets { ca, tokens } =
             SharedSecrets::load(&store, &config.data_dir, config.has_served).await?;
-        let era = store.installation().await?.era;
+        let opened = store.installation().await?;
         if let Some(frontdoor) = ensure_first_frontdoor(&store).await? {
             info!(frontdoor.id = %frontdoor.id, "created the first Frontdoor");
         }
@@ -164,7 +169,7 @@ impl Server {
         let decides = if config.location.is_some() { Decides::File } else { Decides::Database };
         let (admin, new_admin_token) = admin_token::load(&store, &config.data_dir, decides).await?;
         let auth = Auth { admin: Arc::new(Latest::new(admin)), tokens, provider };
-        Ok(Prepared { config, store, lock, ca, era, auth, new_admin_token })
+        Ok(Prepared { config, store, lock, ca, opened, auth, new_admin_token })
     }
 
     /// The file in the data directory that belongs to the database, and cannot be made again.
@@ -241,7 +246,7 @@ impl Prepared {
         agent_url: Option<String>,
         mut registry: Registry,
     ) -> anyhow::Result<Server> {
-        let Self { config, store, lock, ca, era, auth, .. } = self;
+        let Self { config, store, lock, ca, opened, auth, .. } = self;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let address = config.listener.local_addr().context("cannot tell where the API listens")?;
         let directory = GatewayDirectory::read(&store).await.context("cannot read the gateways")?;
@@ -263,7 +268,7 @@ impl Prepared {
         let links = LinkTable {
             store: store.clone(),
             ca,
-            era,
+            era: opened.era,
             gateways: state.gateways.clone(),
             metrics: Arc::clone(&state.metrics),
             deadlines: reconciler::deadlines(config.provisioning_deadline),
@@ -275,6 +280,7 @@ impl Prepared {
             stop: stop.clone(),
             store,
             lock: lock.map(|lock| Arc::new(Mutex::new(lock))),
+            opened,
             activator: state.activator(),
             superseded: CancellationToken::new(),
             data_dir: config.data_dir,
@@ -337,8 +343,9 @@ impl Server {
         };
         heartbeat.beat(Timestamp::now()).await.context("cannot tell the other servers of this one")?;
         self.run_in_background(heartbeat);
-        self.run_in_background(PassedLinks(links.clone()));
-        self.run_for_all(SilentGateways { store: self.store.clone(), deadlines: links.deadlines });
+        self.run_in_background(PassedLinks { links: links.clone(), strays: BTreeMap::new() });
+        let (store, begun) = (self.store.clone(), Timestamp::now());
+        self.run_for_all(SilentGateways { store, deadlines: links.deadlines, begun });
         let (store, gateways, stop) = (self.store.clone(), links.gateways.clone(), self.stop.clone());
         self.tasks.spawn(stop.run_until_cancelled_owned(async move {
             loop {
@@ -361,7 +368,16 @@ impl Server {
         let store = || self.store.clone();
         if let Some(lock) = self.lock.clone() {
             let (superseded, stop) = (self.superseded.clone(), self.stop.clone());
-            self.run_in_background(DatabaseOwnership { lock, store: store(), superseded, stop });
+            let opened = self.opened.clone();
+            let is_in_doubt = false;
+            self.run_in_background(DatabaseOwnership {
+                lock,
+                store: store(),
+                opened,
+                is_in_doubt,
+                superseded,
+                stop,
+            });
         }
         self.run_in_background(DirectoryReader { directory, store: store() });
         self.run_for_all(Retention(store()));

@@ -42,6 +42,21 @@ impl Store {
     }
 }
 
+/// Whether the database at `place`, which is as for [`Store::open`] and exists, is that of an `up`.
+///
+/// # Errors
+/// As [`replace_admin_token`].
+pub async fn is_of_up(place: &str) -> Result<bool> {
+    let asked = async {
+        let mut db = Database::connect_one(place).await?;
+        let found =
+            query("SELECT id FROM gateway WHERE in_process = 1", &[])?.fetch_optional(&mut db).await?;
+        db.close().await?;
+        Ok(found.is_some())
+    };
+    timeout(WITHIN, asked).await.map_err(|_| StoreError::RolledBack)?
+}
+
 /// As [`Store::set_admin_token`], of the database at `place`, which is as for [`Store::open`], exists, and may be in use.
 ///
 /// # Errors

@@ -17,10 +17,12 @@ use crate::{
 use content::{Content, Purpose};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, Executor as _};
+use std::sync::Arc;
 use std::{
     fmt,
     io::{Read, Write},
 };
+use tokio::sync::Mutex;
 use wicketgate_model::Era;
 use wicketgate_seal::SecretKeys;
 
@@ -99,10 +101,8 @@ impl<R: Read> Backup<R> {
         };
         let rows = tables::end_transaction(&mut db, rows).await?;
         drop(db);
-        let store = Store::migrated(database, keys).await?;
-        if let Some(lock) = lock {
-            lock.release().await;
-        }
+        let mut store = Store::migrated(database, keys).await?;
+        store.held = lock.map(|lock| Arc::new(Mutex::new(lock)));
         Ok((store, rows))
     }
 }
@@ -112,6 +112,10 @@ impl<R: Read> Backup<R> {
 async fn follow_restore(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     for statement in ["DELETE FROM console_session", "DELETE FROM site_session"] {
         sqlx::query(statement).execute(&mut *db).await?;
+    }
+    // It may have been replaced since: the next start takes that of its file, or makes one.
+    if tables::has(db, "admin_token").await? {
+        sqlx::query("DELETE FROM admin_token").execute(&mut *db).await?;
     }
     // One that was used since the backup must not be used again. A backup of before has none.
     if tables::has(db, "join_token").await? {

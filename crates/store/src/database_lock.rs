@@ -50,8 +50,8 @@ impl LockMode {
                  was lost, PostgreSQL releases the database within 20 s: start again then"
             }
             Self::Shared => {
-                "`wicketgate up`, or a command that changes the whole database, uses this PostgreSQL database alone: stop it \
-                 first, or choose another database. If its host was lost, PostgreSQL releases the database within 20 s: start \
+                "`wicketgate up`, a server that brings the schema to its version, or a command that changes the whole database \
+                 uses this PostgreSQL database alone: wait for it, or stop it first, or choose another database. If its host was lost, PostgreSQL releases the database within 20 s: start \
                  again then"
             }
         }
@@ -90,6 +90,8 @@ struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     Held,
+    /// It was not held for a time, in which others may have changed the database.
+    Regained,
     /// Another process has the database, and this one's use of it is excluded.
     Lost,
 }
@@ -125,11 +127,11 @@ impl DatabaseLock {
             return Ok(Ownership::Held);
         }
         self.connection = None;
-        let acquired = self.acquire().await;
-        if acquired.is_err() && self.is_taken().await {
-            return Ok(Ownership::Lost);
+        match self.acquire().await {
+            Ok(Ownership::Held) => Ok(Ownership::Regained),
+            Err(_) if self.is_taken().await => Ok(Ownership::Lost),
+            acquired => acquired,
         }
-        acquired
     }
 
     /// Checks that the lock was held without a break since it was taken.
@@ -149,9 +151,9 @@ impl DatabaseLock {
     }
 
     /// Gives the database to who asks for it next. A lock that is dropped is free only when PostgreSQL has noticed that.
-    pub(crate) async fn release(mut self) {
-        let Some(connection) = &mut self.connection else { return };
-        let free = sqlx::query(self.mode.release()).bind(KEY).execute(connection);
+    pub(crate) async fn release(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        let free = sqlx::query(self.mode.release()).bind(KEY).execute(&mut connection);
         let _ = timeout(STEP, free).await;
     }
 

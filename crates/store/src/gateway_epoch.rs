@@ -39,14 +39,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`]: the gateway is not registered.
     pub async fn link_gateway(&self, gateway: GatewayId, at: Timestamp) -> Result<GatewayEpoch> {
-        let server = self.server_id();
-        self.settle(move |write| write.begin_link(gateway, server, at).boxed()).await
+        let own = self.own_links(gateway);
+        let epoch = self.settle(move |write| write.begin_link(gateway, own, at).boxed()).await?;
+        self.remember(&epoch);
+        Ok(epoch)
     }
 
-    /// The epoch of each gateway that was not removed and has its last link to this server.
+    /// The epoch of each gateway that was not removed and has a link to this server.
     pub async fn link_epochs(&self) -> Result<BTreeMap<GatewayId, u64>> {
         let select = "SELECT k.gateway, k.epoch FROM gateway_link k JOIN gateway g ON g.id = k.gateway \
-                      WHERE g.deleted_at IS NULL AND k.server = $1";
+                      WHERE g.deleted_at IS NULL AND k.server = $1 AND k.lost_at IS NULL";
         let all: Vec<(GatewayId, u64)> = self.all(select, &[&self.server_id()]).await?;
         Ok(all.into_iter().collect())
     }
@@ -59,8 +61,8 @@ impl Store {
         key_sha256: [u8; 32],
         at: Timestamp,
     ) -> Result<Option<(LocationId, GatewayEpoch)>> {
-        let server = self.server_id();
-        self.settle(move |write| {
+        let own = self.own_links(gateway);
+        let begun = self.settle(move |write| {
             async move {
                 // Another machine that joins changes this row first.
                 let select = write.sharing(
@@ -69,11 +71,30 @@ impl Store {
                 );
                 let found: Option<(LocationId,)> = write.tx.find(select, &[&gateway, &key_sha256]).await?;
                 let Some((location,)) = found else { return Ok(None) };
-                Ok(Some((location, write.begin_link(gateway, server, at).await?)))
+                Ok(Some((location, write.begin_link(gateway, own, at).await?)))
             }
             .boxed()
-        })
-        .await
+        });
+        let begun = begun.await?;
+        if let Some((_, epoch)) = &begun {
+            self.remember(epoch);
+        }
+        Ok(begun)
+    }
+
+    /// This server, and the highest epoch of its links to the gateway: a failover may have lost that, and it does not come again.
+    fn own_links(&self, gateway: GatewayId) -> (ServerId, i64) {
+        (self.server_id(), self.epochs.lock().get(&gateway).copied().unwrap_or_default())
+    }
+
+    fn remember(&self, epoch: &GatewayEpoch) {
+        self.epochs.lock().insert(epoch.gateway, epoch.epoch);
+    }
+
+    /// Ends a link of this server that is recorded and that it does not have, as after a COMMIT without an answer.
+    pub async fn end_link_of_none(&self, gateway: GatewayId, number: u64, at: Timestamp) -> Result<()> {
+        let epoch = i64::try_from(number).unwrap_or(i64::MAX);
+        self.unlink_gateway(&GatewayEpoch { gateway, epoch, server: self.server_id() }, at).await
     }
 
     /// Restores the right of a server that uses the database alone, after the database has lost the transaction that gave it, as after
@@ -135,13 +156,13 @@ impl Write {
     async fn begin_link(
         &mut self,
         gateway: GatewayId,
-        server: ServerId,
+        (server, had): (ServerId, i64),
         at: Timestamp,
     ) -> Result<GatewayEpoch> {
         // It waits for the transactions that have a share lock.
-        let next = "UPDATE gateway_link SET epoch = epoch + 1, linked_at = $1, lost_at = NULL, server = $2 \
-                    WHERE gateway = $3 RETURNING epoch";
-        let next: Option<(i64,)> = self.tx.find(next, &[&at, &server, &gateway]).await?;
+        let next = "UPDATE gateway_link SET epoch = CASE WHEN epoch < $1 THEN $1 ELSE epoch END + 1, linked_at = $2, \
+                    lost_at = NULL, server = $3 WHERE gateway = $4 RETURNING epoch";
+        let next: Option<(i64,)> = self.tx.find(next, &[&had, &at, &server, &gateway]).await?;
         let (epoch,) = next.ok_or(StoreError::Missing)?;
         self.disconnect_agents(gateway, at, None).await?;
         Ok(GatewayEpoch { gateway, epoch, server })

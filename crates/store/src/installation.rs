@@ -2,6 +2,7 @@
 
 use crate::{
     Result, Store,
+    database::Database,
     row::rows,
     shared_secret::{SharedSecret, SharedSecretName, insert},
     transaction::Transaction,
@@ -24,6 +25,12 @@ impl Store {
     pub async fn installation(&self) -> Result<Installation> {
         let found = self.find("SELECT authority, era FROM installation", &[]).await?;
         found.ok_or(sqlx::Error::RowNotFound.into())
+    }
+
+    /// Whether the PostgreSQL database has the schema of this program.
+    pub async fn schema_is_own(&self) -> Result<bool> {
+        let newest = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
+        Ok(self.find(newest, &[]).await? == Some((Database::newest_schema(),)))
     }
 
     /// Whether no server has ever created anything in it.

@@ -91,7 +91,7 @@ mod write_context;
 mod write_health;
 mod writer;
 
-pub use admin_token::replace_admin_token;
+pub use admin_token::{is_of_up, replace_admin_token};
 pub use adoption::AdoptedAgent;
 pub use agent::AgentRow;
 pub use agent_link::AgentLink;

@@ -18,8 +18,9 @@ use wicketgate_system::Mutex;
 pub const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// A server whose beat does not rise for this long is dead: five beats.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Who has not looked for longer has to watch anew.
-const LOOKED_WITHIN: Duration = Duration::from_secs(5);
+/// A look counts for so much of another's silence at most: the database may have been away, or this server stopped, and then nobody
+/// could be seen to beat.
+const LOOK: Duration = Duration::from_secs(5);
 
 rows! {
     /// A server that uses the database.
@@ -46,8 +47,8 @@ pub(crate) struct LiveServers {
 #[derive(Debug, Clone)]
 struct Watched {
     row: ServerRow,
-    /// When its beat was seen to rise, or first seen.
-    at: Instant,
+    /// For how long its beat has not risen, as far as that could be seen.
+    silent: Duration,
 }
 
 impl LiveServers {
@@ -76,18 +77,15 @@ impl LiveServers {
         let mut others = self.others.lock();
         let mut known = std::mem::take(&mut *others);
         let looked = self.looked.lock().replace(now);
-        // The database was away, or this server was stopped: then nobody could be seen to beat.
-        if looked.is_none_or(|before| now.duration_since(before) > LOOKED_WITHIN) {
-            known.clear();
-        }
+        let passed = looked.map_or(Duration::ZERO, |before| now.duration_since(before).min(LOOK));
         let mut dead = Vec::new();
         for row in rows.into_iter().filter(|row| row.id != self.own) {
             let before = known.remove(&row.id).filter(|before| before.row.beat == row.beat);
-            let at = before.map_or(now, |before| before.at);
-            if now.duration_since(at) >= SILENCE {
+            let silent = before.map_or(Duration::ZERO, |before| before.silent + passed);
+            if silent >= SILENCE {
                 dead.push(row);
             } else {
-                others.insert(row.id, Watched { row, at });
+                others.insert(row.id, Watched { row, silent });
             }
         }
         dead
@@ -110,43 +108,41 @@ mod tests {
     }
 
     proptest! {
-        /// Against the times at which each beat was seen first.
+        /// Against how long each beat was seen, five seconds of a pause at most.
         #[test]
         fn a_server_is_dead_when_its_beat_has_not_risen_for_ten_seconds(
             steps in prop::collection::vec((0_u64..8, prop::collection::vec(prop::option::of(any::<bool>()), 3)), 1..30),
         ) {
             let (servers, begin) = (LiveServers::alone(), Instant::now());
             let (mut at, mut beats) = (0, [1_i64; 3]);
-            let mut first_seen: [Option<u64>; 3] = [None; 3];
-            for (pause, states) in steps {
+            let mut silent: [Option<u64>; 3] = [None; 3];
+            for (n, (pause, states)) in steps.into_iter().enumerate() {
                 at += pause;
+                let passed = if n == 0 { 0 } else { pause.min(5) };
                 let mut rows = Vec::new();
                 for (n, state) in states.iter().enumerate() {
                     match state {
-                        None => first_seen[n] = None,
+                        None => silent[n] = None,
                         Some(rises) => {
                             if *rises {
                                 beats[n] += 1;
-                                first_seen[n] = None;
+                                silent[n] = None;
                             }
-                            first_seen[n].get_or_insert(at);
+                            silent[n] = Some(silent[n].map_or(0, |silent| silent + passed));
                             rows.push(row(n as u128 + 1, beats[n]));
                         }
                     }
                 }
-                if pause > 5 {
-                    first_seen.iter_mut().for_each(|seen| *seen = seen.map(|_| at));
-                }
                 let dead = servers.seen(rows.clone(), begin + Duration::from_secs(at));
-                for (n, seen) in first_seen.iter_mut().enumerate() {
+                for (n, silent) in silent.iter_mut().enumerate() {
                     let id = ServerId::new(Uuid::from_u128(n as u128 + 1));
-                    let is_dead = seen.is_some_and(|seen| at - seen >= 10);
+                    let is_dead = silent.is_some_and(|silent| silent >= 10);
                     prop_assert_eq!(dead.iter().any(|row| row.id == id), is_dead);
-                    prop_assert_eq!(servers.lives(id), seen.is_some() && !is_dead);
+                    prop_assert_eq!(servers.lives(id), silent.is_some() && !is_dead);
                     // Its own id is of this time, and theirs are of none.
                     prop_assert!(!(servers.lives(id) && servers.is_eldest()));
                     if is_dead {
-                        *seen = None;
+                        *silent = None;
                     }
                 }
             }

@@ -64,10 +64,10 @@ impl Store {
                     store.wakes = Some(Arc::new(Wakes::start(url, writers, commits, store.servers.own)));
                     return Ok((store, lock));
                 }
-                Some(lock) => {
+                Some(mut lock) => {
                     lock.release().await;
                     match DatabaseLock::attempt(url, LockMode::Exclusive).await? {
-                        Some(lock) => {
+                        Some(mut lock) => {
                             info!("the database is brought to this version's schema");
                             database.migrate().await?;
                             sealing::seal(&mut database, keys).await?;
@@ -98,7 +98,15 @@ impl Store {
 
     fn of(database: Database) -> Self {
         let (writer, claims) = (Writer::start(&database), RunningClaims::default());
-        Self { writer, database, claims, servers: LiveServers::alone(), wakes: None }
+        Self {
+            writer,
+            database,
+            claims,
+            servers: LiveServers::alone(),
+            wakes: None,
+            held: None,
+            epochs: Arc::default(),
+        }
     }
 }
 

@@ -27,28 +27,36 @@ const SILENT: &str = "SELECT k.gateway, COALESCE(k.lost_at, g.created_at) AS sin
 const HAS_NO_LINK: &str =
     "SELECT epoch FROM gateway_link WHERE gateway = $1 AND (linked_at IS NULL OR lost_at IS NOT NULL)";
 /// Rows that have to be told, and changes whose time is over. `$1` is the gateway, `$2` the moment before which changes are late.
-const UNTOLD: &str = "status <> 'DELETED' AND (reason IS NULL OR reason <> 'GatewayUnreachable' \
-    OR (status = 'NEW' AND status_since <= $2)) AND EXISTS (SELECT 1 FROM endpoint_place c WHERE c.gateway = $1 \
-    AND c.withdrawn_at IS NULL AND c.tunnel = ";
+const UNTOLD: &str = " IN (SELECT c.tunnel FROM endpoint_place c WHERE c.gateway = $1 AND c.withdrawn_at IS NULL) \
+    AND status <> 'DELETED' AND (reason IS NULL OR reason NOT IN ('GatewayUnreachable', 'Expired', 'PeerAddressTaken') \
+    OR (status = 'NEW' AND status_since <= $2))";
 
 impl Store {
-    /// Has the rows of gateways that have no link for long say so, and changes that no gateway takes in time be errors. Returns whether
+    /// Has the rows of gateways that have no link for long, and had no server before `begun`, say so, and changes that no gateway takes in time be errors. Returns whether
     /// there may be more to do.
-    pub async fn tell_of_silent_gateways(&self, deadlines: Deadlines, now: Timestamp) -> Result<bool> {
+    ///
+    /// # Errors
+    /// Of the first gateway that could not be told of; the others were.
+    pub async fn tell_of_silent_gateways(
+        &self,
+        deadlines: Deadlines,
+        begun: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
         let silent: Vec<SilentGateway> = self.all(SILENT, &[]).await?;
-        let mut is_more = false;
+        let (mut is_more, mut failed) = (false, None);
         for SilentGateway { gateway, since } in silent {
-            if now.duration_since(since) < deadlines.unreachable {
+            if now.duration_since(since.max(begun)) < deadlines.unreachable {
                 continue;
             }
-            let seen = Observation::Unreachable { since };
+            let seen = Observation::Unreachable { since, is_linked: false };
             match self.tell_of(gateway, &seen, deadlines, now).await {
                 Ok(updates) => is_more |= updates >= usize::try_from(AT_ONCE).unwrap_or_default(),
                 Err(StoreError::Superseded) => {}
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(is_more)
+        failed.map_or(Ok(is_more), Err)
     }
 
     /// Returns how many rows it has changed.
@@ -62,10 +70,10 @@ impl Store {
         let late = now - deadlines.provisioning;
         let select = |selected: &str, table: &str, tunnel: &str| {
             // Constants of this program.
-            AssertSqlSafe(format!("SELECT {selected} FROM {table} WHERE {UNTOLD}{tunnel}) LIMIT {AT_ONCE}"))
+            AssertSqlSafe(format!("SELECT {selected} FROM {table} WHERE {tunnel}{UNTOLD} LIMIT {AT_ONCE}"))
         };
-        let tunnels = select(tunnel::selected!(), "ipsec_tunnel", "ipsec_tunnel.id");
-        let shares = select(share::selected!(), "ipsec_share", "ipsec_share.tunnel");
+        let tunnels = select(tunnel::selected!(), "ipsec_tunnel", "id");
+        let shares = select(share::selected!(), "ipsec_share", "tunnel");
         let tunnels: Vec<TunnelRow> = self.all(tunnels, &[&gateway, &late]).await?;
         let shares: Vec<ShareRow> = self.all(shares, &[&gateway, &late]).await?;
         let update = |resource, generation, standing| StatusUpdate {

@@ -5,6 +5,7 @@ use crate::{
     claim::RunningClaims,
     connections::Leased,
     database::Database,
+    database_lock::DatabaseLock,
     field::Argument,
     live_servers::LiveServers,
     request_time::{READ, waited},
@@ -17,9 +18,13 @@ use crate::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use sqlx::{AnyConnection, SqlSafeStr};
-use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, timeout};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use uuid::Uuid;
+use wicketgate_model::GatewayId;
 
 /// For the write by which a ping finds out whether the disk works again.
 const PROBE: Duration = Duration::from_secs(2);
@@ -33,9 +38,18 @@ pub struct Store {
     pub(crate) servers: LiveServers,
     /// Of a database with other servers.
     pub(crate) wakes: Option<Arc<Wakes>>,
+    /// Of who has restored the database: nobody else uses it before the store is dropped.
+    pub(crate) held: Option<Arc<Mutex<DatabaseLock>>>,
+    /// The highest epoch that each gateway's links to this server had.
+    pub(crate) epochs: Arc<wicketgate_system::Mutex<BTreeMap<GatewayId, i64>>>,
 }
 
 impl Store {
+    /// Whether the database may have other servers.
+    pub fn has_others(&self) -> bool {
+        self.wakes.is_some()
+    }
+
     /// Whether the database answers and SQLite's disk has room; carries out a write if the last one failed because of
     /// the database's disk.
     pub async fn ping(&self) -> Result<()> {
@@ -52,6 +66,9 @@ impl Store {
     /// Waits for running statements, and closes all connections.
     pub async fn close(&self) {
         self.database.close().await;
+        if let Some(held) = &self.held {
+            held.lock().await.release().await;
+        }
     }
 
     /// Changes what gateways should serve, or what the API shows. See [`Writer::write`].

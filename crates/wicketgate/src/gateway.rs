@@ -105,6 +105,7 @@ impl GatewayRole {
         let dialler = Dialler {
             servers: self.server.clone(),
             told: joined.servers.clone(),
+            last: None,
             tls: joined.tls.clone(),
             identity: joined.identity.clone(),
             issued_at: joined.issued_at,

@@ -14,7 +14,9 @@ use secrecy::SecretString;
 use uuid::Uuid;
 use wicketgate_model::Era;
 use wicketgate_server::{REVOCATIONS_FILE, Server, replace_authority};
-use wicketgate_store::{Action, BackupFile, ResourceType, Revocation, SecretKeyFile, Store, WriteContext};
+use wicketgate_store::{
+    Action, BackupFile, DatabaseLock, ResourceType, Revocation, SecretKeyFile, Store, WriteContext,
+};
 use wicketgate_system::{
     if_exists,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -61,8 +63,9 @@ impl Restore {
         let (url, keys) = (self.up.database.url()?, self.up.database.secret_keys(dir)?);
         let revoked = self.revoked(dir)?;
         let now = Timestamp::now();
-        let store = match &self.file {
-            Some(file) => restore(file, dir, url.as_ref(), &keys).await?,
+        // Nobody uses the database before all is done.
+        let (store, _lock) = match &self.file {
+            Some(file) => (restore(file, dir, url.as_ref(), &keys).await?, None),
             None => self.open(dir, url.as_ref(), &keys).await?,
         };
         if self.in_place {
@@ -86,20 +89,20 @@ impl Restore {
         dir: &Path,
         url: Option<&SecretString>,
         keys: &SecretKeyFile,
-    ) -> anyhow::Result<Store> {
+    ) -> anyhow::Result<(Store, Option<DatabaseLock>)> {
         ensure!(
             dir.join(CA).is_dir(),
             "{} is no data directory of `up`: name it with --data-dir",
             dir.display()
         );
         database::check(dir, url)?;
-        let (store, _lock) = Store::open_alone(&database::place(dir, url), keys).await?;
+        let (store, lock) = Store::open_alone(&database::place(dir, url), keys).await?;
         if self.new_authority {
             let (before, new) = replace_authority(&store, dir).await?;
             let before = before.unwrap_or_else(|| "none".to_owned());
             say(&format!("the authority is {new} now, and was {before}: every agent has to enrol again"));
         }
-        Ok(store)
+        Ok((store, lock))
     }
 
     fn revoked(&self, dir: &Path) -> anyhow::Result<Vec<Revocation>> {

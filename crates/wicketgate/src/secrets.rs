@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use wicketgate_server::{Server, auth::admin_token};
-use wicketgate_store::replace_admin_token;
+use wicketgate_store::{is_of_up, replace_admin_token};
 use wicketgate_system::private_file;
 
 use crate::{
@@ -45,12 +45,19 @@ impl NewAdminToken {
         let url = database.url()?;
         database::check(&data_dir, url.as_ref())?;
         let token = admin_token::generate()?;
+        let file = Server::admin_token_file(&data_dir);
+        let has_file = file.try_exists().with_context(|| format!("cannot read {}", file.display()))?;
         let place = database::place(&data_dir, url.as_ref());
+        if !has_file && is_of_up(&place).await? {
+            bail!(
+                "{} does not exist, and the next start of `wicketgate up` would go back to the token of its file: name the \
+                 data directory of `up` with --data-dir",
+                file.display()
+            );
+        }
         replace_admin_token(&place, admin_token::sha256(&token), Timestamp::now())
             .await
             .context("cannot replace the admin token in the database")?;
-        let file = Server::admin_token_file(&data_dir);
-        let has_file = file.try_exists().unwrap_or_default();
         let kept = has_file.then(|| private_file::replace(&file, admin_token::line(&token).as_bytes()));
         // Also if the file cannot be written: nobody else knows it.
         say(token.expose_secret());

@@ -18,6 +18,9 @@ use wicketgate_model::EspMode;
 /// The reconciler runs every second; a run over very many rows takes several.
 const RUNS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
+/// A beat is written every two seconds.
+const BEATS_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+
 /// The oldest report of a gateway that is not recorded yet: usually it waits for milliseconds.
 const RECORDED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -61,6 +64,17 @@ fn reconciler_fault(last: Option<&LastRun>) -> Option<&'static str> {
     }
 }
 
+/// Of a server beside others: whether it belongs to them.
+fn heartbeat_fault(last: Option<&LastRun>) -> Option<&'static str> {
+    match last {
+        Some(run) if run.error.is_some() => Some("the other servers do not hear of this one: see the log"),
+        Some(run) if now().duration_since(run.at) > BEATS_WITHIN => {
+            Some("the other servers do not hear of this one: is the database stuck?")
+        }
+        Some(_) | None => None,
+    }
+}
+
 pub(super) async fn readyz(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
@@ -82,10 +96,17 @@ pub(super) async fn readyz(
     if let Err(error) = state.store.ping().await {
         reasons.push(error.fault().to_string());
     }
-    if !is_linked {
-        reasons.push("no gateway is linked".to_owned());
+    let reconciler = || reconciler_fault(state.tasks.last_run("reconciler").as_ref());
+    if state.store.has_others() {
+        // Gateways may be linked to any of them, and what is written waits for those that are away.
+        reasons.extend(heartbeat_fault(state.tasks.last_run("heartbeat").as_ref()).map(str::to_owned));
+        reasons.extend(is_linked.then(reconciler).flatten().map(str::to_owned));
+    } else {
+        if !is_linked {
+            reasons.push("no gateway is linked".to_owned());
+        }
+        reasons.extend(reconciler().map(str::to_owned));
     }
-    reasons.extend(reconciler_fault(state.tasks.last_run("reconciler").as_ref()).map(str::to_owned));
     let is_verbose =
         query.is_some_and(|q| q.split('&').any(|part| part.split('=').next() == Some("verbose")));
     let tasks = is_verbose.then(|| {

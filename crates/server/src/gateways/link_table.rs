@@ -3,7 +3,12 @@
 //! Invariant: a gateway has one link here at most. The next one ends the one before, and so does a link at another server, whose
 //! epoch is later.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use tokio::{select, sync::mpsc, time::timeout};
@@ -28,6 +33,9 @@ use crate::{
 
 /// For the hello of a gateway whose TLS handshake is done.
 const HELLO_WITHIN: Duration = Duration::from_secs(8);
+
+/// A link that is recorded and is not there for so long is none: longer than an opening, and the end of one, may take.
+const STRAY: Duration = Duration::from_secs(45);
 
 /// What all links of a server have in common. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -210,9 +218,14 @@ impl Drop for Entry {
     }
 }
 
-/// Ends links whose epoch is not that of the database: their gateway has another one, or was removed.
+/// Ends links whose epoch is not that of the database: their gateway has another one, or was removed. And ends the record of a link
+/// that is none, as one that could not be ended while the database was away.
 #[derive(Debug)]
-pub(crate) struct PassedLinks(pub(crate) LinkTable);
+pub(crate) struct PassedLinks {
+    pub(crate) links: LinkTable,
+    /// Links that are recorded for this server and that it does not have, and since when they are seen.
+    pub(crate) strays: BTreeMap<GatewayId, (u64, Instant)>,
+}
 
 impl BackgroundTask for PassedLinks {
     const NAME: &'static str = "passed-links";
@@ -221,18 +234,28 @@ impl BackgroundTask for PassedLinks {
     /// One statement.
     const WITHIN: Duration = Duration::from_secs(10);
 
-    async fn activate(&mut self, _: Timestamp) -> anyhow::Result<Outcome> {
+    async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
         // Those of now: one that begins later has an epoch that the rows need not have yet.
-        let ends = self.0.ends.lock().clone();
-        if ends.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        let epochs = self.0.store.link_epochs().await?;
+        let ends = self.links.ends.lock().clone();
+        let epochs = self.links.store.link_epochs().await?;
         for (gateway, end) in &ends {
             // A lesser one: a failover has lost the transaction by which the link began.
             if epochs.get(gateway) != Some(&end.epoch) {
                 info!(gateway.id = %gateway, "the gateway has another link, or was removed: this one ends");
                 end.over.cancel();
+            }
+        }
+        let own: BTreeMap<_, _> = self.links.ends.lock().iter().map(|(id, end)| (*id, end.epoch)).collect();
+        let strays = epochs.into_iter().filter(|(gateway, epoch)| own.get(gateway) != Some(epoch));
+        let before = mem::take(&mut self.strays);
+        for (gateway, epoch) in strays {
+            let known = before.get(&gateway).filter(|(known, _)| *known == epoch);
+            let since = known.map_or_else(Instant::now, |(_, since)| *since);
+            if since.elapsed() > STRAY {
+                warn!(gateway.id = %gateway, "the gateway is recorded as linked here, and has no link: that is ended");
+                self.links.store.end_link_of_none(gateway, epoch, now).await?;
+            } else {
+                self.strays.insert(gateway, (epoch, since));
             }
         }
         Ok(Outcome::Done)

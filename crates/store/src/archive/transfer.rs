@@ -105,7 +105,7 @@ impl<R: Read> Import<R> {
                 _ => Ok(()),
             };
             let loaded = tables::end_transaction(&mut db, held.and(loaded)).await;
-            if let Some(lock) = lock {
+            if let Some(mut lock) = lock {
                 lock.release().await;
             }
             loaded

@@ -23,7 +23,7 @@ async fn rows_of_a_gateway_without_a_link_say_so_and_keep_their_statuses() {
     let site = Site::new(&store).await;
     run(&place, "UPDATE gateway SET in_process = 0").await;
     let tell = async |second| {
-        while store.tell_of_silent_gateways(Deadlines::default(), after(second)).await.unwrap() {}
+        while store.tell_of_silent_gateways(Deadlines::default(), after(0), after(second)).await.unwrap() {}
     };
     let deployed =
         store.create_share(site.frontdoor, &site.share("deployed", 1000), &context()).await.unwrap().id;

@@ -229,7 +229,7 @@ fn observation(
     match (seen.silent_since, entry) {
         // It has linked, and says soon what it has: it serves meanwhile.
         (Some(since), _) if kind == LinkKind::Network && !seen.is_draining => {
-            Observation::Unreachable { since }
+            Observation::Unreachable { since, is_linked: seen.is_connected }
         }
         (Some(since), _) => Observation::Silent { since, drains: seen.is_draining },
         (None, Some((None, Some(problem)))) if problem.is_pending() => {
