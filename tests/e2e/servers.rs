@@ -53,6 +53,20 @@ impl Two {
         })
     }
 
+    /// Asks a server for what it has to ask the gateway for, whichever server that is linked to.
+    fn asks_the_gateway(&self, server: &GatewayProcess, share: &str, tunnel: &str) -> Result<()> {
+        let check = server.api.post(&server.at(&format!("ipsec-shares/{share}/check")), &json!({}))?;
+        let hops = check["hops"].as_array().context("no hops")?;
+        ensure!(hops.len() > 3 && hops.iter().all(|hop| hop["state"] == "OK"), "{check}");
+        let log = server.api.text(&server.at(&format!("{tunnel}/ike-log")))?;
+        ensure!(log.contains("established"), "{log}");
+        let agents = server.api.get(&server.at("agents"))?;
+        ensure!(agents.to_string().contains(share), "{agents}");
+        let strangers = server.api.get("/frontdoor/v2/unknown-agents")?;
+        ensure!(strangers["totalElements"] == 0, "{strangers}");
+        Ok(())
+    }
+
     /// Creates a share at one of the servers, and connects through it.
     fn publish(
         &self,
@@ -103,6 +117,12 @@ fn any_server_answers_and_the_loss_of_one_costs_no_connection() -> Result<()> {
     }
     publish(&two, &two.other, of(9001))?;
 
+    // What only the gateway knows, asked of each server.
+    let share = text(&two.other.list("ipsec-shares")?[0], "id")?.to_owned();
+    let tunnel_path = format!("ipsec-tunnels/{}", text(&tunnel, "id")?);
+    two.asks_the_gateway(&two.world.gateway, &share, &tunnel_path)?;
+    two.asks_the_gateway(&two.other, &share, &tunnel_path)?;
+
     // A request that is sent again at the other server is the same request.
     let body = json!({"name": "once", "ipsecTunnelId": tunnel["id"], "envZId": zid, "target": "192.0.2.1:1",
         "ingressPort": 9002});
@@ -118,9 +138,11 @@ fn any_server_answers_and_the_loss_of_one_costs_no_connection() -> Result<()> {
         two.gateway_says("holds=true")?;
         publish(&two, &two.other, of(9003))
     })?;
+    two.asks_the_gateway(&two.other, &share, &tunnel_path)?;
     let gateways = two.other.api.get("/frontdoor/v2/gateways")?;
     ensure!(gateways["content"][0]["status"] == "ONLINE", "{gateways}");
     two.apart.start_server(&mut two.world)?;
+    two.asks_the_gateway(&two.world.gateway, &share, &tunnel_path)?;
     publish(&two, &two.world.gateway, of(9004))?;
     two.world.gateway.clear(&two.world.lab, PATIENCE)
 }

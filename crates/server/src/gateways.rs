@@ -3,12 +3,14 @@
 //! `wicketgate up` has one gateway; at a server, gateways link and leave while it runs. Code outside of this folder finds the gateway of a tunnel or a share through
 //! [`Gateways`], by the id that its row has, and does not depend on the number of gateways.
 
+mod asking;
 mod backlog;
 mod certificate_desk;
 pub(crate) mod directory;
 pub(crate) mod link;
 pub(crate) mod link_table;
 mod peer_state;
+mod peers;
 mod recent_connections;
 pub(crate) mod reconciler;
 mod rpc;
@@ -17,21 +19,17 @@ mod view;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use futures_util::future;
-use wicketgate_link::{AgentShares, IkeLogLine, ShareCheck};
-use wicketgate_model::{
-    AgentId, Detail, EspMode, GatewayId, LocationId, Problem, Reason, ResetMode, ResetScope, ShareId,
-    TunnelId,
-};
+use wicketgate_model::{Detail, EspMode, GatewayId, LocationId, Problem, Reason, ShareId, TunnelId};
 use wicketgate_store::{GatewayFacts, ShareRow};
 use wicketgate_system::Latest;
 
 pub(crate) use backlog::ReportKind;
 pub use directory::GatewayDirectory;
 pub(crate) use peer_state::PeerState;
+pub(crate) use peers::{PeerQuestion, Peers, Strangers};
 pub(crate) use recent_connections::NotServed;
 pub use rpc::GatewayRpc;
 pub(crate) use rpc::TooManyChecks;
@@ -60,6 +58,8 @@ impl LinkedGateway {
 pub struct Gateways {
     linked: Arc<Latest<BTreeMap<GatewayId, LinkedGateway>>>,
     directory: GatewayDirectory,
+    /// The way to the gateways that are linked to other servers; empty without other servers.
+    peers: Arc<OnceLock<Peers>>,
 }
 
 impl FromIterator<(GatewayId, LinkedGateway)> for Gateways {
@@ -67,6 +67,7 @@ impl FromIterator<(GatewayId, LinkedGateway)> for Gateways {
         Self {
             linked: Arc::new(Latest::new(linked.into_iter().collect())),
             directory: GatewayDirectory::default(),
+            peers: Arc::default(),
         }
     }
 }
@@ -75,6 +76,11 @@ impl Gateways {
     /// With what the database knows of them, and of others.
     pub fn in_directory(self, directory: GatewayDirectory) -> Self {
         Self { directory, ..self }
+    }
+
+    /// From now on, requests about gateways that are linked to other servers are passed to these.
+    pub(crate) fn with_others(&self, peers: Peers) {
+        let _ = self.peers.set(peers);
     }
 
     /// Those that are linked to this server, by their ids.
@@ -220,62 +226,5 @@ impl Gateways {
         let view = gateway.view.lock();
         let problem = view.recent.problem(share).filter(|problem| problem.reason == UNANSWERED)?;
         Some((problem, view.recent.not_served(share, UNANSWERED)?.count))
-    }
-
-    /// Inspects a share's path at its gateway. `None`: no gateway answers, or too many checks run.
-    pub(crate) async fn check(
-        &self,
-        gateway: Option<GatewayId>,
-        share: ShareId,
-        organization: &str,
-    ) -> Result<Option<ShareCheck>, TooManyChecks> {
-        let Some(gateway) = self.answering(gateway) else { return Ok(None) };
-        let seen = gateway.rpc.check(share, organization).await?;
-        if seen.as_ref().is_some_and(|seen| seen.dialled.is_ok()) {
-            gateway.view.reached(share);
-        }
-        Ok(seen)
-    }
-
-    /// Resets the share's open connections, all or those of one client, and returns how many; `None`: no gateway answers.
-    pub(crate) async fn close_connections(
-        &self,
-        gateway: Option<GatewayId>,
-        share: ShareId,
-        source: Option<Ipv4Addr>,
-    ) -> Option<u64> {
-        self.answering(gateway)?.rpc.close_connections(share, source).await
-    }
-
-    /// Resets the tunnel's SAs, and returns what was seen, or why it failed; `None`: no gateway answers.
-    pub(crate) async fn reset(
-        &self,
-        gateway: Option<GatewayId>,
-        tunnel: TunnelId,
-        scope: ResetScope,
-        mode: ResetMode,
-    ) -> Option<Result<String, String>> {
-        self.answering(gateway)?.rpc.reset(tunnel, scope, mode).await
-    }
-
-    /// The first lines of the tunnel's IKE log with a number above `after`; `None`: no gateway answers.
-    pub(crate) async fn ike_log(
-        &self,
-        gateway: Option<GatewayId>,
-        tunnel: TunnelId,
-        after: u64,
-    ) -> Option<Vec<IkeLogLine>> {
-        self.answering(gateway)?.rpc.ike_log(tunnel, after).await
-    }
-
-    /// The shares of these agents as their gateways report them; agents without a connection are left out.
-    pub(crate) async fn agent_shares(&self, agents: &[AgentId]) -> Vec<AgentShares> {
-        if agents.is_empty() {
-            return Vec::new();
-        }
-        let linked = self.linked_now();
-        let answering = linked.values().filter(|gateway| gateway.answers());
-        let answers = answering.map(|gateway| gateway.rpc.agent_shares(agents.to_vec()));
-        future::join_all(answers).await.concat()
     }
 }

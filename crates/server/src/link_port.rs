@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_link::{LinkRefusal, refuse, server_pump};
-use wicketgate_model::{JoinGrant, JoinRequest};
+use wicketgate_model::{JoinGrant, JoinRequest, ServerId};
 use wicketgate_store::{JoinAttempt, RequestOrigin, WriteContext};
 use wicketgate_transport::{
     control::{Control, JoinAnswer},
@@ -26,7 +26,10 @@ use wicketgate_transport::{
     tls::{LinkAccepted, LinkStream, ServerIdentity},
 };
 
-use crate::{background::Activator, gateways::link_table::LinkTable};
+use crate::{
+    background::Activator,
+    gateways::{PeerQuestion, link_table::LinkTable},
+};
 
 /// Connections whose handshake, or join, is under way.
 const HANDSHAKES: usize = 64;
@@ -92,6 +95,9 @@ impl LinkPort {
                     drop(place);
                     Box::pin(desk.link(gateway, stream, &activator)).await;
                 }
+                Ok(Ok(LinkAccepted::Peer(server, control))) => {
+                    desk.peer(server, control, place).await;
+                }
                 Ok(Err(error)) => debug!(address = %from, %error, "a connection to the link port failed"),
                 Err(_) => debug!(address = %from, "a connection to the link port is silent"),
             }
@@ -138,6 +144,17 @@ impl LinkDesk {
             ca_certificate: self.ca.certificate().der().to_vec(),
             servers: self.links.addresses.get().to_vec(),
         }))
+    }
+
+    /// Answers another server. `place` is that of the connection until the question is there.
+    async fn peer(&self, server: ServerId, mut control: Control, place: OwnedSemaphorePermit) {
+        let Ok(Ok(question)) = timeout(JOIN_WITHIN, control.receive::<PeerQuestion>()).await else { return };
+        drop(place);
+        let answer = self.links.gateways.answer(question).await;
+        if let Err(error) = control.send(&answer).await {
+            debug!(server.id = %server, %error, "another server does not take the answer to its question");
+        }
+        control.close().await;
     }
 
     async fn link(&self, presented: PresentedGateway, stream: LinkStream, activator: &Activator) {

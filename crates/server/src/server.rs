@@ -21,6 +21,7 @@ use wicketgate_store::{
     DatabaseLock, GatewayEpoch, Installation, NewGateway, SecretKeyFile, ServerFacts, Store,
 };
 use wicketgate_system::{Latest, essential};
+use wicketgate_transport::tls::PeerTls;
 
 use crate::{
     api,
@@ -34,7 +35,7 @@ use crate::{
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{
-        GatewayDirectory, Gateways,
+        GatewayDirectory, Gateways, Peers,
         directory::DirectoryReader,
         link_table::{LinkTable, PassedLinks},
         reconciler,
@@ -355,6 +356,8 @@ impl Server {
         }));
         let certificate = ServerCertificate::new(Arc::clone(&links.ca), self.store.server_id())?;
         let identity = certificate.identity.clone();
+        let tls = PeerTls::new(links.ca.certificate(), &identity)?;
+        links.gateways.with_others(Peers { store: self.store.clone(), tls });
         self.run_in_background(certificate);
         let desk = Arc::new(LinkDesk { ca: Arc::clone(&links.ca), links });
         let (activator, tasks) = (self.activator.clone(), self.tasks.clone());

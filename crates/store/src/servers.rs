@@ -94,6 +94,22 @@ impl Store {
         Ok(rows.into_iter().filter(|row| self.servers.lives(row.id)).collect())
     }
 
+    /// Where the server with the gateway's link is asked, as HOST:PORT; `None`: the gateway has no link to another server.
+    pub async fn linked_elsewhere(&self, gateway: GatewayId) -> Result<Option<String>> {
+        let select = "SELECT s.link_address FROM gateway_link k JOIN server s ON s.id = k.server \
+                      WHERE k.gateway = $1 AND k.lost_at IS NULL AND s.id <> $2 AND s.link_address IS NOT NULL";
+        let found: Option<(String,)> = self.find(select, &[&gateway, &self.servers.own]).await?;
+        Ok(found.map(|(address,)| address))
+    }
+
+    /// Where the other servers that have links are asked, as HOST:PORT.
+    pub async fn servers_with_links(&self) -> Result<Vec<String>> {
+        let select = "SELECT s.link_address FROM server s WHERE s.id <> $1 AND s.link_address IS NOT NULL \
+                      AND EXISTS (SELECT 1 FROM gateway_link k WHERE k.server = s.id AND k.lost_at IS NULL) ORDER BY s.id";
+        let found: Vec<(String,)> = self.all(select, &[&self.servers.own]).await?;
+        Ok(found.into_iter().map(|(address,)| address).collect())
+    }
+
     /// Says that this server does not live any more. Its links have ended.
     pub async fn leave(&self) -> Result<()> {
         let own = self.servers.own;

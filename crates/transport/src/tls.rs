@@ -32,7 +32,7 @@ pub use diagnosis::Diagnosis;
 pub use error::TlsError;
 pub use gateway::{Accepted, GatewayIdentity};
 pub(crate) use incoming::{Incoming, Next};
-pub use link_dial::{LinkTls, connect_join};
+pub use link_dial::{LinkTls, PeerTls, connect_join};
 pub use link_port::{LinkAccepted, ServerIdentity};
 pub use link_stream::LinkStream;
 #[cfg(any(test, fuzzing))]

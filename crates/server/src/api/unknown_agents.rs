@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ResourceKind},
+    gateways::Strangers,
     revocation_journal::has_removed,
 };
 use axum::http::StatusCode;
@@ -116,9 +117,7 @@ pub(super) async fn adopt(Operates(caller): Operates, Id(id): Id<AgentId>, forma
 async fn found(caller: &Caller) -> Result<Vec<(LocationId, UnknownAgent)>, ApiError> {
     let state = &caller.state;
     let mut found = Vec::new();
-    for gateway in state.gateways.linked_now().values() {
-        let location = &gateway.location;
-        let agents = gateway.view.lock().unknown_agents.clone();
+    for Strangers { location, agents, .. } in state.gateways.strangers().await {
         found.extend(agents.into_iter().map(|agent| (location.clone(), agent)));
     }
     let ids: Vec<_> = found.iter().map(|(_, one)| one.agent).collect();

@@ -9,6 +9,7 @@ use super::{
         query::Query,
     },
 };
+use crate::gateways::Strangers;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BTreeSet, net::Ipv4Addr};
@@ -52,9 +53,7 @@ pub(super) async fn list(Operates(caller): Operates, format: Format, query: Quer
     let known = state.store.peer_addresses().await?;
     let known: BTreeSet<_> = known.into_iter().map(|(location, peer)| (location, peer.get())).collect();
     let mut found = Vec::new();
-    for gateway in state.gateways.linked_now().values() {
-        let location = &gateway.location;
-        let peers = gateway.view.lock().unknown_peers.clone();
+    for Strangers { location, peers, .. } in state.gateways.strangers().await {
         let located = peers.into_iter().map(|peer| (location.clone(), peer));
         found.extend(located.filter(|(location, peer)| !known.contains(&(location.clone(), peer.address))));
     }

@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -31,7 +32,7 @@ const PLACE_WITHIN: Duration = Duration::from_secs(5);
 const WAITING: usize = 512;
 
 /// Why a check was not begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TooManyChecks {
     OfOrganization,
     OfGateway,

@@ -1,9 +1,10 @@
-//! The gateway's end of its connections to a server's link port.
+//! The end that dials a server's link port: a gateway, or another server.
 
 use super::{
     dial::{builder, dial, of_purpose},
     error::TlsError,
     gateway::GatewayIdentity,
+    link_port::ServerIdentity,
     link_stream::LinkStream,
     purpose::Purpose,
     verifier::{Dialled, PeerVerifier},
@@ -39,6 +40,24 @@ impl LinkTls {
             Some(Ok(Identity::Server { server })) => Ok((server, LinkStream::new(stream))),
             _ => Err(TlsError::Peer),
         }
+    }
+}
+
+/// A server's end of its connections to other servers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PeerTls(Arc<ClientConfig>);
+
+impl PeerTls {
+    /// The server has the same certificate as on its link port, also once it is renewed. Accepts servers of `ca`.
+    pub fn new(ca: &CaCertificate, server: &ServerIdentity) -> Result<Self, TlsError> {
+        let config = builder(PeerVerifier::of_ca(Dialled::Server, ca)?)?
+            .with_client_cert_resolver(server.shared_certificate() as Arc<dyn ResolvesClientCert>);
+        Ok(Self(Arc::new(of_purpose(config, Purpose::Peer))))
+    }
+
+    /// The handshake. The caller bounds it. Only the other server's answer shows that it has accepted the certificate.
+    pub async fn connect(&self, tcp: TcpStream) -> Result<Control, TlsError> {
+        dial(Arc::clone(&self.0), Purpose::Peer, tcp).await.map(Control::new)
     }
 }
 

@@ -4,7 +4,12 @@ use super::{
     certificate::LiveCertificate, error::TlsError, link_stream::LinkStream, provider::provider,
     purpose::Purpose,
 };
-use crate::{control::Control, identity::PresentedGateway, key::PrivateKey, trust::CaCertificate};
+use crate::{
+    control::Control,
+    identity::{Identity, PresentedGateway},
+    key::PrivateKey,
+    trust::CaCertificate,
+};
 use rustls::{
     RootCertStore, ServerConfig,
     server::{ResolvesServerCert, WebPkiClientVerifier},
@@ -12,6 +17,7 @@ use rustls::{
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use wicketgate_model::ServerId;
 
 /// A server's identity on the link port, and the CA whose gateways it accepts. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +33,8 @@ pub enum LinkAccepted {
     Join(Control),
     /// The gateway is of this CA. Whether it may link with this key is the database's decision.
     Link(PresentedGateway, LinkStream),
+    /// The server is of this CA.
+    Peer(ServerId, Control),
 }
 
 impl ServerIdentity {
@@ -63,12 +71,22 @@ impl ServerIdentity {
         let purpose =
             Purpose::OF_LINKS.into_iter().find(|purpose| Some(purpose.alpn()) == end.alpn_protocol());
         let leaf = end.peer_certificates().and_then(<[_]>::first);
-        let gateway = leaf.map(PresentedGateway::of_certificate).transpose().map_err(|_| TlsError::Peer)?;
-        match (purpose, gateway) {
-            (Some(Purpose::Join), None) => Ok(LinkAccepted::Join(Control::of_agent(stream))),
-            (Some(Purpose::Link), Some(gateway)) => Ok(LinkAccepted::Link(gateway, LinkStream::new(stream))),
-            (Some(_), _) => Err(TlsError::Peer),
-            (None, _) => Err(TlsError::Protocol),
+        match (purpose.ok_or(TlsError::Protocol)?, leaf) {
+            (Purpose::Join, None) => Ok(LinkAccepted::Join(Control::of_agent(stream))),
+            (Purpose::Link, Some(leaf)) => {
+                let gateway = PresentedGateway::of_certificate(leaf).map_err(|_| TlsError::Peer)?;
+                Ok(LinkAccepted::Link(gateway, LinkStream::new(stream)))
+            }
+            (Purpose::Peer, Some(leaf)) => match Identity::of_certificate(leaf) {
+                Ok(Identity::Server { server }) => Ok(LinkAccepted::Peer(server, Control::new(stream))),
+                _ => Err(TlsError::Peer),
+            },
+            _ => Err(TlsError::Peer),
         }
+    }
+
+    /// As which it dials other servers.
+    pub(super) fn shared_certificate(&self) -> Arc<LiveCertificate> {
+        Arc::clone(&self.certificate)
     }
 }

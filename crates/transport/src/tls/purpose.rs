@@ -8,13 +8,15 @@ pub(super) enum Purpose {
     Carrier,
     Join,
     Link,
+    /// Of a server to another one.
+    Peer,
 }
 
 impl Purpose {
     /// Those of a gateway's agent port, in the order of its preference.
     pub(super) const OF_AGENTS: [Self; 3] = [Self::Enrol, Self::Control, Self::Carrier];
     /// Those of a server's link port, in the order of its preference.
-    pub(super) const OF_LINKS: [Self; 2] = [Self::Join, Self::Link];
+    pub(super) const OF_LINKS: [Self; 3] = [Self::Join, Self::Link, Self::Peer];
 
     pub(super) fn alpn(self) -> &'static [u8] {
         match self {
@@ -23,6 +25,7 @@ impl Purpose {
             Self::Carrier => b"wicketgate-carrier/1",
             Self::Join => b"wicketgate-join/1",
             Self::Link => b"wicketgate-link/1",
+            Self::Peer => b"wicketgate-peer/1",
         }
     }
 

@@ -8,7 +8,8 @@ use crate::{
     control::JoinAnswer,
     key::PrivateKey,
     tls::{
-        Diagnosis, LinkAccepted, LinkStream, LinkTls, ServerIdentity, TlsError, connect_enrol, connect_join,
+        Diagnosis, LinkAccepted, LinkStream, LinkTls, PeerTls, ServerIdentity, TlsError, connect_enrol,
+        connect_join,
         dial::{builder, of_purpose},
         purpose::Purpose,
         verifier::{Dialled, PeerVerifier},
@@ -177,6 +178,38 @@ async fn a_gateway_links_with_nothing_but_a_server_of_its_authority() {
     let server = authority.server();
     let (enrol, _) = tokio::join!(connect_enrol(authority.ca.fingerprint(), a), server.accept(b));
     assert_eq!(enrol.unwrap_err().diagnosis(), Some(Diagnosis::NothingInCommon));
+}
+
+#[tokio::test]
+async fn servers_ask_each_other_and_nobody_else_asks_them() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.server();
+    let ask = async |identity: ServerIdentity| {
+        let (a, b) = connected().await;
+        let peers = PeerTls::new(&authority.ca, &identity).unwrap();
+        tokio::join!(peers.connect(a), server.accept(b))
+    };
+    let (asked, accepted) = ask(authority.server()).await;
+    let Ok(LinkAccepted::Peer(id, mut desk)) = accepted else { panic!("{accepted:?}") };
+    assert_eq!(id, SERVER_ID);
+    let mut asked = asked.unwrap();
+    asked.send(&"who is there?").await.unwrap();
+    assert_eq!(desk.receive::<String>().await.unwrap(), "who is there?");
+    desk.send(&"nobody").await.unwrap();
+    assert_eq!(asked.receive::<String>().await.unwrap(), "nobody");
+
+    for identity in [GATEWAY, AGENT] {
+        let (_, accepted) = ask(authority.link_port(authority.issue(identity))).await;
+        assert!(matches!(accepted, Err(TlsError::Peer)), "{identity}: {accepted:?}");
+    }
+    let (_, accepted) = ask(authority.link_port(other.issue(SERVER))).await;
+    assert_eq!(accepted.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
+    // A gateway's key plays no server to another one.
+    let (a, b) = connected().await;
+    let peers = PeerTls::new(&authority.ca, &server).unwrap();
+    let false_server = authority.link_port(authority.issue(GATEWAY));
+    let (dialled, _) = tokio::join!(peers.connect(a), false_server.accept(b));
+    assert_eq!(dialled.unwrap_err().diagnosis(), Some(Diagnosis::Stranger));
 }
 
 #[tokio::test]
