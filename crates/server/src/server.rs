@@ -1,10 +1,11 @@
 //! The server: opens its database and keys, then serves the API and reconciles.
 
+mod gateway_links;
+
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -16,12 +17,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use wicketgate_authority::Ca;
 use wicketgate_link::ServerEnd;
-use wicketgate_model::{GatewayId, LoadBalancerPools, LocationId, Quotas};
-use wicketgate_store::{
-    DatabaseLock, GatewayEpoch, Installation, NewGateway, SecretKeyFile, ServerFacts, Store,
-};
+use wicketgate_model::{LoadBalancerPools, LocationId, Quotas};
+use wicketgate_store::{DatabaseLock, Installation, SecretKeyFile, Store};
 use wicketgate_system::{Latest, essential};
-use wicketgate_transport::tls::PeerTls;
 
 use crate::{
     api,
@@ -34,14 +32,7 @@ use crate::{
     background::{Activator, BackgroundTask, OfEldest},
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
-    gateways::{
-        GatewayDirectory, Gateways, Peers,
-        directory::DirectoryReader,
-        link_table::{LinkTable, PassedLinks},
-        reconciler,
-    },
-    heartbeat::{Heartbeat, SilentGateways},
-    link_port::{LinkDesk, LinkPort},
+    gateways::{GatewayDirectory, Gateways, directory::DirectoryReader, link_table::LinkTable, reconciler},
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
     revocation_journal::{self, RevocationJournal},
@@ -50,7 +41,6 @@ use crate::{
         places::Places,
         tls::{ApiTls, TlsReload},
     },
-    server_certificate::ServerCertificate,
     shared_secrets::SharedSecrets,
     state::{AppState, StateConfig, ensure_first_frontdoor},
     telemetry::{self, Scrape},
@@ -185,17 +175,6 @@ impl Server {
     }
 }
 
-/// Records the gateway in this process, and that its link begins.
-async fn own_gateway(
-    store: &Store,
-    id: GatewayId,
-    location: &LocationId,
-) -> wicketgate_store::Result<GatewayEpoch> {
-    let (own, now) = (NewGateway { id, location: location.clone(), in_process: true }, Timestamp::now());
-    store.register_gateway(&own, now).await?;
-    store.link_gateway(id, now).await
-}
-
 /// Refuses a start that would leave all tunnels without a gateway. With some at the own location, the others can only be
 /// deleted while the server runs.
 fn refuse_other_location(with_tunnels: &[LocationId], own: &LocationId) -> anyhow::Result<()> {
@@ -318,54 +297,6 @@ impl Prepared {
 }
 
 impl Server {
-    /// Serves the gateway in this process.
-    async fn serve_own(&self, end: ServerEnd, links: &LinkTable) -> anyhow::Result<()> {
-        let (id, location) = (end.gateway, end.location.clone());
-        let epoch = own_gateway(&self.store, id, &location).await.context("cannot record the gateway")?;
-        let open = links.open(end, epoch, None);
-        links.gateways.link(id, open.gateway.clone());
-        self.run_in_background(open.reconciler(None));
-        // Not cut by a stop: it ends with the gateway's end of the link, and what came before is taken in.
-        self.tasks.spawn(essential("serves the gateway's link", open.link.run(open.handshake)));
-        Ok(())
-    }
-
-    /// Has gateways join and link. From now on the other servers know this one, and it knows them.
-    async fn serve_gateways(&self, port: LinkListener, links: LinkTable) -> anyhow::Result<()> {
-        let LinkListener { listener, address } = port;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let facts = ServerFacts { link_address: Some(address), version, started_at: Timestamp::now() };
-        let mut heartbeat = Heartbeat {
-            store: self.store.clone(),
-            facts,
-            addresses: Arc::clone(&links.addresses),
-            links: links.clone(),
-            written: Instant::now(),
-        };
-        heartbeat.beat(Timestamp::now()).await.context("cannot tell the other servers of this one")?;
-        self.run_in_background(heartbeat);
-        self.run_in_background(PassedLinks { links: links.clone(), strays: BTreeMap::new() });
-        let (store, begun) = (self.store.clone(), Timestamp::now());
-        self.run_for_all(SilentGateways { store, deadlines: links.deadlines, begun });
-        let (store, gateways, stop) = (self.store.clone(), links.gateways.clone(), self.stop.clone());
-        self.tasks.spawn(stop.run_until_cancelled_owned(async move {
-            loop {
-                store.changed_elsewhere().await;
-                gateways.wake();
-            }
-        }));
-        let certificate = ServerCertificate::new(Arc::clone(&links.ca), self.store.server_id())?;
-        let identity = certificate.identity.clone();
-        let tls = PeerTls::new(links.ca.certificate(), &identity)?;
-        links.gateways.with_others(Peers { store: self.store.clone(), tls });
-        self.run_in_background(certificate);
-        let desk = Arc::new(LinkDesk { ca: Arc::clone(&links.ca), links });
-        let (activator, tasks) = (self.activator.clone(), self.tasks.clone());
-        let port = LinkPort { listener, identity, desk, activator, tasks };
-        self.tasks.spawn(essential("accepts gateways", port.run()));
-        Ok(())
-    }
-
     /// Runs what every server does beside its gateways.
     fn run_tasks(&self, state: &AppState, directory: GatewayDirectory) {
         let store = || self.store.clone();

@@ -26,6 +26,9 @@ pub(super) fn explained(hop: &Hop, walked: &Walked<'_>) -> Option<&'static str> 
     }
 }
 
+const UNREACHABLE: &str =
+    "Check that the gateway's host runs and reaches the servers: its log says which it dials";
+
 /// What to do about a failed hop.
 pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     let share = walked.share;
@@ -42,9 +45,7 @@ pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::GatewayOffline)) => {
             "Start the gateway of the tunnel's location, or see its log".to_owned()
         }
-        (_, Some(Reason::GatewayUnreachable)) => {
-            "Check that the gateway's host runs and reaches the servers: its log says which it dials".to_owned()
-        }
+        (_, Some(Reason::GatewayUnreachable)) => UNREACHABLE.to_owned(),
         (_, Some(Reason::GatewayFull)) => {
             "Delete a tunnel, or give the gateway more memory, open files, or --max-tunnels".to_owned()
         }
