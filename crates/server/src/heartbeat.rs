@@ -54,10 +54,10 @@ impl BackgroundTask for Heartbeat {
 
     async fn activate(&mut self, now: Timestamp) -> anyhow::Result<Outcome> {
         let left = ALONE.saturating_sub(self.written.elapsed());
-        if !left.is_zero() {
-            if let Ok(written) = timeout(left, self.beat(now)).await {
-                return Ok(written.map(|()| Outcome::Done)?);
-            }
+        if !left.is_zero()
+            && let Ok(written) = timeout(left, self.beat(now)).await
+        {
+            return Ok(written.map(|()| Outcome::Done)?);
         }
         if self.links.end_all() {
             warn!(
