@@ -17,6 +17,14 @@ use wicketgate_model::{
     Problem, Reason, SpooledTraffic, Status, TrafficDelta,
 };
 
+impl Bench {
+    /// As [`Bench::restart`], of a server with its gateway in one process.
+    pub(super) async fn restart_together(&mut self) {
+        self.restart().await;
+        self.reconciler.parts.kind = LinkKind::InProcess;
+    }
+}
+
 #[tokio::test]
 async fn a_share_is_sent_reported_and_deployed() {
     let mut b = Bench::new().await;

@@ -242,12 +242,6 @@ impl Bench {
         (self.reconciler, self.gateway) = linked(&self.store, &self.ca, (gateway_id(), self.now), None).await;
     }
 
-    /// As [`Bench::restart`], of a server with its gateway in one process.
-    pub(super) async fn restart_together(&mut self) {
-        self.restart().await;
-        self.reconciler.parts.kind = LinkKind::InProcess;
-    }
-
     /// The gateway loses its link, with what is under way, and finds another server.
     pub(super) async fn reconnect(&mut self) {
         self.reconnect_with(|_| {}).await;
