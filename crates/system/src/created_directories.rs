@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Mutex, directory_lock::LOCK_FILE, private_file::private_dir};
+use crate::{Mutex, directory_lock::LOCK_FILE, if_exists, private_file::private_dir};
 
 /// See the module. An empty file of a lock is nothing.
 #[derive(Debug, Default)]
@@ -37,13 +37,11 @@ impl CreatedDirectories {
     }
 }
 
-/// Whether there is nothing in it but empty directories and locks.
+/// Whether there is nothing in it but a lock. A directory in it was made by somebody else, or is not empty itself.
 fn is_empty(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-        let is_lock = || Ok::<_, io::Error>(entry.ends_with(LOCK_FILE) && fs::metadata(&entry)?.len() == 0);
-        let is_nothing = (kind.is_dir() && is_empty(&entry)?) || (kind.is_file() && is_lock()?);
-        if !is_nothing {
+        if !kind.is_file() || !entry.ends_with(LOCK_FILE) || fs::metadata(&entry)?.len() > 0 {
             return Ok(false);
         }
     }
@@ -52,14 +50,7 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
 
 /// Of a directory that [is empty](is_empty). What has come into it since stays.
 fn remove(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-        if kind.is_dir() {
-            remove(&entry)?;
-        } else if entry.ends_with(LOCK_FILE) {
-            fs::remove_file(&entry)?;
-        }
-    }
+    if_exists(fs::remove_file(dir.join(LOCK_FILE)))?;
     fs::remove_dir(dir)
 }
 
@@ -82,6 +73,16 @@ mod tests {
         created.take_back(|_| true);
         assert!(before.join("older").exists() && before.join(LOCK_FILE).exists());
         assert!(!before.join("sub").exists() && !dir.path().join("a").exists());
+
+        // Another process begins to use a directory beside, and has not written anything.
+        let created = CreatedDirectories::default();
+        created.create(&new).unwrap();
+        let other = dir.path().join("a/b/other");
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join(LOCK_FILE), "").unwrap();
+        created.take_back(|_| true);
+        assert!(!new.exists() && other.join(LOCK_FILE).exists());
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
 
         let created = CreatedDirectories::default();
         created.create(&new).unwrap();
