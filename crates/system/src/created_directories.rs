@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Mutex, directory_lock::LOCK_FILE, if_exists, private_file::private_dir};
+use crate::{Mutex, directory_lock::LOCK_FILE, private_file::private_dir};
 
 /// See the module. An empty file of a lock is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct CreatedDirectories {
-    /// The outer ones first.
-    all: Mutex<Vec<PathBuf>>,
+    /// The outer ones first. Whether it was asked for, and is this process's own with all in it; or a parent, which others may use.
+    all: Mutex<Vec<(PathBuf, bool)>>,
 }
 
 impl CreatedDirectories {
@@ -23,25 +23,30 @@ impl CreatedDirectories {
         let mut missing: Vec<_> = path.ancestors().take_while(is_missing).map(Path::to_owned).collect();
         private_dir(path)?;
         missing.reverse();
-        self.all.lock().extend(missing);
+        self.all.lock().extend(missing.into_iter().map(|dir| (dir.clone(), dir == path)));
         Ok(())
     }
 
     /// Removes those that are still empty and that `may` names, the inner ones first.
     pub(crate) fn take_back(&self, may: impl Fn(&Path) -> bool) {
-        for dir in self.all.lock().iter().rev().filter(|dir| may(dir)) {
-            if is_empty(dir).unwrap_or_default() {
+        for (dir, is_own) in self.all.lock().iter().rev().filter(|(dir, _)| may(dir)) {
+            if *is_own && is_empty(dir).unwrap_or_default() {
                 let _ = remove(dir);
+            } else {
+                // Not if anything is in it.
+                let _ = fs::remove_dir(dir);
             }
         }
     }
 }
 
-/// Whether there is nothing in it but a lock. A directory in it was made by somebody else, or is not empty itself.
+/// Whether there is nothing in it but empty directories and locks.
 fn is_empty(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-        if !kind.is_file() || !entry.ends_with(LOCK_FILE) || fs::metadata(&entry)?.len() > 0 {
+        let is_lock = || Ok::<_, io::Error>(entry.ends_with(LOCK_FILE) && fs::metadata(&entry)?.len() == 0);
+        let is_nothing = (kind.is_dir() && is_empty(&entry)?) || (kind.is_file() && is_lock()?);
+        if !is_nothing {
             return Ok(false);
         }
     }
@@ -50,7 +55,14 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
 
 /// Of a directory that [is empty](is_empty). What has come into it since stays.
 fn remove(dir: &Path) -> io::Result<()> {
-    if_exists(fs::remove_file(dir.join(LOCK_FILE)))?;
+    for entry in fs::read_dir(dir)? {
+        let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        if kind.is_dir() {
+            remove(&entry)?;
+        } else if entry.ends_with(LOCK_FILE) {
+            fs::remove_file(&entry)?;
+        }
+    }
     fs::remove_dir(dir)
 }
 
