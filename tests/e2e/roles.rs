@@ -83,5 +83,16 @@ fn a_gateway_serves_on_without_its_server_and_links_again() -> Result<()> {
     world.lab.until("traffic passes", PATIENCE, || ask(&site.namespace, door, TRY).map(Some))?;
     let gateways = world.gateway.api.get("/frontdoor/v2/gateways")?;
     ensure!(gateways["totalElements"] == 1, "{gateways}");
-    world.gateway.clear(&world.lab, PATIENCE)
+
+    // One that was deleted keeps nothing that a start could serve.
+    world.gateway.clear(&world.lab, PATIENCE)?;
+    let state = world.lab.path("gateway");
+    ensure!(state.join("desired").exists());
+    let id = text(&gateways["content"][0], "id")?;
+    world.gateway.api.delete(&format!("/frontdoor/v2/gateways/{id}"))?;
+    let ended = apart.gateway.wait(PATIENCE)?;
+    ensure!(ended.code() == Some(4), "{ended}\n{}", apart.gateway.said());
+    ensure!(!state.join("desired").exists() && !state.join("traffic").exists());
+    ensure!(apart.gateway.said().contains("this gateway was deleted"), "{}", apart.gateway.said());
+    Ok(())
 }

@@ -210,7 +210,7 @@ mod tests {
             let mut held = HeldRemovals::taken_from(&mut first, &now);
             let mut state = now.clone();
             state.apply(&first);
-            // Some are confirmed, others are deleted one by one, and what nobody holds is confirmed in vain.
+            // Some are confirmed, others are deleted one by one, and the confirmation of one that is not held changes nothing.
             let some: Vec<_> = parts.iter().copied().map(tunnel_id).collect();
             state.apply(&held.confirmed(&some));
             if let Some(one) = held.tunnels().first() {

@@ -92,7 +92,7 @@ impl TunnelTask {
         stop.run_until_cancelled(async {
             loop {
                 let (desired, changes) = self.inbox.read();
-                // Without a server, nobody else ends them.
+                // Without a server, they end here.
                 let desired = desired.map(|desired| desired.with_valid_keys(Timestamp::now()));
                 self.key_end = desired.as_ref().and_then(|desired| desired.next_key_end());
                 let released = self.listeners.apply(changes, &self.parts.observations).await;

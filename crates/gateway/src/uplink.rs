@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wicketgate_link::{
     CertificateAnswer, FromGateway, GatewayEnd, GatewayHello, HandshakeError, HeldState, LinkBroken,
-    LinkReceiver, Pending, ToGateway, gateway_pump,
+    LinkReceiver, LinkRefusal, Pending, ToGateway, gateway_pump,
 };
 use wicketgate_model::Era;
 use wicketgate_system::backoff::Backoff;
@@ -76,6 +76,8 @@ pub enum ToKeep {
     /// In DER.
     Certificate(Vec<u8>),
     Servers(Vec<String>),
+    /// The gateway was deleted, or is another machine now: what it has kept is not to be served again.
+    Ended,
 }
 
 /// A link that has begun, for the applier.
@@ -153,7 +155,12 @@ impl Uplink {
                         return;
                     }
                 }
-                Err(refusal) => {
+                Err(refusal @ LinkRefusal::Ended) => {
+                    error!(%refusal, "the server refuses this gateway, which ends");
+                    let _ = self.dialler.keep.send(ToKeep::Ended).await;
+                    return;
+                }
+                Err(refusal @ LinkRefusal::Unknown) => {
                     error!(%refusal, "the server refuses this gateway, which serves on what it has");
                     if self.wait(REFUSED).await.is_err() {
                         return;
@@ -250,7 +257,7 @@ impl Uplink {
         &mut self,
         stream: LinkStream,
         held: Option<HeldState>,
-    ) -> Result<Option<Open>, wicketgate_link::LinkRefusal> {
+    ) -> Result<Option<Open>, LinkRefusal> {
         let (end, pump) = gateway_pump(stream);
         let pump = tokio::spawn(pump.run());
         // From here on, no report is made until the first delta of this link is applied; those that wait are of the link before.

@@ -128,11 +128,14 @@ pub enum FromGateway {
 /// Why a gateway gets no link. The text is for its operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum LinkRefusal {
-    #[error(
-        "the server does not know this gateway: it was deleted, or another machine has taken its place; have it join again with a \
-         new token"
-    )]
+    /// The database may be an older one, or another: the gateway serves on.
+    #[error("the server does not know this gateway: is it the right server, and the right database?")]
     Unknown,
+    /// The database says that its tunnels are not this machine's: it serves nothing any more.
+    #[error(
+        "this gateway was deleted, or another machine has taken its place; to use this one again, have it join with a new token"
+    )]
+    Ended,
 }
 
 /// What a server tells of itself and of the link.

@@ -167,8 +167,16 @@ impl LinkDesk {
                 Box::pin(self.links.serve(end, pump, (epoch, key_sha256), activator)).await;
             }
             Ok(None) => {
-                warn!(gateway.id = %gateway, "a gateway that is not known, or whose machine was replaced, was refused");
-                let _ = timeout(HANDSHAKE_WITHIN, refuse(stream, LinkRefusal::Unknown)).await;
+                let refusal = match store.knows_gateway(gateway).await {
+                    Ok(true) => LinkRefusal::Ended,
+                    Ok(false) => LinkRefusal::Unknown,
+                    Err(error) => {
+                        warn!(gateway.id = %gateway, %error, "a gateway could not be looked up");
+                        return;
+                    }
+                };
+                warn!(gateway.id = %gateway, %refusal, "a gateway was refused");
+                let _ = timeout(HANDSHAKE_WITHIN, refuse(stream, refusal)).await;
             }
             Err(error) => warn!(gateway.id = %gateway, %error, "a gateway's link cannot begin"),
         }

@@ -102,7 +102,7 @@ impl Connections {
 }
 
 /// A connection of the pool, which tests it when it comes back. One to a host that is gone would keep its place there until TCP gives
-/// up, and with it whoever waits for the pool's end: it is closed if it does not answer within [`BACK`].
+/// up, and with it the end of the pool: it is closed if it does not answer within [`BACK`].
 #[derive(Debug)]
 pub(crate) struct Leased {
     connection: PoolConnection<Any>,

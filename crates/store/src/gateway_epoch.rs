@@ -97,6 +97,13 @@ impl Store {
         self.unlink_gateway(&GatewayEpoch { gateway, epoch, server: self.server_id() }, at).await
     }
 
+    /// Whether there is, or was, a gateway with this id.
+    pub async fn knows_gateway(&self, gateway: GatewayId) -> Result<bool> {
+        let found: Option<(GatewayId,)> =
+            self.find("SELECT id FROM gateway WHERE id = $1", &[&gateway]).await?;
+        Ok(found.is_some())
+    }
+
     /// Restores the right of a server that uses the database alone, after the database has lost the transaction that gave it, as after
     /// a failover. Returns whether that was so: epochs only rise, so a lesser one is no other holder's.
     pub async fn hold_gateway_again(&self, epoch: &GatewayEpoch) -> Result<bool> {

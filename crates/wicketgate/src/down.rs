@@ -1,14 +1,12 @@
 //! `wicketgate down`: removes what `up`, or the role of a gateway, leaves running.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use tracing::info;
-use wicketgate_gateway::{Backend, IpsecConfig, IpsecMode};
 use wicketgate_system::own_directory::{DirectoryKind, OwnDirectory};
 
-use crate::{gateway::STATE_DIRECTORY, up::DATA_DIRECTORY};
+use crate::{gateway::STATE_DIRECTORY, remaining_tunnels::remove_tunnels, up::DATA_DIRECTORY};
 
 /// The data directory of an `up` that has ended.
 const STOPPED: DirectoryKind =
@@ -45,12 +43,6 @@ impl Down {
             info!("nothing to remove");
             return Ok(());
         }
-        // Removing tunnels needs no public address, and the host may have no default route to derive one from.
-        let config =
-            IpsecConfig { mode: IpsecMode::Auto, state_dir, public_address: Some(Ipv4Addr::LOCALHOST) };
-        let purged = Backend::start(config).await?.purge().await;
-        purged.context("could not remove everything: run `wicketgate down` again")?;
-        info!("all tunnels are removed; this removes no data");
-        Ok(())
+        remove_tunnels(state_dir).await
     }
 }

@@ -13,11 +13,13 @@ use tracing::{info, warn};
 use wicketgate_gateway::{
     Backend, DesiredJournal, Dialler, Gateway, IpsecConfig, LinkSource, ToKeep, state_keys,
 };
+use wicketgate_link::LinkRefusal;
 use wicketgate_settings::SettingsFaults;
 use wicketgate_system::{
+    if_exists,
     log::LogFilter,
     own_directory::{DirectoryKind, OwnDirectory},
-    program::{StopSignals, WrongUsage},
+    program::{LastingRefusal, StopSignals, WrongUsage},
     service_manager::{self, ReloadSignals},
 };
 use wicketgate_transport::code::JoinToken;
@@ -25,6 +27,7 @@ use wicketgate_transport::code::JoinToken;
 use crate::{
     flags::gateway::GatewayFlags,
     gateway_identity::{self, OwnIdentity},
+    remaining_tunnels::remove_tunnels,
 };
 
 /// The file of the state key, in the state directory.
@@ -102,24 +105,20 @@ impl GatewayRole {
         })
         .await?;
         let (keep, kept) = mpsc::channel(4);
-        let dialler = Dialler {
-            servers: self.server.clone(),
-            told: joined.servers.clone(),
-            last: None,
-            tls: joined.tls.clone(),
-            identity: joined.identity.clone(),
-            issued_at: joined.issued_at,
-            keep,
-        };
+        let dialler = self.dialler(&joined, keep);
         let mut config = self.gateway.config(backend, agent_listener, joined.identity.clone());
         config.journal = Some(journal);
         config.traffic_file = Some(directory.path().join(TRAFFIC));
         let gateway = Gateway::start(config, LinkSource::Network(Box::new(dialler))).await?;
-        tokio::spawn(keep_on_disk(joined, kept));
+        let mut keeping = tokio::spawn(keep_on_disk(joined, kept));
         service_manager::ready("serving");
         let signal = loop {
             tokio::select! {
                 signal = signals.next() => break signal,
+                kept = &mut keeping => {
+                    kept.context("what the server tells cannot be kept any more")?;
+                    return end(gateway, &directory).await;
+                }
                 _reload = reloads.next() => {
                     if let Some(role) = reload() {
                         role.log.apply();
@@ -136,6 +135,18 @@ impl GatewayRole {
         };
         gateway.stop(again).await;
         Ok(())
+    }
+
+    fn dialler(&self, joined: &OwnIdentity, keep: mpsc::Sender<ToKeep>) -> Dialler {
+        Dialler {
+            servers: self.server.clone(),
+            told: joined.servers.clone(),
+            last: None,
+            tls: joined.tls.clone(),
+            identity: joined.identity.clone(),
+            issued_at: joined.issued_at,
+            keep,
+        }
     }
 
     /// What the settings say that may be a mistake.
@@ -188,7 +199,11 @@ impl GatewayRole {
     ) -> anyhow::Result<OwnIdentity> {
         match (known, token) {
             (Some(known), _) => Ok(known),
-            (None, Some(token)) => OwnIdentity::join(directory.path(), &token, &self.server).await,
+            (None, Some(token)) => {
+                // Of the gateway that this machine was before.
+                forget_served(directory.path())?;
+                OwnIdentity::join(directory.path(), &token, &self.server).await
+            }
             (None, None) => bail!("this gateway has not joined"),
         }
     }
@@ -204,8 +219,33 @@ fn token_of(file: &Path) -> anyhow::Result<JoinToken> {
     text.trim().parse().with_context(|| format!("{} has no join token", file.display()))
 }
 
+/// Serves nothing any more, and keeps nothing of what was served: this machine is no gateway.
+async fn end(gateway: Gateway, directory: &OwnDirectory) -> anyhow::Result<()> {
+    service_manager::stopping();
+    gateway.stop(async {}).await;
+    forget_served(directory.path())?;
+    let state_dir = directory.subdirectory("gateway")?;
+    if fs::read_dir(&state_dir)?.next().is_some() {
+        remove_tunnels(state_dir).await?;
+    }
+    bail!(LastingRefusal(LinkRefusal::Ended.to_string()))
+}
+
+/// Removes what a gateway has kept of what it served.
+fn forget_served(dir: &Path) -> anyhow::Result<()> {
+    for file in [DESIRED, TRAFFIC] {
+        let path = dir.join(file);
+        if_exists(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Until the gateway has ended, or its uplink.
 async fn keep_on_disk(mut joined: OwnIdentity, mut told: mpsc::Receiver<ToKeep>) {
     while let Some(told) = told.recv().await {
+        if matches!(told, ToKeep::Ended) {
+            return;
+        }
         if let Err(error) = joined.told(told) {
             warn!(
                 error = format!("{error:#}"),
@@ -213,6 +253,8 @@ async fn keep_on_disk(mut joined: OwnIdentity, mut told: mpsc::Receiver<ToKeep>)
             );
         }
     }
+    // The gateway stops: that is no end.
+    std::future::pending().await
 }
 
 pub(crate) fn host_and_port(text: &str) -> Result<String, String> {

@@ -144,6 +144,8 @@ impl OwnIdentity {
                 self.kept.issued_at = Timestamp::now();
             }
             ToKeep::Servers(servers) => self.kept.grant.servers = servers,
+            // Its caller ends the gateway.
+            ToKeep::Ended => return Ok(()),
         }
         self.keep()
     }

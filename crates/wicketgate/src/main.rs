@@ -10,6 +10,7 @@ mod explain;
 mod flags;
 mod gateway;
 mod gateway_identity;
+mod remaining_tunnels;
 mod restore;
 mod secrets;
 mod server;

@@ -46,7 +46,7 @@ fn what_cannot_have_happened_is_found() {
     // An acknowledged write is lost.
     assert!(!is_possible(&[made, (Read, Missing, (2, 3))]));
     assert!(!is_possible(&[made, (Update(2), Done, (2, 3)), (Read, Found(1), (4, 5))]));
-    // A value that nobody wrote.
+    // A value that was not written.
     assert!(!is_possible(&[made, (Read, Found(9), (2, 3))]));
     // It was deleted, and is there again.
     assert!(!is_possible(&[made, (Delete, Done, (2, 3)), (Read, Found(1), (4, 5))]));

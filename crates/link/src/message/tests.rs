@@ -190,6 +190,7 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::RenewedOwn { request, certificate: None },
         ToGateway::Servers(vec!["server-1.example:8444".to_owned()]),
         ToGateway::Refused(LinkRefusal::Unknown),
+        ToGateway::Refused(LinkRefusal::Ended),
         ToGateway::TrafficRecorded { spool: uuid(11), number: u64::MAX },
         ToGateway::RemovalConfirmed { tunnels: vec![TunnelId::new(uuid(1))] },
     ]

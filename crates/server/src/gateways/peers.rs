@@ -7,8 +7,11 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use futures_util::future;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpStream, time::timeout};
-use tracing::debug;
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tracing::warn;
 use wicketgate_link::{AgentShares, IkeLogLine, ShareCheck};
 use wicketgate_model::{
     AgentId, GatewayId, LocationId, ResetMode, ResetScope, ShareId, TunnelId, UnknownAgent, UnknownPeer,
@@ -16,12 +19,14 @@ use wicketgate_model::{
 use wicketgate_store::Store;
 use wicketgate_transport::{control::Control, tls::PeerTls};
 
-use super::rpc::TooManyChecks;
+use super::rpc::{CHECK_WITHIN, CLOSED_WITHIN, LOG_WITHIN, PLACE_WITHIN, RESET_WITHIN, TooManyChecks};
 
 /// For the name, the connection and the handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// The longest answer is that of a reset, which a gateway gives within 50 s.
-const ANSWER_WITHIN: Duration = Duration::from_secs(62);
+/// Beyond the time that the other server gives the gateway.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Before the second attempt: a gateway that loses its server has the next one within this time, mostly.
+const PAUSE: Duration = Duration::from_millis(400);
 /// For what servers answer from memory.
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// A gateway may find another server while it is asked for.
@@ -37,6 +42,19 @@ pub(crate) enum PeerQuestion {
     /// The shares of these agents, as the gateways report them that are linked there.
     Agents(Vec<AgentId>),
     Strangers,
+}
+
+impl GatewayAsk {
+    /// For the answer of the other server.
+    fn within(&self) -> Duration {
+        MARGIN
+            + match self {
+                Self::Check { .. } => PLACE_WITHIN * 2 + CHECK_WITHIN,
+                Self::Close { .. } => CLOSED_WITHIN,
+                Self::Reset { .. } => RESET_WITHIN,
+                Self::IkeLog { .. } => LOG_WITHIN,
+            }
+    }
 }
 
 /// What a gateway is asked.
@@ -104,17 +122,18 @@ enum Unanswered {
 impl Peers {
     /// Asks the server that has the gateway's link; `None`: nobody answers.
     pub(super) async fn ask(&self, gateway: GatewayId, ask: GatewayAsk) -> Option<PeerAnswer> {
+        let within = ask.within();
         let question = PeerQuestion::Of { gateway, ask };
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                sleep(PAUSE).await;
+            }
             let address = self.store.linked_elsewhere(gateway).await.ok()??;
-            match self.ask_at(&address, &question, ANSWER_WITHIN).await {
+            match self.ask_at(&address, &question, within).await {
                 Ok(PeerAnswer::NotHere) => {}
                 Ok(answer) => return Some(answer),
-                Err(Unanswered::Unreached(why)) => debug!(server = address, why, "a server is not reached"),
-                Err(Unanswered::Lost(why)) => {
-                    debug!(server = address, why, "a server does not answer");
-                    return None;
-                }
+                Err(Unanswered::Unreached(_)) => {}
+                Err(Unanswered::Lost(_)) => return None,
             }
         }
         None
@@ -128,6 +147,22 @@ impl Peers {
     }
 
     async fn ask_at(
+        &self,
+        address: &str,
+        question: &PeerQuestion,
+        within: Duration,
+    ) -> Result<PeerAnswer, Unanswered> {
+        let answered = self.try_ask_at(address, question, within).await;
+        if let Err(Unanswered::Unreached(why) | Unanswered::Lost(why)) = &answered {
+            warn!(
+                server = address,
+                why, "another server does not answer, so that what only its gateways know is missing"
+            );
+        }
+        answered
+    }
+
+    async fn try_ask_at(
         &self,
         address: &str,
         question: &PeerQuestion,

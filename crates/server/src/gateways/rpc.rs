@@ -13,21 +13,21 @@ use wicketgate_model::{AgentId, ResetMode, ResetScope, ShareId, TunnelId};
 use crate::turns::Turns;
 
 /// A gateway answers after a dial, which takes 15 s at most.
-const CHECK_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const CHECK_WITHIN: Duration = Duration::from_secs(20);
 /// A gateway answers at once, from memory.
 const SHARES_WITHIN: Duration = Duration::from_secs(2);
 /// A gateway answers at once, behind the reports that wait in its link.
-const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// A gateway answers when it has seen the outcome, within 50 s.
-const RESET_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const RESET_WITHIN: Duration = Duration::from_secs(60);
 /// A gateway answers at once, from memory.
-const LOG_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LOG_WITHIN: Duration = Duration::from_secs(5);
 /// Checks at one time: their dials must not crowd out the connections of sites.
 const CHECKS: usize = 32;
 /// Of one organization: an eighth, since a check whose target does not answer takes as long as it may.
 const CHECKS_OF_ORGANIZATION: usize = 4;
 /// For a place among the checks.
-const PLACE_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// Requests that wait for an answer at one time: as many as the API has connections.
 const WAITING: usize = 512;
 

@@ -186,7 +186,7 @@ async fn a_gateway_joins_links_renews_and_is_removed() {
     assert_eq!(installation.store.delete_gateway(id, &context()).await.unwrap(), Ok(()));
     third.ended().await;
     let refused = installation.link(&grant, "a").await.err();
-    assert_eq!(refused, Some(HandshakeError::Refused(LinkRefusal::Unknown)));
+    assert_eq!(refused, Some(HandshakeError::Refused(LinkRefusal::Ended)));
     installation.server.stop().await;
     installation.store.close().await;
 }
@@ -201,7 +201,7 @@ async fn another_machine_takes_the_place_of_a_gateway() {
     assert_eq!(second.gateway, first.gateway);
     link.ended().await;
     let refused = installation.link(&first, "old").await.err();
-    assert_eq!(refused, Some(HandshakeError::Refused(LinkRefusal::Unknown)));
+    assert_eq!(refused, Some(HandshakeError::Refused(LinkRefusal::Ended)));
     let link = installation.link(&second, "new").await.unwrap();
     assert_eq!(installation.join(&token, "old").await.err(), Some(JoinRefusal::Used));
     // A server that stops ends its links.
