@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use clap::ArgMatches;
 use serde_json::Value;
 use wicketgate_client::Event;
+use wicketgate_system::terminal::printable_json;
 
 use crate::{
     arguments::{output, which_one},
@@ -120,7 +121,7 @@ fn as_table(output: &Output) -> bool {
 /// One line of JSON, or what the jq program makes of it.
 fn data(output: &Output, value: &Value) -> Result<String, Failed> {
     if output.jq.is_none() {
-        return Ok(value.to_string());
+        return Ok(printable_json(&value.to_string()));
     }
     let mut text = Vec::new();
     output.value(value, &mut text)?;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use futures_util::{Stream, TryStreamExt as _, pin_mut};
 use serde_json::{Map, Value};
 use wicketgate_client::Failure;
+use wicketgate_system::terminal::{printable_json, printable_lines};
 
 use crate::{
     failed::Failed,
@@ -80,7 +81,7 @@ impl Output {
                     let chosen = self.chosen(resource)?;
                     out.write_all(if count == 0 { b"[\n" } else { b",\n" })?;
                     count += 1;
-                    serde_json::to_writer(&mut out, &chosen).map_err(io::Error::from)?;
+                    out.write_all(printable_json(&chosen.to_string()).as_bytes())?;
                 }
                 out.write_all(if count == 0 { b"[]\n" } else { b"\n]\n" })?;
             }
@@ -114,8 +115,11 @@ impl Output {
             for result in query::run(program, value)? {
                 match result {
                     // As jq -r: what follows in a pipe wants the text.
+                    Value::String(text) if self.screen.is_terminal => {
+                        writeln!(out, "{}", printable_lines(&text))?
+                    }
                     Value::String(text) => writeln!(out, "{text}")?,
-                    other => writeln!(out, "{other}")?,
+                    other => writeln!(out, "{}", printable_json(&other.to_string()))?,
                 }
             }
             return Ok(());
@@ -124,11 +128,12 @@ impl Output {
             Form::Yaml => {
                 let text =
                     serde_saphyr::to_string(value).map_err(|error| Failed::other(error.to_string()))?;
-                write!(out, "{text}")?;
+                // YAML escapes in some of its strings only.
+                write!(out, "{}", if self.screen.is_terminal { printable_lines(&text) } else { text })?;
             }
             _ => {
-                serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
-                writeln!(out)?;
+                let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+                writeln!(out, "{}", printable_json(&text))?;
             }
         }
         Ok(())

@@ -3,14 +3,14 @@
 use std::io::{self, Write as _};
 
 use serde_json::Value;
+use wicketgate_system::terminal::printable_lines;
 
 use crate::table::cell;
 
-/// Says a sentence. Control characters in a server's words do not reach the terminal.
+/// Says a sentence. A server's words control no terminal.
 pub(crate) fn say(words: &str) {
     // Words that cannot be printed are no failure.
-    let words = words.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c });
-    let _ = writeln!(io::stderr(), "{}", words.collect::<String>());
+    let _ = writeln!(io::stderr(), "{}", printable_lines(words));
 }
 
 /// Says a sentence about a resource, if it has all properties that the sentence names: `{name}`.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
+use wicketgate_system::terminal::printable;
 
 use crate::{kind::Column, screen::Screen};
 
@@ -115,7 +116,7 @@ fn in_seconds(text: &str) -> Option<String> {
     (is_time && fraction.bytes().all(|b| b.is_ascii_digit())).then(|| format!("{seconds}Z"))
 }
 
-/// A value in one line. Control characters, which could drive the terminal, are shown as U+FFFD.
+/// A value in one line. Characters that could drive the terminal, or turn the text of the line, are shown as U+FFFD.
 pub(crate) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -128,7 +129,7 @@ pub(crate) fn cell(value: &Value) -> String {
         }
         Value::Number(number) => number.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    printable(&text)
 }
 
 #[cfg(test)]
@@ -161,6 +162,14 @@ mod tests {
         insta::assert_snapshot!(shown(&shares(), true, 200));
         insta::assert_snapshot!(shown(&shares(), true, 60));
         insta::assert_snapshot!(shown(&shares(), false, usize::MAX));
+    }
+
+    #[test]
+    fn the_words_of_others_turn_no_line() {
+        let [mut share, _] = shares();
+        share["name"] = json!("a\u{202e}b\u{2066}\u{61c}\u{1b}[2J");
+        let line = shown(&[share], false, usize::MAX);
+        assert!(line.starts_with("a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}[2J\t"), "{line:?}");
     }
 
     #[test]

@@ -36,11 +36,14 @@ text!(
 /// At most `longest` characters of a text from elsewhere, without those that control a terminal, or the direction of what is
 /// around them.
 pub fn plain(text: &str, longest: usize) -> String {
-    let controls = |c: &char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().filter(|c| !controls(c)).take(longest).collect()
+    text.chars().filter(|c| !is_treacherous(*c)).take(longest).collect()
+}
+
+/// Whether the character controls a terminal, or the direction of what is around it, or has no width. What prints texts of others
+/// has the same list: `wicketgate_system::terminal`.
+pub fn is_treacherous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 fn hyphenated(s: &str, letter: fn(u8) -> bool) -> bool {

@@ -25,6 +25,7 @@ pub mod service_manager;
 pub mod socket_buffers;
 pub mod sockets;
 mod tcp_info;
+pub mod terminal;
 
 pub use apart::apart;
 pub use essential::essential;

@@ -25,6 +25,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use crate::terminal::{printable_lines, printable_log};
+
 /// The environment variable that has the filter of a program without the setting.
 const VARIABLE: &str = "RUST_LOG";
 
@@ -78,7 +80,7 @@ pub fn last_words(text: &str) {
     let line = lines.collect::<Vec<_>>().join(" ");
     let priority = if is_journal() { "<3>" } else { "" };
     // Unlike `eprintln`, it does not panic where there is no reader.
-    let _ = writeln!(io::stderr(), "{priority}{line}");
+    let _ = writeln!(io::stderr(), "{priority}{}", printable_lines(&line));
 }
 
 /// Lines of the log that could not be written since the start.
@@ -104,7 +106,7 @@ impl Default for LossyStderr {
 
 impl<W: io::Write> io::Write for LossyWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.write_all(line).is_err() {
+        if self.0.write_all(&printable_log(line)).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -167,6 +169,13 @@ mod tests {
         let before = lost_lines();
         LossyWriter(full).write_all(b"a line\n").unwrap();
         assert_eq!(lost_lines(), before + 1);
+    }
+
+    #[test]
+    fn a_line_with_the_words_of_others_turns_no_text() {
+        let mut written = LossyWriter(Vec::new());
+        written.write_all("account \u{202e}nimda\u{202c} signed in\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(written.0).unwrap(), "account \u{fffd}nimda\u{fffd} signed in\n");
     }
 
     #[test]
