@@ -1,21 +1,24 @@
 //! The directory in which a program keeps what outlives it: private, and used by one process at a time.
 //!
-//! Invariant: a directory in which there is something else is refused before anything in it, or of it, is changed.
+//! Invariants: a directory in which there is something else is refused before anything in it, or of it, is changed; one that is used
+//! belongs to this user, as the kernel says of the open directory and not of a path, and nobody else can put another in its place,
+//! except the owner of a directory above it, whom the log names.
 
 use std::{
-    fs::{self, DirEntry},
+    collections::BTreeSet,
+    fs::{self, DirEntry, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow, ensure};
-use rustix::process::geteuid;
+use rustix::{fs::OFlags, process::geteuid};
 use tracing::warn;
 
 use crate::{
     created_directories::CreatedDirectories,
-    directory_lock::{DirectoryLock, LOCK_FILE},
+    directory_lock::{DirectoryLock, LOCK_FILE, is_same},
     private_file::UNFINISHED,
 };
 
@@ -52,31 +55,46 @@ impl OwnDirectory {
     /// that has only what a file system or a first start that was interrupted leaves.
     ///
     /// # Errors
-    /// One sentence: another user owns it, it has other files in it, another process uses it, or it cannot be written.
+    /// One sentence: another user owns it, or may replace it, it has other files in it, another process uses it, or it cannot be
+    /// written.
     pub fn open(path: &Path, kind: &DirectoryKind) -> anyhow::Result<Self> {
-        let DirectoryKind { program, name, flag, first, given, busy } = kind;
+        let DirectoryKind { name, flag, first, given, .. } = kind;
         let shown = path.display();
-        let cannot = |what: &str| {
-            format!("cannot {what} the {name} {shown}: choose another with {flag}, or run as its owner")
-        };
+        let cannot = |what: &str| cannot(what, path, kind);
         if path.exists() {
-            is_of_this_user(path, kind)?;
+            let found = fs::metadata(path).with_context(|| format!("cannot read the {name} {shown}"))?;
+            is_of_this_user(&found, path, kind)?;
             let is_ours = path.join(first).try_exists().with_context(|| cannot("read"))?;
             let mut entries = fs::read_dir(path).with_context(|| cannot("read"))?;
             let is_free = is_ours || entries.all(|entry| entry.is_ok_and(|entry| is_harmless(&entry, given)));
             ensure!(is_free, "the directory {shown} has other files in it: choose another with {flag}");
-            let is_open = fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0);
-            if is_ours && is_open {
+            if is_ours && found.permissions().mode() & 0o077 != 0 {
                 warn!("the {name} {shown} was open to other users: its mode is set to 0700");
             }
         }
+        stands_safely(path, kind)?;
         let created = CreatedDirectories::default();
         created.create(path).with_context(|| cannot("create or change"))?;
+        Self::take(path, kind, created)
+    }
+
+    /// Takes the directory that is there now, whoever has made it meanwhile.
+    fn take(path: &Path, kind: &DirectoryKind, created: CreatedDirectories) -> anyhow::Result<Self> {
+        let DirectoryKind { program, name, busy, .. } = kind;
+        let shown = path.display();
+        let cannot = |what: &str| cannot(what, path, kind);
         let path = fs::canonicalize(path).with_context(|| cannot("read"))?;
+        let directory = open_directory(&path).with_context(|| cannot("open"))?;
+        is_of_this_user(&directory.metadata().with_context(|| cannot("read"))?, &path, kind)?;
         let lock = DirectoryLock::take(&path).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => anyhow!("another {program} is using the {name} {shown}: {busy}"),
             _ => anyhow!(e).context(cannot("write to")),
         })?;
+        let is_same = is_same(&directory, &path).with_context(|| cannot("read"))?;
+        ensure!(
+            is_same,
+            "the {name} {shown} was replaced by another directory meanwhile: look who has done it"
+        );
         Ok(Self { path, kind: *kind, created, _lock: lock })
     }
 
@@ -116,11 +134,54 @@ impl Drop for OwnDirectory {
 /// The number of root.
 const ROOT: u32 = 0;
 
+fn cannot(what: &str, path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind) -> String {
+    format!("cannot {what} the {name} {}: choose another with {flag}, or run as its owner", path.display())
+}
+
+/// Not by a link: the path has none, unless somebody has just put it there.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// The mode bits of a directory: others may write to it, and of a directory in which each user changes only what is their own.
+const WRITABLE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// Who may write to a directory above it can move it away, and put another in its place.
+fn stands_safely(path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind) -> anyhow::Result<()> {
+    let (shown, own) = (path.display(), geteuid().as_raw());
+    let absolute = std::path::absolute(path)?;
+    let place = absolute.ancestors().skip(1).find_map(|dir| fs::canonicalize(dir).ok());
+    // A link leads to another place.
+    let real = fs::canonicalize(path).ok().and_then(|real| real.parent().map(Path::to_owned));
+    let places = [place, real];
+    let all: BTreeSet<_> = places.iter().flatten().flat_map(|place| place.ancestors()).collect();
+    for above in all {
+        let found = fs::metadata(above).with_context(|| format!("cannot read {}", above.display()))?;
+        let (mode, owner, above) = (found.permissions().mode(), found.uid(), above.display());
+        ensure!(
+            mode & WRITABLE == 0 || mode & STICKY != 0,
+            "any user of this host can replace the {name} {shown}, since {above} can be written by all: run `chmod o-w {above}`, or \
+             choose another place with {flag}"
+        );
+        if owner != own && owner != ROOT {
+            warn!(
+                "the user with the number {owner} can replace the {name} {shown}, and the keys in it: {above} is theirs"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Another user who owns the directory could replace what is in it, also when its mode is 0700.
-fn is_of_this_user(path: &Path, DirectoryKind { name, flag, .. }: &DirectoryKind) -> anyhow::Result<()> {
+fn is_of_this_user(
+    found: &Metadata,
+    path: &Path,
+    DirectoryKind { name, flag, .. }: &DirectoryKind,
+) -> anyhow::Result<()> {
     let shown = path.display();
-    let owner = fs::metadata(path).with_context(|| format!("cannot read the {name} {shown}"))?.uid();
-    let own = geteuid().as_raw();
+    let (owner, own) = (found.uid(), geteuid().as_raw());
     ensure!(
         owner == own || own == ROOT,
         "the {name} {shown} belongs to the user with the number {owner}: run this as that user{}, or choose another with {flag}",
@@ -228,6 +289,60 @@ mod tests {
             "{error}"
         );
         assert_eq!((mode(dir.path()), fs::read_dir(dir.path()).unwrap().count()), (0o755, 0));
+    }
+
+    #[test]
+    fn a_directory_that_another_user_makes_meanwhile_is_refused_by_name() {
+        if !geteuid().is_root() {
+            eprintln!("SKIPPED: only root gives a directory away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        // As if it had not been there when it was looked at.
+        let taken = OwnDirectory::take(&path, &KIND, CreatedDirectories::default()).unwrap_err().to_string();
+        assert!(
+            taken.contains("data belongs to the user with the number 65534") && taken.contains("--data-dir"),
+            "{taken}"
+        );
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "nothing was written");
+    }
+
+    #[test]
+    fn a_link_that_is_put_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        open_directory(&real).unwrap();
+        open_directory(&link).unwrap_err();
+        // One that an operator has made is resolved first.
+        assert_eq!(OwnDirectory::open(&link, &KIND).unwrap().path(), fs::canonicalize(&real).unwrap());
+    }
+
+    #[test]
+    fn a_place_where_all_users_can_write_is_refused_unless_it_is_sticky() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("place");
+        fs::create_dir(&place).unwrap();
+        for (mode, is_refused) in [(0o777, true), (0o1777, false), (0o775, false), (0o702, true)] {
+            fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+            for path in [place.join("data"), place.join("new/data")] {
+                match OwnDirectory::open(&path, &KIND) {
+                    Ok(_) => assert!(!is_refused, "{mode:o}"),
+                    Err(error) => {
+                        let error = error.to_string();
+                        assert!(
+                            is_refused && error.contains("chmod o-w") && error.contains("--data-dir"),
+                            "{error}"
+                        );
+                        assert!(!path.exists(), "nothing is created");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
