@@ -70,7 +70,7 @@ pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkePropos
 pub use quota::{QuotaKind, QuotaLimit, QuotaSetting, Quotas};
 pub use reset::{ResetMode, ResetScope};
 pub use secret::PreSharedKey;
-pub use status::{Deadlines, Observation, Standing, Status, next};
+pub use status::{Deadlines, Flapping, Observation, Standing, Status, next};
 pub use target::{Host, Target};
 pub use text::*;
 pub use traffic::{DialTimes, FailureReason, SpooledTraffic, TrafficDelta, Unanswered};

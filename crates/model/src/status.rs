@@ -1,5 +1,9 @@
 //! The status of a tunnel or a share. It is decided here and nowhere else.
 
+mod flapping;
+
+pub use flapping::Flapping;
+
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{Detail, Generation, Problem, Reason, declare::serde_as_text};

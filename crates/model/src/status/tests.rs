@@ -74,6 +74,52 @@ proptest! {
         prop_assert_eq!(next.since, if next.status == current.status { current.since } else { now });
     }
 
+    /// An agent that says now this, now that, of a share: that it serves it, that it refuses it, or that the target does not answer.
+    #[test]
+    fn a_row_flaps_by_an_agents_word_at_a_bounded_rate(says in proptest::collection::vec((0usize..5, 0i64..8_000), 1..80)) {
+        let (g, begin) = (Generation(1), at(0));
+        let (mut flapping, mut current) = (Flapping::default(), Standing::new(begin, None));
+        let (mut millis, mut writes) = (0, Vec::new());
+        let later = |millis| begin + SignedDuration::from_millis(millis);
+        let problem = |reason, text: &str| Some(Problem::new(reason, text));
+        let seen = |word: usize| match word {
+            0 => Observation::Seen { ready: Some(g), problem: None },
+            1 | 2 => Observation::Seen { ready: None, problem: problem(Reason::AgentRefused, ["no", "never"][word - 1]) },
+            _ => Observation::Seen { ready: Some(g), problem: problem(Reason::TargetUnreachable, ["no", "never"][word - 3]) },
+        };
+        let mut decide = |current: &mut Standing, word, now| {
+            let decided = super::next(current, g, &seen(word), Deadlines::default(), now);
+            if flapping.holds(current, &decided, now) {
+                return Some(decided);
+            }
+            flapping.changed(current, &decided, now);
+            *current = decided;
+            None
+        };
+        for (word, pause) in &says {
+            millis += pause;
+            let before = current.clone();
+            if let Some(held) = decide(&mut current, *word, later(millis)) {
+                // The first ones are not late, and nothing that is worse.
+                prop_assert!(writes.len() >= 3 && before.detail.is_some());
+                prop_assert!(held.status == Status::Deployed || before.status == Status::Error);
+            }
+            if current != before && before.status != Status::New {
+                writes.push(millis);
+            }
+        }
+        // After three within a minute, one may get better, or another word, once in ten seconds, and each of these may get worse at once.
+        for first in &writes {
+            let within = writes.iter().filter(|at| (*first..first + 60_000).contains(*at)).count();
+            prop_assert!(within <= 24, "{} in a minute", within);
+        }
+        // What the agent says in the end is shown within these.
+        let (last, _) = says[says.len() - 1];
+        let now = later(millis + 40_000);
+        prop_assert!(decide(&mut current, last, now).is_none());
+        prop_assert_eq!(super::next(&current, g, &seen(last), Deadlines::default(), now), current);
+    }
+
     #[test]
     fn a_second_decision_is_the_same(current in standing(), g in generation(), seen in seen(), now in 100i64..200) {
         let once = super::next(&current, g, &seen, Deadlines::default(), at(now));
@@ -191,4 +237,41 @@ fn a_share_passes_through_its_statuses() {
         Status::Deleting
     );
     assert_eq!(step(&deleting, Observation::Gone, 50).status, Status::Deleted);
+}
+
+#[test]
+fn an_error_of_a_row_that_flaps_stays_for_ten_seconds_and_others_end_at_once() {
+    let g = Generation(1);
+    let standing = |status, reason: Option<Reason>| Standing {
+        status,
+        since: at(20),
+        observed_generation: None,
+        detail: reason.map(|reason| Detail { problem: Problem::new(reason, "no"), since: at(20) }),
+    };
+    let (deployed, refused) =
+        (standing(Status::Deployed, None), standing(Status::Error, Some(Reason::AgentRefused)));
+    let serves = Observation::Seen { ready: Some(g), problem: None };
+    let held = |flapping: &Flapping, current: &Standing, now| {
+        let decided = next(current, g, &serves, Deadlines::default(), at(now));
+        flapping.holds(current, &decided, at(now))
+    };
+    let mut flapping = Flapping::default();
+    flapping.changed(&standing(Status::New, None), &refused, at(0));
+    for (before, after, now) in [(&refused, &deployed, 5), (&deployed, &refused, 10)] {
+        flapping.changed(before, after, at(now));
+        assert!(!held(&flapping, &refused, 20));
+    }
+    flapping.changed(&refused, &deployed, at(15));
+    flapping.changed(&deployed, &refused, at(20));
+    let all = [19, 20, 29, 30].map(|now| held(&flapping, &refused, now));
+    assert_eq!(all, [false, true, true, false], "the first is by a clock that was set back");
+    // That it is restarted is no word of an agent, nor is anything else that is worse held back.
+    let offline = standing(Status::Error, Some(Reason::AgentOffline));
+    assert!(!held(&flapping, &offline, 25) && !flapping.holds(&refused, &offline, at(25)));
+    let unreachable = standing(Status::Deployed, Some(Reason::TargetUnreachable));
+    assert!(held(&flapping, &unreachable, 25) && !flapping.holds(&unreachable, &refused, at(25)));
+    // Three changes in more than a minute.
+    flapping.changed(&refused, &deployed, at(70));
+    flapping.changed(&deployed, &refused, at(80));
+    assert!(!held(&flapping, &refused, 85));
 }

@@ -67,7 +67,7 @@ impl Reconciler {
         for updates in tunnel_updates.chunks(SETTLED_AT_ONCE).chain([&share_updates[..]]) {
             self.parts.store.update_statuses(&self.parts.epoch, updates).await?;
             for update in updates {
-                self.updated(update);
+                self.updated(update, now);
             }
         }
         recorded?;
@@ -138,11 +138,11 @@ impl Reconciler {
     }
 
     /// An update was written.
-    fn updated(&mut self, update: &StatusUpdate) {
+    fn updated(&mut self, update: &StatusUpdate, now: Timestamp) {
         let StatusUpdate { resource, standing, .. } = update;
         let before = match *resource {
-            Resource::Tunnel(id) => self.tunnels.updated(id, standing.clone()),
-            Resource::Share(id) => self.shares.updated(id, standing.clone()),
+            Resource::Tunnel(id) => self.tunnels.updated(id, standing.clone(), now),
+            Resource::Share(id) => self.shares.updated(id, standing.clone(), now),
         };
         let status = standing.status;
         if before.is_some_and(|before| before != status) {

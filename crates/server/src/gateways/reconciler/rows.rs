@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use wicketgate_model::{Deadlines, Generation, Observation, Standing, Status, next};
+use wicketgate_model::{Deadlines, Flapping, Generation, Observation, Standing, Status, next};
 use wicketgate_store::{Resource, StatusUpdate};
 
 /// One row; there may be very many.
@@ -14,6 +14,7 @@ use wicketgate_store::{Resource, StatusUpdate};
 pub(super) struct Row<S> {
     pub(super) generation: Generation,
     standing: Standing,
+    flapping: Flapping,
     /// What only this kind of row has.
     pub(super) state: S,
 }
@@ -49,7 +50,8 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
     /// Takes in a row that was written. Returns its state, and whether it had another generation before.
     pub(super) fn take(&mut self, id: Id, generation: Generation, standing: Standing) -> (&mut S, bool) {
         self.undecided.insert(id);
-        let new = || Row { generation, standing: standing.clone(), state: S::default() };
+        let flapping = Flapping::default();
+        let new = || Row { generation, standing: standing.clone(), flapping, state: S::default() };
         let row = self.rows.entry(id).or_insert_with(new);
         row.standing = standing;
         let before = mem::replace(&mut row.generation, generation);
@@ -110,8 +112,11 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
         for id in self.undecided.iter().rev() {
             let Some(row) = self.rows.get(id) else { continue };
             let (resource, seen) = observe(*id, &row.state, self.removed.contains_key(id));
-            let standing = next(&row.standing, row.generation, &seen, deadlines, now);
-            let waits = matches!(standing.status, Status::New | Status::Deleting)
+            let decided = next(&row.standing, row.generation, &seen, deadlines, now);
+            let is_held = row.flapping.holds(&row.standing, &decided, now);
+            let standing = if is_held { row.standing.clone() } else { decided };
+            let waits = is_held
+                || matches!(standing.status, Status::New | Status::Deleting)
                 || matches!(seen, Observation::Looking { .. });
             if waits {
                 self.waiting.insert(*id);
@@ -129,8 +134,9 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
     }
 
     /// An update was written. Returns the status before it.
-    pub(super) fn updated(&mut self, id: Id, standing: Standing) -> Option<Status> {
+    pub(super) fn updated(&mut self, id: Id, standing: Standing, now: Timestamp) -> Option<Status> {
         let row = self.rows.get_mut(&id)?;
+        row.flapping.changed(&row.standing, &standing, now);
         Some(mem::replace(&mut row.standing, standing).status)
     }
 

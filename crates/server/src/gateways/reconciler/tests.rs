@@ -3,6 +3,7 @@
 mod any_order;
 mod bench;
 mod doubts;
+mod flapping;
 mod progress;
 mod reconnect;
 mod repair;
