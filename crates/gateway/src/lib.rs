@@ -16,6 +16,7 @@ pub mod ipsec;
 mod listener;
 mod observations;
 mod open_connections;
+mod paced_shares;
 mod parts;
 mod proxy_protocol;
 mod quota;

@@ -1,17 +1,20 @@
 //! What watches the host and reports to the server, in tasks of its own.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{future::pending, mem, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use wicketgate_link::{FromGateway, Part};
 use wicketgate_system::essential;
 
-use crate::{agents::Agents, ipsec::Backend, observations::Observations, parts::GatewayParts};
+use crate::{
+    agents::Agents, ipsec::Backend, observations::Observations, paced_shares::PacedShares,
+    parts::GatewayParts,
+};
 
 /// How often traffic is reported. A crash loses at most this much.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
@@ -114,18 +117,35 @@ async fn report_unknown_agents(
     }
 }
 
-/// Sends reports of the observations, as fast as the link takes them.
+/// Sends reports of the observations, as fast as the link takes them; of what agents say, as fast as a share may change.
 async fn report(observations: Arc<Observations>, agents: Agents, send: mpsc::Sender<FromGateway>) {
+    let mut paced = PacedShares::default();
     loop {
-        let changed = tokio::select! {
-            () = observations.changed() => BTreeSet::new(),
-            changed = agents.changed() => changed,
+        let is_observed = tokio::select! {
+            () = observations.changed() => true,
+            changed = agents.changed() => {
+                paced.add(changed);
+                false
+            }
+            () = at(paced.due_at()) => false,
         };
+        let changed = paced.take(Instant::now());
+        if changed.is_empty() && !is_observed {
+            continue;
+        }
         // Capacity of the link first: changes during the wait are in the same report.
         let Ok(place) = send.reserve().await else { return };
         observations.report(&agents, changed, |heard, delta| {
             place.send(FromGateway::Observed { heard, part: Part::WHOLE, delta });
         });
+    }
+}
+
+/// Waits until this time; without one, for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 
