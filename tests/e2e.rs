@@ -38,6 +38,7 @@ mod handover;
 mod holding;
 mod honest_ends;
 mod host_firewall;
+mod hostile_agent;
 mod ike_log;
 mod images;
 mod initiate;

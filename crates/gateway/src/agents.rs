@@ -4,6 +4,7 @@
 //! through an agent of the share's environment that has acknowledged the share and that the server names.
 
 mod admission;
+mod allowance;
 mod announce;
 mod balancer;
 mod carrier_pool;

@@ -9,6 +9,7 @@ mod agents {
     mod enrolment;
     mod handshake_limits;
     mod hearing;
+    mod hostile;
     pub(crate) mod lab;
     pub(crate) mod puppet;
     mod replicas;

@@ -55,7 +55,12 @@ impl Bucket {
     /// Takes a token, also one that is yet to arrive: those who wait for theirs are served in the order in which they came.
     /// Returns the time until the token is there.
     pub fn reserve(&mut self, rate: Rate, now: Instant) -> Duration {
-        let full_at = self.after(rate, now);
+        self.reserve_many(rate, 1, now)
+    }
+
+    /// Like [`Bucket::reserve`], of so many tokens. Returns the time until all are there.
+    pub fn reserve_many(&mut self, rate: Rate, tokens: u32, now: Instant) -> Duration {
+        let full_at = self.full_at.unwrap_or(now).max(now) + rate.interval * tokens;
         self.full_at = Some(full_at);
         missing(full_at, rate, now)
     }
@@ -94,5 +99,6 @@ mod tests {
         let much_later = now + Duration::from_secs(9);
         let waits: Vec<_> = (0..4).map(|_| bucket.reserve(rate, much_later).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 10]);
+        assert_eq!(bucket.reserve_many(rate, 5, much_later).as_millis(), 60);
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 /// The longest message. Assignments are sent in batches well below it.
@@ -158,6 +158,25 @@ impl Control {
             }
         }
         Ok(Some(stream.read_buf(input).await?))
+    }
+
+    /// Reads nothing until this time, so that the peer has to wait. Writes what was queued, and ends early once it is written: there is
+    /// room for more. Cancel-safe.
+    pub async fn rest_until(&mut self, time: Instant) -> Result<(), ControlError> {
+        let Self { stream, output, .. } = self;
+        while let Some(moved) = output.moved {
+            let write = poll_fn(|cx| output.poll(stream, cx));
+            match timeout_at(time.min(moved + WRITE_TIMEOUT), write).await {
+                Ok(written) => return Ok(written?),
+                Err(_) if output.moved == Some(moved) && moved + WRITE_TIMEOUT <= Instant::now() => {
+                    return Err(ControlError::Stuck);
+                }
+                Err(_) if time <= Instant::now() => return Ok(()),
+                Err(_) => {}
+            }
+        }
+        sleep_until(time).await;
+        Ok(())
     }
 
     /// Queues a message, which [`Control::receive`] writes.
@@ -302,6 +321,26 @@ mod tests {
         assert!(matches!(bound, Some(ControlError::Stuck)) && a.output.bytes.len() <= MOST_QUEUED);
         let stuck = timeout(2 * WRITE_TIMEOUT, a.receive::<FromAgent>()).await.unwrap();
         assert!(matches!(stuck, Err(ControlError::Stuck)), "{stuck:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_to_wait_is_not_read_and_is_written_to() {
+        let (a, b) = tokio::io::duplex(64);
+        let (mut a, mut b) = (Control::new(a), Control::new(b));
+        b.send(&FromAgent::Pong).await.unwrap();
+        a.queue(&ToAgent::Ping).unwrap();
+        let until = Instant::now() + Duration::from_secs(3);
+        a.rest_until(until).await.unwrap();
+        assert!(Instant::now() < until && !a.is_behind(), "there is room for more");
+        assert_eq!(b.receive::<ToAgent>().await.unwrap(), ToAgent::Ping);
+        a.rest_until(until).await.unwrap();
+        assert!(Instant::now() >= until && a.input.is_empty());
+        assert_eq!(a.receive::<FromAgent>().await.unwrap(), FromAgent::Pong);
+        // One that does not read either is found out meanwhile.
+        a.queue(&ToAgent::Withdraw { shares: vec![wicketgate_model::ShareId::new(uuid::Uuid::nil()); 100] })
+            .unwrap();
+        let until = Instant::now() + 9 * WRITE_TIMEOUT;
+        assert!(matches!(a.rest_until(until).await, Err(ControlError::Stuck)));
     }
 
     #[test]

@@ -162,18 +162,22 @@ impl Agents {
         let mut renewing = false;
         let (mut pings, mut hearing) = (VecDeque::new(), Hearing::Answers);
         let mut signs = Signs::new(Instant::now());
+        // Nothing more is read before this.
+        let mut due = Instant::now();
         loop {
             tokio::select! {
                 // First the messages: after a pause of this process, they are older than the time says.
                 biased;
-                message = control.next() => {
+                message = next(control, due) => {
                     let Some(message) = message? else { continue };
-                    signs.message(Instant::now());
+                    due = session.allowance.spend(named_in(&message), Instant::now());
+                    // An agent that has to wait is not silent meanwhile.
+                    signs.message(due);
                     self.alive(session, &mut hearing, &signs);
                     match message {
                         FromAgent::Renew { public_key } if !renewing => {
                             renewing = true;
-                            self.renew(session.agent, public_key, renewed.clone());
+                            self.renew(session, public_key, renewed.clone());
                         }
                         FromAgent::Pong => {
                             if let Some(ping) = pings.pop_front() {
@@ -294,6 +298,25 @@ impl Agents {
             }
             FromAgent::Hello { .. } | FromAgent::Renew { .. } | FromAgent::Pong | FromAgent::Check => {}
         }
+    }
+}
+
+/// The next message, which is not read before this time. Writes what was queued.
+async fn next(control: &mut Control, due: Instant) -> Result<Option<FromAgent>, ControlError> {
+    if due > Instant::now() {
+        control.rest_until(due).await?;
+        if due > Instant::now() {
+            return Ok(None);
+        }
+    }
+    control.next().await
+}
+
+/// The number of shares that the message names, each of which is looked at.
+fn named_in(message: &FromAgent) -> usize {
+    match message {
+        FromAgent::Acks { shares } => shares.len(),
+        _ => 1,
     }
 }
 

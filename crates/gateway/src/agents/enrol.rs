@@ -1,11 +1,15 @@
 //! Certificates for agents: the gateway forwards requests to the server and its answers back.
 
-use super::Agents;
+use super::{Agents, allowance::RenewalTurn, roster::Session};
+use jiff::Timestamp;
 use std::{net::IpAddr, time::Duration};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tracing::debug;
 use wicketgate_link::{CertificateAnswer, FromGateway, Pending, RenewRequest, RequestId};
-use wicketgate_model::{AgentId, EnrolGrant, EnrolRequest, plain};
+use wicketgate_model::{EnrolGrant, EnrolRequest, plain};
 use wicketgate_transport::control::{Control, ControlError, EnrolAnswer, ToAgent};
 
 /// For the request of an agent.
@@ -36,18 +40,22 @@ impl Agents {
         Ok(())
     }
 
-    /// Asks the server in a separate task, so that the control connection is served meanwhile.
-    pub(super) fn renew(&self, agent: AgentId, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
-        let (ask, agents) = (RenewRequest { agent, public_key }, self.clone());
+    /// Asks the server in a separate task, so that the control connection is served meanwhile; or tells the agent again what it was told
+    /// lately.
+    pub(super) fn renew(&self, session: &Session, public_key: Vec<u8>, answer: mpsc::Sender<ToAgent>) {
+        let now = || (Instant::now(), Timestamp::now());
+        let place = match session.allowance.renew(&public_key, now()) {
+            RenewalTurn::Ask(place) => place,
+            RenewalTurn::Told(earlier) => return drop(answer.try_send(renewed(earlier))),
+        };
+        let ask = RenewRequest { agent: session.agent, public_key: public_key.clone() };
+        let agents = self.clone();
         self.0.tasks.spawn(async move {
             let question = |request| FromGateway::Renew { request, ask };
-            let message = match agents.ask(&agents.0.requests.renew, question).await {
-                CertificateAnswer::Granted(certificate) => ToAgent::Renewed { certificate },
-                CertificateAnswer::Refused(refusal) => ToAgent::RenewRefused { refusal: Some(refusal) },
-                CertificateAnswer::Unavailable => ToAgent::RenewRefused { refusal: None },
-            };
+            let told = agents.ask(&agents.0.requests.renew, question).await;
+            place.answered(public_key, told.clone(), now());
             // The connection may have ended; the agent tries again on the next one.
-            let _ = answer.try_send(message);
+            let _ = answer.try_send(renewed(told));
         });
     }
 
@@ -75,9 +83,40 @@ impl Agents {
     }
 }
 
-/// Text from an agent, for logs and answers.
+/// As the agent is told it.
+fn renewed(answer: CertificateAnswer<Vec<u8>>) -> ToAgent {
+    match answer {
+        CertificateAnswer::Granted(certificate) => ToAgent::Renewed { certificate },
+        CertificateAnswer::Refused(refusal) => ToAgent::RenewRefused { refusal: Some(refusal) },
+        CertificateAnswer::Unavailable => ToAgent::RenewRefused { refusal: None },
+    }
+}
+
+/// Text from an agent, for logs and answers. It is bounded in bytes, of which a character has up to four: it may be kept for each share.
 pub(super) fn from_agent(text: &str) -> String {
     /// Longer than any host name (RFC 1035 §2.3.4).
     const LONGEST: usize = 255;
-    plain(text, LONGEST)
+    let mut text = plain(text, LONGEST);
+    text.truncate(text.floor_char_boundary(LONGEST));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_an_agent_is_bounded_in_bytes_and_cut_between_characters() {
+        assert_eq!(from_agent(&"\u{1f6aa}".repeat(300)), "\u{1f6aa}".repeat(63));
+        assert_eq!(from_agent(&"x".repeat(300)).len(), 255);
+        assert_eq!(from_agent("no \u{202e}etuor"), "no etuor");
+    }
+
+    #[test]
+    fn what_is_removed_from_an_agents_words_is_what_no_terminal_would_be_shown() {
+        for c in '\0'..=char::MAX {
+            let is_shown = wicketgate_system::terminal::printable(&c.to_string()) == c.to_string();
+            assert!(c == '\u{fffd}' || plain(&c.to_string(), 1).is_empty() != is_shown, "{c:?}");
+        }
+    }
 }

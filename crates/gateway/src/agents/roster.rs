@@ -1,7 +1,8 @@
 //! The connected agents, the assigned shares, and the agents' reports. Pure: the roster does no IO.
 //!
 //! Invariants: the two indexes of an environment contain exactly its assigned shares and connected agents; reports of
-//! an agent are kept only for assigned shares, so no agent can make the roster grow.
+//! an agent are kept only for assigned shares, some 200 bytes for each, and its words within a bound ([`Words`]), so no agent can make
+//! the roster grow.
 
 mod acknowledgement;
 mod admitted;
@@ -10,10 +11,12 @@ mod duplicates;
 mod duty;
 mod election;
 mod hearing;
+mod outbox;
 mod pick;
 mod readiness;
 mod reports;
 mod strangers;
+mod words;
 
 pub(super) use admitted::Admission;
 pub(super) use duty::ShareInUse;
@@ -24,6 +27,7 @@ pub use readiness::AgentStanding;
 pub(super) use readiness::CLOSE_EVERY;
 
 use super::{
+    allowance::{Allowance, Allowances},
     balancer::Record,
     carrier_pool::{AgentStreams, CarrierPool},
 };
@@ -33,7 +37,6 @@ use duty::Duty;
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,10 +47,8 @@ use wicketgate_model::{
     AgentDesired, AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId,
     SignedAssignment, Target, UnknownAgent,
 };
-use wicketgate_transport::{
-    control::{ASSIGNMENTS_PER_MESSAGE, ToAgent},
-    identity::PresentedAgent,
-};
+use wicketgate_transport::identity::PresentedAgent;
+use words::Words;
 
 #[derive(Default)]
 pub(super) struct Roster {
@@ -56,6 +57,7 @@ pub(super) struct Roster {
     connected: HashMap<AgentId, Connected>,
     streams: HashMap<AgentId, Arc<AgentStreams>>,
     named: HashMap<AgentId, AgentDesired>,
+    allowances: Allowances,
     /// Agents that were refused lately because they are not named.
     strangers: BTreeMap<AgentId, UnknownAgent>,
     /// The server has said which agents there are.
@@ -105,6 +107,7 @@ struct Connected {
     /// Shares of which the agent learns whether it is their prober; `None`: it does not understand it.
     duties: Option<BTreeSet<ShareId>>,
     acknowledgements: HashMap<ShareId, Acknowledgement>,
+    words: Words,
     /// `None`: it has acknowledged all that it does.
     catch_up: Option<CatchUp>,
     /// The round-trip time of its last answer.
@@ -142,6 +145,7 @@ pub(super) struct Session {
     pub(super) is_silent: watch::Sender<bool>,
     /// Closed by the control connection's task when it ends.
     pub(super) carriers: CarrierPool,
+    pub(super) allowance: Allowance,
 }
 
 impl Roster {
@@ -236,6 +240,7 @@ impl Roster {
             answers: watch::Sender::default(),
             is_silent: watch::Sender::default(),
             carriers: CarrierPool::new(streams),
+            allowance: self.allowances.of(agent, about.environment, now.into()),
         });
         session.outbox_filled.notify_one();
         let connected = Connected {
@@ -244,6 +249,7 @@ impl Roster {
             outbox: environment.shares.clone(),
             duties: takes_duties.then(BTreeSet::new),
             acknowledgements: HashMap::new(),
+            words: Words::default(),
             catch_up: Some(CatchUp::default()),
             rtt: None,
             record: Record::new(now),
@@ -303,46 +309,6 @@ impl Roster {
         if self.environments.get(&id).is_some_and(|e| e.shares.is_empty() && e.agents.is_empty()) {
             self.environments.remove(&id);
         }
-    }
-
-    /// The messages to send to the agent, each of bounded length.
-    pub(super) fn take_outbox(&mut self, session: &Session) -> Vec<ToAgent> {
-        let Some(connected) = newest(&mut self.connected, session) else { return Vec::new() };
-        let (mut assignments, mut withdrawn) = (Vec::new(), Vec::new());
-        while let Some(share) = connected.outbox.pop_first() {
-            match self.shares.get(&share) {
-                Some(w) if w.environment == connected.about.environment => {
-                    assignments.push(w.assignment.clone());
-                }
-                _ => withdrawn.push(share),
-            }
-            if assignments.len().max(withdrawn.len()) == ASSIGNMENTS_PER_MESSAGE {
-                session.outbox_filled.notify_one();
-                break;
-            }
-        }
-        let mut messages = Vec::new();
-        if !withdrawn.is_empty() {
-            messages.push(ToAgent::Withdraw { shares: withdrawn });
-        }
-        if !assignments.is_empty() {
-            messages.push(ToAgent::Assign { assignments });
-        }
-        messages.extend(self.take_duties(session));
-        messages
-    }
-
-    /// One message of the environment's assignments, of shares after `last`, and the last of them.
-    pub(super) fn assigned_after(
-        &self,
-        environment: EnvironmentId,
-        last: Option<ShareId>,
-    ) -> (Vec<SignedAssignment>, Option<ShareId>) {
-        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let shares = self.environments.get(&environment).into_iter().flat_map(|e| e.shares.range(after));
-        let ids: Vec<_> = shares.take(ASSIGNMENTS_PER_MESSAGE).copied().collect();
-        let assignments = ids.iter().filter_map(|share| Some(self.shares.get(share)?.assignment.clone()));
-        (assignments.collect(), ids.last().copied())
     }
 
     /// The readiness or the prober of the share may have changed.

@@ -140,13 +140,13 @@ impl Roster {
             } else if let Some((connected, _)) = reaching().next() {
                 Some(connected.silence_problem())
             } else {
-                serving().find_map(|(_, s)| s.unreachable.clone())
+                serving().find_map(|(_, s)| s.unreachable.as_deref().cloned())
             }
         } else {
             let refused =
                 reports.iter().find_map(|(_, s)| s.refused.as_ref().filter(|r| r.0 == assigned.generation));
             Some(match (refused, staying.iter().find(|connected| !connected.is_silent())) {
-                (Some((_, why)), _) => Problem::new(Reason::AgentRefused, why),
+                (Some((_, why)), _) => Problem::clone(why),
                 (None, None) => staying[0].silence_problem(),
                 (None, Some(_)) => {
                     Problem::new(Reason::AgentPending, "no agent has acknowledged the share yet")

@@ -3,12 +3,12 @@
 //! Invariant: reports of a connection that is not the agent's newest, and reports about shares that are not assigned to
 //! its environment, are ignored.
 
-use super::{Roster, Session, acknowledgement::Acknowledgement, newest};
+use super::{Roster, Session, acknowledgement::Acknowledgement, newest, words::Words};
 use std::{
     mem,
     time::{Duration, Instant},
 };
-use wicketgate_model::{AgentId, AgentReport, Generation, Problem, ShareId};
+use wicketgate_model::{AgentId, AgentReport, Generation, Problem, Reason, ShareId};
 
 /// An agent decides how often it reports its clock; this is how often one connection's reports are told at most.
 const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
@@ -16,25 +16,36 @@ const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
 const REPORT_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 impl Roster {
-    /// The reports about the share, and its newest generation.
-    fn reports(&mut self, session: &Session, share: ShareId) -> Option<(&mut Acknowledgement, Generation)> {
-        let connected = newest(&mut self.connected, session)?;
-        let assigned = self.shares.get(&share).filter(|s| s.environment == connected.about.environment)?;
-        self.changed.insert(share);
-        self.unelected.insert(share);
-        Some((connected.acknowledgements.entry(share).or_default(), assigned.generation))
+    /// Takes in what the agent says of the share, in `generation` if it says it of one. `say` returns whether that changes anything:
+    /// only then is the share looked at again, so that nothing follows from an agent that repeats itself.
+    fn say(
+        &mut self,
+        session: &Session,
+        (share, generation): (ShareId, Option<Generation>),
+        say: impl FnOnce(&mut Acknowledgement, &mut Words) -> bool,
+    ) {
+        let Some(connected) = newest(&mut self.connected, session) else { return };
+        let Some(assigned) = self.shares.get(&share) else { return };
+        let is_its_own = assigned.environment == connected.about.environment;
+        if !is_its_own || generation.is_some_and(|generation| generation > assigned.generation) {
+            return;
+        }
+        let is_first = !connected.acknowledgements.contains_key(&share);
+        let reports = connected.acknowledgements.entry(share).or_default();
+        if say(reports, &mut connected.words) || is_first {
+            self.touch(share);
+        }
     }
 
     pub(crate) fn acknowledged(&mut self, session: &Session, share: ShareId, generation: Generation) {
-        if let Some((reports, newest)) = self.reports(session, share)
-            && generation <= newest
-        {
-            *reports = Acknowledgement {
+        self.say(session, (share, Some(generation)), |reports, _| {
+            let newest_refused = reports.newest_refused;
+            reports.replace(Acknowledgement {
                 acknowledged: Some(generation),
-                newest_refused: reports.newest_refused,
+                newest_refused,
                 ..Acknowledgement::default()
-            };
-        }
+            })
+        });
     }
 
     /// Returns whether it is new: no generation as new as this one was refused before.
@@ -45,16 +56,17 @@ impl Roster {
         generation: Generation,
         why: String,
     ) -> bool {
-        let Some((reports, newest)) = self.reports(session, share) else { return false };
-        if generation > newest {
-            return false;
-        }
-        let is_new = reports.newest_refused < Some(generation);
-        *reports = Acknowledgement {
-            refused: Some((generation, why)),
-            newest_refused: reports.newest_refused.max(Some(generation)),
-            ..Acknowledgement::default()
-        };
+        let mut is_new = false;
+        self.say(session, (share, Some(generation)), |reports, words| {
+            is_new = reports.newest_refused < Some(generation);
+            let newest_refused = reports.newest_refused.max(Some(generation));
+            let why = words.keep(Problem::new(Reason::AgentRefused, why));
+            reports.replace(Acknowledgement {
+                refused: Some((generation, why)),
+                newest_refused,
+                ..Acknowledgement::default()
+            })
+        });
         is_new
     }
 
@@ -66,13 +78,16 @@ impl Roster {
         problem: Option<Problem>,
         now: Instant,
     ) {
-        if let Some((reports, _)) = self.reports(session, share) {
+        self.say(session, (share, None), |reports, words| {
             // The agent probes the target itself.
             if let (None, Some(record)) = (&problem, &mut reports.record) {
                 record.worked(now);
             }
-            reports.unreachable = problem;
-        }
+            let unreachable = problem.map(|problem| words.keep(problem));
+            let is_other = reports.unreachable != unreachable;
+            reports.unreachable = unreachable;
+            is_other
+        });
     }
 
     /// Records the round-trip time of an answer.
@@ -137,11 +152,16 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{agent, connect, share},
+        super::{
+            tests::{agent, connect, share},
+            words::MOST,
+        },
         *,
     };
+    use std::{collections::HashMap, sync::Arc};
+    use uuid::Uuid;
     use wicketgate_link::AgentShareState;
-    use wicketgate_model::Reason;
+    use wicketgate_model::ShareDesired;
 
     #[test]
     fn a_repeated_refusal_is_not_new() {
@@ -154,6 +174,58 @@ mod tests {
         assert!(!refuse(three), "never assigned");
         roster.acknowledged(&session, id, two);
         assert!(!roster.refused(&session, id, two, "no".to_owned()));
+    }
+
+    #[test]
+    fn only_what_an_agent_changes_is_looked_at_again() {
+        let mut roster = Roster::default();
+        roster.assign(&share(2));
+        let (id, session, now) = (share(2).id, connect(&mut roster, 1), Instant::now());
+        let [two, three] = [2, 3].map(Generation::new);
+        roster.elect();
+        let mut says = |say: &dyn Fn(&mut Roster)| {
+            roster.changed.clear();
+            say(&mut roster);
+            assert_eq!(roster.changed.is_empty(), roster.unelected.is_empty());
+            roster.elect();
+            !roster.changed.is_empty()
+        };
+        let unreachable = |text: &str| Some(Problem::new(Reason::TargetUnreachable, text));
+        let refuses = |roster: &mut Roster| {
+            roster.refused(&session, id, two, "no".to_owned());
+        };
+        assert!(!says(&|roster| roster.acknowledged(&session, id, three)), "it was never assigned");
+        assert!(says(&|roster| roster.acknowledged(&session, id, two)));
+        assert!(!says(&|roster| roster.acknowledged(&session, id, two)));
+        assert!(!says(&|roster| roster.health(&session, id, None, now)));
+        assert!(says(&|roster| roster.health(&session, id, unreachable("no"), now)));
+        assert!(!says(&|roster| roster.health(&session, id, unreachable("no"), now)));
+        assert!(says(&|roster| roster.health(&session, id, unreachable("never"), now)));
+        assert!(says(&refuses));
+        assert!(!says(&refuses));
+        assert!(says(&|roster| roster.acknowledged(&session, id, two)));
+    }
+
+    #[test]
+    fn the_memory_of_an_agent_does_not_grow_with_what_it_says() {
+        let mut roster = Roster::default();
+        let shares: Vec<_> =
+            (0..4_000).map(|n| ShareDesired { id: ShareId::new(Uuid::from_u128(n)), ..share(1) }).collect();
+        for share in &shares {
+            roster.assign(share);
+        }
+        let session = connect(&mut roster, 1);
+        for (n, share) in shares.iter().enumerate() {
+            roster.refused(&session, share.id, Generation::FIRST, format!("{n} {}", "x".repeat(255)));
+        }
+        let connected = &roster.connected[&agent(1)];
+        let mut texts = HashMap::new();
+        for reports in connected.acknowledgements.values() {
+            let why = &reports.refused.as_ref().unwrap().1;
+            texts.insert(Arc::as_ptr(why), why.message.len());
+        }
+        assert!(texts.len() <= MOST + 1 && texts.values().sum::<usize>() < 128 * 1024, "{}", texts.len());
+        assert!(size_of::<Acknowledgement>() <= 160, "{}", size_of::<Acknowledgement>());
     }
 
     #[test]
