@@ -146,3 +146,18 @@ fn a_list_of_frontdoors_is_limited_to_the_callers_reach() {
         }
     });
 }
+
+#[test]
+fn a_write_of_an_account_that_was_revoked_after_it_authenticated_changes_nothing() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let made = store.create_api_account(&account("default", 9, None), &context()).await.unwrap();
+        let acting = WriteContext::new(made.id.to_string(), after(1), Uuid::now_v7);
+        store.create_share(site.frontdoor, &site.share("before", 9100), &acting).await.unwrap();
+        store.revoke_api_account(made.id, &context()).await.unwrap();
+        let acting = WriteContext::new(made.id.to_string(), after(2), Uuid::now_v7);
+        let refused = store.create_share(site.frontdoor, &site.share("after", 9101), &acting).await;
+        assert!(matches!(refused, Err(StoreError::ActorRevoked)), "{refused:?}");
+        assert_eq!(store.shares(site.frontdoor, &ALL).await.unwrap().total, 1);
+    });
+}

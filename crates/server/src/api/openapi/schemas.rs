@@ -20,6 +20,7 @@ const REQUESTS: &[(&str, &[Property])] = &[
     ("JoinTokenRequest", join_token::REQUEST_PROPERTIES),
     ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
     ("CloseConnectionsRequest", closing::PROPERTIES),
+    ("ConfirmRemovalRequest", gateway::CONFIRMATION),
     ("ResetRequest", reset::PROPERTIES),
     ("SessionRequest", session::REQUEST_PROPERTIES),
     ("IpsecShareRequest", share::PROPERTIES),
@@ -102,7 +103,9 @@ fn add_quotas(all: &mut Value) {
     all["Quota"] = quota(&["limit", "used"]);
     all["Quotas"] = by_kind(|_| schema::reference("Quota"));
     all["Quotas"]["required"] = QuotaKind::of_frontdoor().map(frontdoor::quota_name).collect();
-    let (limit, shown) = (schema::value("quotaLimit").unwrap_or_default(), quota(&["limit"]));
+    let (limit, mut shown) = (schema::value("quotaLimit").unwrap_or_default(), quota(&["limit"]));
+    // A client may send back what it read.
+    shown["properties"]["used"] = json!({"description": "Ignored"});
     all["QuotaLimits"] = by_kind(|kind| {
         let mut limit = limit.clone();
         limit["description"] = json!(kind.meaning().trim_end_matches('.'));
