@@ -24,7 +24,7 @@ pub(crate) struct KnownGateways {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnfitList {
     #[error("it is {0}")]
-    Unverified(#[from] TrustError),
+    Unverified(TrustError),
     #[error("it is of another environment")]
     OtherEnvironment,
     #[error("it is older than one that was seen before (era {0}, version {1})")]
@@ -77,7 +77,7 @@ impl KnownGateways {
 
     /// Returns whether the list is newer than the newest one.
     fn follow(&self, signed: &SignedGatewayList) -> Result<bool, UnfitList> {
-        let list = self.ca.verify_gateways(signed)?;
+        let list = self.ca.verify_gateways(signed).map_err(UnfitList::Unverified)?;
         if list.environment != self.environment {
             return Err(UnfitList::OtherEnvironment);
         }
