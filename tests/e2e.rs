@@ -6,6 +6,7 @@ mod agent_report;
 mod agent_shortages;
 mod agent_status;
 mod agents;
+mod agents_of_gateways;
 mod alerts;
 mod applications;
 mod apply;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use wicketgate_lab::{
     Agent, GatewayOptions, GatewayProcess, Lab, Namespace, OwnPostgres, Process,
-    roles::{start_gateway, start_server},
+    roles::{GatewayPlace, start_gateway, start_server},
 };
 
 use super::{
@@ -42,8 +42,14 @@ impl Apart {
     /// Starts the gateway again, which was stopped.
     pub(crate) fn start_gateway(&mut self, world: &World) -> Result<()> {
         let options = gateway_options(&world.outside, world.ipsec, world.log);
-        self.gateway = start_gateway(&world.lab, &options, None)?;
+        self.gateway = start_gateway(&world.lab, &options, GatewayPlace::FIRST, None)?;
         Ok(())
+    }
+
+    /// Starts one more gateway, which joins.
+    pub(crate) fn start_another_gateway(&self, world: &World, place: GatewayPlace<'_>) -> Result<Process> {
+        let options = gateway_options(&world.outside, world.ipsec, world.log);
+        start_gateway(&world.lab, &options, place, Some(&world.gateway))
     }
 }
 
@@ -96,7 +102,7 @@ impl WorldBuilder {
         let world = self.start_with(|lab, outside, ipsec, log| {
             let options = gateway_options(outside, ipsec, log);
             let server = start_server(lab, &options, &postgres.socket_url(), 0)?;
-            role = Some(start_gateway(lab, &options, Some(&server))?);
+            role = Some(start_gateway(lab, &options, GatewayPlace::FIRST, Some(&server))?);
             Ok(server)
         })?;
         let gateway = role.context("the gateway was not started")?;

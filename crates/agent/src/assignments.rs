@@ -2,13 +2,17 @@
 //!
 //! Invariants: an assignment in the table was signed by the server's CA for this environment; the generation of a
 //! share never decreases within an era, nor the era, not even over restarts; a share whose newest target the allow list does
-//! not permit is not served with an older target either; none is served after its end.
+//! not permit is not served with an older target either; none is served after its end; a share is in the table while a gateway
+//! assigns it, and is served to the gateways that do.
+
+mod given;
 
 use crate::{
     allow::AllowList,
     generations::{Generations, Older},
     state::State,
 };
+use given::Given;
 use jiff::Timestamp;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -19,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Assignment, EnvironmentId, Era, Generation, HealthCheck, ShareId, SignedAssignment, Target,
+    Assignment, EnvironmentId, Era, GatewayId, Generation, HealthCheck, ShareId, SignedAssignment, Target,
 };
 use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
@@ -38,13 +42,12 @@ pub(crate) struct Assignments {
     generations_changed: Notify,
 }
 
+#[derive(Default)]
 struct Table {
+    /// Those that a gateway assigns.
     shares: HashMap<ShareId, Held>,
-    /// Those that have expired by this host's clock, which may be set right.
-    expired: HashMap<ShareId, (Timestamp, SignedAssignment)>,
+    given: HashMap<GatewayId, Given>,
     generations: Generations,
-    /// No assignment ends before it.
-    first_end: Timestamp,
 }
 
 /// The newest assignment of a share.
@@ -87,12 +90,7 @@ pub(crate) enum Unfit {
 
 impl Assignments {
     pub(crate) fn new(state: &State, allow: watch::Receiver<Arc<AllowList>>) -> anyhow::Result<Self> {
-        let table = Table {
-            shares: HashMap::new(),
-            expired: HashMap::new(),
-            generations: state.generations()?,
-            first_end: Timestamp::MAX,
-        };
+        let table = Table { generations: state.generations()?, ..Table::default() };
         Ok(Self {
             environment: state.environment(),
             ca: state.ca()?,
@@ -102,9 +100,11 @@ impl Assignments {
         })
     }
 
-    /// Checks an assignment and serves it. Returns what is served, or why it is not served. `None`: it cannot be parsed.
+    /// Checks an assignment that this gateway has sent, and serves it. Returns what is served, or why it is not served. `None`: it
+    /// cannot be parsed.
     pub(crate) fn take(
         &self,
+        from: GatewayId,
         signed: &SignedAssignment,
         now: Timestamp,
     ) -> Option<(ShareId, Generation, Result<Served, Unfit>)> {
@@ -120,7 +120,7 @@ impl Assignments {
             Ok(()) if environment != self.environment => Err(Unfit::OtherEnvironment),
             Ok(()) if expires_at.is_some_and(|end| end <= now) => {
                 let end = expires_at?;
-                self.table.lock().expired.insert(share, (end, signed.clone()));
+                self.table.lock().given.entry(from).or_default().expired.insert(share, (end, signed.clone()));
                 Err(Unfit::Expired(end))
             }
             Ok(()) => {
@@ -132,13 +132,13 @@ impl Assignments {
                     signed: signed.clone(),
                 };
                 let health_check = health_check.unwrap_or_default();
-                self.place(share, era, held).map(|()| Served { target, health_check, name })
+                self.place(from, (share, era), held).map(|()| Served { target, health_check, name })
             }
         };
         Some((share, generation, served))
     }
 
-    fn place(&self, share: ShareId, era: Era, held: Held) -> Result<(), Unfit> {
+    fn place(&self, from: GatewayId, (share, era): (ShareId, Era), held: Held) -> Result<(), Unfit> {
         let mut table = self.table.lock();
         let begins_era = table.generations.era() < era;
         if table.generations.admit(era, share, held.generation)? {
@@ -147,39 +147,47 @@ impl Assignments {
         if begins_era {
             // What was assigned before a restore ends with it.
             table.shares.clear();
+            table.given.clear();
         }
-        table.expired.remove(&share);
-        table.first_end = table.first_end.min(held.expires_at.unwrap_or(Timestamp::MAX));
+        let given = table.given.entry(from).or_default();
+        given.shares.insert(share, held.is_allowed);
+        given.expired.remove(&share);
+        given.first_end = given.first_end.min(held.expires_at.unwrap_or(Timestamp::MAX));
         let refused = (!held.is_allowed).then(|| Unfit::NotAllowed(held.target.clone()));
         table.shares.insert(share, held);
         refused.map_or(Ok(()), Err)
     }
 
-    /// Removes the assignments that have ended.
-    pub(crate) fn take_expired(&self, now: Timestamp) -> Vec<(ShareId, Generation, Unfit)> {
+    /// Removes the assignments of this gateway that have ended.
+    pub(crate) fn take_expired(&self, of: GatewayId, now: Timestamp) -> Vec<(ShareId, Generation, Unfit)> {
         let mut table = self.table.lock();
-        if now < table.first_end {
+        let Table { shares, given, .. } = &mut *table;
+        let Some(given) = given.get_mut(&of).filter(|given| given.first_end <= now) else {
             return Vec::new();
+        };
+        let end = |share: &ShareId| shares.get(share).and_then(|held| held.expires_at);
+        let over: Vec<_> =
+            given.shares.extract_if(|share, _| end(share).is_some_and(|end| end <= now)).collect();
+        given.first_end = given.shares.keys().filter_map(end).min().unwrap_or(Timestamp::MAX);
+        let mut ended = Vec::new();
+        for (share, _) in over {
+            let Some((held, end)) = shares.get(&share).and_then(|held| Some((held, held.expires_at?))) else {
+                continue;
+            };
+            given.expired.insert(share, (end, held.signed.clone()));
+            ended.push((share, held.generation, Unfit::Expired(end)));
         }
-        let ends = |held: &Held| held.expires_at.filter(|end| *end <= now);
-        let Table { shares, expired, .. } = &mut *table;
-        let ended: Vec<_> = shares
-            .extract_if(|_, held| ends(held).is_some())
-            .filter_map(|(share, held)| {
-                let end = held.expires_at?;
-                expired.insert(share, (end, held.signed));
-                Some((share, held.generation, Unfit::Expired(end)))
-            })
-            .collect();
-        let left = table.shares.values().filter_map(|held| held.expires_at).min();
-        table.first_end = left.unwrap_or(Timestamp::MAX);
+        for (share, ..) in &ended {
+            table.release(*share);
+        }
         ended
     }
 
-    /// Assignments that had expired, and have not by the clock as it is now. They have to be taken again.
-    pub(crate) fn take_valid_again(&self, now: Timestamp) -> Vec<SignedAssignment> {
+    /// Assignments of this gateway that had expired, and have not by the clock as it is now. They have to be taken again.
+    pub(crate) fn take_valid_again(&self, of: GatewayId, now: Timestamp) -> Vec<SignedAssignment> {
         let mut table = self.table.lock();
-        let valid = table.expired.extract_if(|_, (end, _)| now < *end);
+        let Some(given) = table.given.get_mut(&of) else { return Vec::new() };
+        let valid = given.expired.extract_if(|_, (end, _)| now < *end);
         valid.map(|(_, (_, signed))| signed).collect()
     }
 
@@ -204,30 +212,44 @@ impl Assignments {
         }
     }
 
-    /// The assignments about which the allow list, which has changed, now says otherwise. They have to be taken again.
-    pub(crate) fn to_take_again(&self) -> Vec<SignedAssignment> {
+    /// The assignments of this gateway about which the allow list, which has changed, now says otherwise than it was told. They have
+    /// to be taken again.
+    pub(crate) fn to_take_again(&self, of: GatewayId) -> Vec<SignedAssignment> {
         let (table, allow) = (self.table.lock(), self.allow.borrow());
-        let held = table.shares.values();
-        let differ = held.filter(|held| allow.may_permit(&held.target) != held.is_allowed);
-        differ.map(|held| held.signed.clone()).collect()
+        let given = table.given.get(&of).into_iter().flat_map(|given| &given.shares);
+        let held = given.filter_map(|(share, told)| Some((table.shares.get(share)?, *told)));
+        let differ = held.filter(|(held, told)| allow.may_permit(&held.target) != *told);
+        differ.map(|(held, _)| held.signed.clone()).collect()
     }
 
-    pub(crate) fn withdraw(&self, share: ShareId) {
+    /// The gateway does not assign the share any more.
+    pub(crate) fn withdraw(&self, by: GatewayId, share: ShareId) {
         let mut table = self.table.lock();
-        table.shares.remove(&share);
-        table.expired.remove(&share);
+        if let Some(given) = table.given.get_mut(&by) {
+            given.shares.remove(&share);
+            given.expired.remove(&share);
+        }
+        table.release(share);
     }
 
-    /// Forgets the assignments: a new gateway connection sends all of them.
-    pub(crate) fn clear(&self) {
+    /// Forgets what this gateway assigns: a new connection to it sends everything, or there will be none.
+    pub(crate) fn clear(&self, of: GatewayId) {
         let mut table = self.table.lock();
-        table.shares.clear();
-        table.expired.clear();
+        let Some(given) = table.given.remove(&of) else { return };
+        for share in given.shares.into_keys() {
+            table.release(share);
+        }
     }
 
-    /// The target of the share, at this generation or a newer one.
-    pub(crate) fn target(&self, share: ShareId, at_least: Generation, now: Timestamp) -> Option<Target> {
+    /// The target of a share that this gateway assigns, at this generation or a newer one.
+    pub(crate) fn target(
+        &self,
+        of: GatewayId,
+        (share, at_least): (ShareId, Generation),
+        now: Timestamp,
+    ) -> Option<Target> {
         let table = self.table.lock();
+        table.given.get(&of).filter(|given| given.shares.contains_key(&share))?;
         let held = table.shares.get(&share).filter(|held| held.is_allowed && held.generation >= at_least);
         let held = held.filter(|held| held.expires_at.is_none_or(|end| now < end));
         held.map(|held| held.target.clone())
@@ -258,6 +280,15 @@ impl Assignments {
                 return;
             }
             stop.run_until_cancelled(sleep(WRITE_EVERY)).await;
+        }
+    }
+}
+
+impl Table {
+    /// Forgets the share if no gateway assigns it.
+    fn release(&mut self, share: ShareId) {
+        if !self.given.values().any(|given| given.shares.contains_key(&share)) {
+            self.shares.remove(&share);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! after a pause.
 
 use crate::{
-    agent::Agent,
+    connection::GatewayConnection,
     dial::dial,
     endpoint::CONNECT_WITHIN,
     health::{DialledBy, TargetInUse},
@@ -25,6 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use wicketgate_model::GatewayId;
 use wicketgate_system::backoff::Backoff;
 use wicketgate_transport::{
     carrier::Carrier,
@@ -67,10 +68,11 @@ impl Parked {
     }
 }
 
-impl Agent {
+impl GatewayConnection {
     /// Keeps `want` carriers parked, until `end`.
     pub(crate) async fn keep_carriers(
         self: Arc<Self>,
+        gateway: GatewayId,
         mut want: watch::Receiver<u16>,
         end: CancellationToken,
     ) {
@@ -88,7 +90,9 @@ impl Agent {
             {
                 parked.connecting.fetch_add(1, Ordering::Relaxed);
                 parked.count.fetch_add(1, Ordering::Relaxed);
-                self.streams.spawn(Arc::clone(&self).one_carrier(Arc::clone(&parked), end.clone()));
+                let carrier = Arc::clone(&self).one_carrier(gateway, Arc::clone(&parked), end.clone());
+                // Of the gateway's, and of all.
+                self.agent.streams.spawn(self.streams.track_future(carrier));
             }
             tokio::select! {
                 () = parked.fewer.notified() => {}
@@ -98,7 +102,7 @@ impl Agent {
     }
 
     /// One carrier, from its handshake to its end. The caller has counted it as parked.
-    async fn one_carrier(self: Arc<Self>, parked: Arc<Parked>, end: CancellationToken) {
+    async fn one_carrier(self: Arc<Self>, gateway: GatewayId, parked: Arc<Parked>, end: CancellationToken) {
         // Boxed: the state of a handshake is large, and the carrier lives long after it.
         let connected = end.run_until_cancelled(Box::pin(self.connect_carrier())).await;
         parked.connected();
@@ -136,7 +140,7 @@ impl Agent {
                 Ok(open) => open,
                 Err(error) => return debug!(error = ?error, "a parked carrier ended"),
             };
-            match self.stream(open, carrier).await {
+            match self.stream(gateway, open, carrier).await {
                 Some(back) if back.is_worn() => return back.close(),
                 Some(back) => carrier = back,
                 None => return,
@@ -151,12 +155,13 @@ impl Agent {
     }
 
     /// Runs one stream. Returns the carrier if it can be used again.
-    async fn stream(self: &Arc<Self>, open: OpenRequest, mut carrier: Carrier) -> Option<Carrier> {
-        let (tcp, mut in_use) = match self.dial_for(&open).await {
+    async fn stream(&self, gateway: GatewayId, open: OpenRequest, mut carrier: Carrier) -> Option<Carrier> {
+        let agent = &self.agent;
+        let (tcp, mut in_use) = match self.dial_for(gateway, &open).await {
             Ok(dialled) => dialled,
             Err(refusal) => {
                 debug!(share.id = %open.share, reason = %refusal, "a stream was refused");
-                self.status.refused(refusal.reason);
+                agent.status.refused(refusal.reason);
                 return carrier.answer(Err(&refusal)).await.ok().map(|()| carrier);
             }
         };
@@ -164,15 +169,15 @@ impl Agent {
             debug!(share.id = %open.share, error = ?error, "a carrier broke before its stream began");
             return None;
         }
-        let _active = self.status.stream_began();
-        let (sent, received) = self.status.bytes();
+        let _active = agent.status.stream_began();
+        let (sent, received) = agent.status.bytes();
         let bytes = Counters::of_bytes(sent, received);
         let counters = Counters { acknowledgements: Some(&in_use), ..bytes };
-        let ends = Ends { idle: None, finish: &self.finish, abort: &self.abort };
+        let ends = Ends { idle: None, finish: &agent.finish, abort: &agent.abort };
         let relayed = tokio::select! {
             relayed = relay(tcp, carrier, counters, ends) => relayed,
-            () = self.assignments.expired(open.share) => {
-                self.status.stream_broke();
+            () = agent.assignments.expired(open.share) => {
+                agent.status.stream_broke();
                 warn!(share.id = %open.share, "a stream was cut: the assignment of its share has expired");
                 return None;
             }
@@ -183,21 +188,27 @@ impl Agent {
                 if matches!(broken, Broken::Unanswered(Side::Connection)) {
                     in_use.lost();
                 }
-                self.status.stream_broke();
+                agent.status.stream_broke();
                 debug!(share.id = %open.share, reason = ?broken, "a stream broke");
                 None
             }
         }
     }
 
-    async fn dial_for(&self, open: &OpenRequest) -> Result<(ResetOnDrop, TargetInUse<'_>), StreamRefusal> {
-        let Some(target) = self.assignments.target(open.share, open.generation, Timestamp::now()) else {
+    async fn dial_for(
+        &self,
+        gateway: GatewayId,
+        open: &OpenRequest,
+    ) -> Result<(ResetOnDrop, TargetInUse<'_>), StreamRefusal> {
+        let agent = &self.agent;
+        let asked = (open.share, open.generation);
+        let Some(target) = agent.assignments.target(gateway, asked, Timestamp::now()) else {
             let text = "the agent does not serve the share".to_owned();
             return Err(StreamRefusal { reason: RefusalReason::NotAssigned, text });
         };
-        let allow = Arc::clone(&self.assignments.allow.borrow());
+        let allow = Arc::clone(&agent.assignments.allow.borrow());
         let dialled = dial(&target, &allow, &self.route.names).await;
-        self.health.record(&target, dialled.as_ref().map(drop), DialledBy::Stream, Instant::now());
-        Ok((ResetOnDrop::new(dialled?), self.health.in_use(target)))
+        agent.health.record(&target, dialled.as_ref().map(drop), DialledBy::Stream, Instant::now());
+        Ok((ResetOnDrop::new(dialled?), agent.health.in_use(target)))
     }
 }

@@ -35,6 +35,7 @@ enum Proof {
 /// Checks the way to the gateway and to the targets. Takes a few seconds, or some more for each step that gets no answer.
 pub async fn check(config: Config) -> Report {
     let Config { server, proxy, code, state_dir, allow, .. } = config;
+    let proxy = proxy.of(&server);
     let route = Route { server, proxy, names: Arc::new(Names::default()) };
     let mut report = Report::default();
     let tcp = way(&route, &mut report).await;
@@ -55,8 +56,8 @@ pub async fn check(config: Config) -> Report {
         }
     };
     match answer {
-        Some((state, Answer { assignments })) => {
-            targets::check((&state, &assignments), allow, &route.names, &mut report).await;
+        Some((state, Answer { gateway, assignments })) => {
+            targets::check((&state, gateway, &assignments), allow, &route.names, &mut report).await;
         }
         None => {
             let why = "targets are known when the gateway has accepted the agent's identity";

@@ -3,7 +3,7 @@
 use crate::{
     allow::AllowList,
     package::{CODE_FILE, ENROL},
-    proxy::{Proxy, Straight},
+    proxy::ProxyRule,
     server_address::ServerAddress,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -14,8 +14,8 @@ use wicketgate_transport::code::EnrolmentCode;
 #[derive(Debug)]
 pub struct Config {
     pub server: ServerAddress,
-    /// The proxy on the way to the server.
-    pub proxy: Result<Proxy, Straight>,
+    /// The proxies on the way to gateways.
+    pub proxy: ProxyRule,
     /// Where the agent's own status is served, if anywhere.
     pub status_listen: Option<SocketAddr>,
     /// Needed until the agent has enrolled.

@@ -4,7 +4,7 @@ use crate::{
     retry_log::RetryLog,
     route::Route,
     state::{Enrolled, State, StateDir},
-    status::Status,
+    status::{BOOTSTRAP, Status},
 };
 use anyhow::anyhow;
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ pub(crate) async fn enrol(
             Err(Failure::NotNow(error)) => error,
         };
         let error = format!("{error:#}");
-        status.failed(&error);
+        status.failed(BOOTSTRAP, &error);
         if log.is_news(&error, Instant::now()) {
             warn!(%server, error, "cannot enrol yet; retrying until the agent stops");
         }

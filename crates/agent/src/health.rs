@@ -1,7 +1,7 @@
-//! The reachability of targets, reported to the gateway when it changes.
+//! The reachability of targets, reported to the gateways when it changes: to each gateway that assigns a share of the target.
 //!
 //! A target counts as reachable until a dial fails. Dials of streams count like probes. Invariants: shares with the same
-//! target have one state and one probe; a target that streams use is not probed while it acknowledges what they send; while no client connects, the pause between
+//! target have one state and one probe, whichever gateways assign them; a target that streams use is not probed while it acknowledges what they send; while no client connects, the pause between
 //! probes of a reachable target doubles.
 
 mod target_in_use;
@@ -11,14 +11,15 @@ mod target_state;
 pub(crate) use {target_in_use::TargetInUse, target_state::DialledBy};
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
+    sync::Arc,
     time::Duration,
 };
 use target_log::log;
 use target_state::TargetState;
 use tokio::{sync::Notify, time::Instant};
-use wicketgate_model::{ShareId, Target};
+use wicketgate_model::{GatewayId, ShareId, Target};
 use wicketgate_system::Mutex;
 use wicketgate_transport::{
     control::{FromAgent, TargetHealth},
@@ -28,7 +29,6 @@ use wicketgate_transport::{
 #[derive(Default)]
 pub(crate) struct TargetHealths {
     known: Mutex<Known>,
-    pub(crate) changed: Notify,
     /// A probe may be due earlier than [`TargetHealths::next_due`] has said.
     pub(crate) rescheduled: Notify,
 }
@@ -38,11 +38,28 @@ struct Known {
     shares: HashMap<ShareId, Watched>,
     /// Those of shares, and those that streams still use. They outlive a control connection.
     targets: HashMap<Target, TargetState>,
+    gateways: HashMap<GatewayId, Reported>,
+}
+
+/// What is reported to a gateway, and what it wants to be probed.
+#[derive(Default)]
+struct Reported {
     unreported: BTreeSet<ShareId>,
     /// Those of the last connection.
     former_duties: BTreeSet<ShareId>,
     /// The gateway says which targets to probe.
-    duties_are_assigned: bool,
+    assigns_duties: bool,
+    /// Its control connection is up: it wants no probes while it is not.
+    is_connected: bool,
+    /// Something is unreported.
+    changed: Arc<Notify>,
+}
+
+impl Reported {
+    fn report(&mut self, share: ShareId) {
+        self.unreported.insert(share);
+        self.changed.notify_one();
+    }
 }
 
 /// A share's target, and how the share wants it to be probed.
@@ -52,66 +69,101 @@ pub(crate) struct Watched {
     interval: Option<Duration>,
     /// The share's.
     name: Option<String>,
-    duty: bool,
+    /// The gateways that assign it, and whether the agent is their prober of the target.
+    by: BTreeMap<GatewayId, bool>,
 }
 
 impl Watched {
     pub(crate) fn new(target: Target, interval: Option<Duration>, name: Option<String>) -> Self {
-        Self { target, interval, name, duty: false }
+        Self { target, interval, name, by: BTreeMap::new() }
     }
 }
 
 impl TargetHealths {
-    /// A new gateway connection starts without shares. What is known of targets remains, so that they are not probed
-    /// again.
-    pub(crate) fn connected(&self, assigns_duties: bool) {
+    /// A new connection to a gateway starts without shares. What is known of targets remains, so that they are not probed
+    /// again. Returns what tells the connection's task of changes.
+    pub(crate) fn connected(&self, gateway: GatewayId, assigns_duties: bool) -> Arc<Notify> {
         let mut known = self.known.lock();
-        known.targets.retain(|_, state| !mem::take(&mut state.shares).is_empty() || state.is_in_use());
-        for state in known.targets.values_mut() {
-            // Probes end with the connection.
-            state.probing = false;
-        }
-        let shares = mem::take(&mut known.shares).into_iter();
-        known.former_duties = shares.filter(|(_, watched)| watched.duty).map(|(share, _)| share).collect();
-        known.unreported.clear();
-        known.duties_are_assigned = assigns_duties;
+        known.targets.retain(|_, state| !state.shares.is_empty() || state.is_in_use());
+        let former_duties = known.detach_all(gateway);
+        let reported = known.gateways.entry(gateway).or_default();
+        let changed = Arc::clone(&reported.changed);
+        *reported = Reported {
+            former_duties,
+            assigns_duties,
+            is_connected: true,
+            changed: Arc::clone(&changed),
+            unreported: BTreeSet::new(),
+        };
+        changed
     }
 
-    /// Adds a share, or replaces it.
-    pub(crate) fn add(&self, share: ShareId, watched: Watched, now: Instant) {
+    /// The connection to the gateway is over: nothing is probed for it.
+    pub(crate) fn disconnected(&self, gateway: GatewayId) {
+        if let Some(reported) = self.known.lock().gateways.get_mut(&gateway) {
+            reported.is_connected = false;
+        }
+        self.rescheduled.notify_one();
+    }
+
+    /// The gateway is none of the environment's any more.
+    pub(crate) fn forget(&self, gateway: GatewayId) {
         let mut known = self.known.lock();
-        let duty = known.shares.get(&share).map_or(!known.duties_are_assigned, |old| old.duty);
-        known.detach(share);
+        known.detach_all(gateway);
+        known.gateways.remove(&gateway);
+        known.targets.retain(|_, state| !state.shares.is_empty() || state.is_in_use());
+    }
+
+    /// Adds a share that the gateway assigns, or replaces it.
+    pub(crate) fn add(&self, (gateway, share): (GatewayId, ShareId), watched: Watched, now: Instant) {
+        let mut known = self.known.lock();
+        let old = known.shares.get(&share);
+        // What another gateway has led to is known.
+        let is_same = old.is_some_and(|old| old.target == watched.target && !old.by.contains_key(&gateway));
+        let mut by = old.map(|old| old.by.clone()).unwrap_or_default();
+        let assigns_duties = known.gateways.get(&gateway).is_some_and(|reported| reported.assigns_duties);
+        by.entry(gateway).or_insert(!assigns_duties);
+        if !is_same {
+            known.detach(share);
+        }
         let state = known.targets.entry(watched.target.clone()).or_insert_with(|| TargetState::new(now));
         state.shares.insert(share);
         let fails = state.failure.is_some();
         if fails {
             state.probe_at = now;
         }
-        known.shares.insert(share, Watched { duty, ..watched });
-        if fails {
-            known.unreported.insert(share);
-            self.changed.notify_one();
+        known.shares.insert(share, Watched { by, ..watched });
+        if fails && let Some(reported) = known.gateways.get_mut(&gateway) {
+            reported.report(share);
         }
         drop(known);
         self.rescheduled.notify_one();
     }
 
-    pub(crate) fn withdraw(&self, share: ShareId) {
-        self.known.lock().detach(share);
+    /// The gateway does not assign the share any more.
+    pub(crate) fn withdraw(&self, gateway: GatewayId, share: ShareId) {
+        let mut known = self.known.lock();
+        let Some(watched) = known.shares.get_mut(&share) else { return };
+        watched.by.remove(&gateway);
+        if watched.by.is_empty() {
+            known.detach(share);
+        }
     }
 
-    /// Sets which shares' targets are probed while they are not in use.
-    pub(crate) fn duty(&self, on: &[ShareId], off: &[ShareId], now: Instant) {
+    /// Sets of which shares the targets are probed for the gateway while they are not in use.
+    pub(crate) fn duty(&self, gateway: GatewayId, (on, off): (&[ShareId], &[ShareId]), now: Instant) {
         let mut known = self.known.lock();
-        let Known { shares, targets, former_duties, .. } = &mut *known;
+        let Known { shares, targets, gateways } = &mut *known;
+        let Some(reported) = gateways.get_mut(&gateway) else { return };
         for (share, duty) in on.iter().map(|s| (s, true)).chain(off.iter().map(|s| (s, false))) {
             let Some(watched) = shares.get_mut(share) else { continue };
-            let is_new = duty && !watched.duty && !former_duties.remove(share);
+            let has_one = watched.by.values().any(|duty| *duty);
+            let Some(own) = watched.by.get_mut(&gateway) else { continue };
+            let is_new = duty && !has_one && !reported.former_duties.remove(share);
+            *own = duty;
             if is_new && let Some(state) = targets.get_mut(&watched.target) {
                 state.begin_duty(watched.interval.unwrap_or_default(), now);
             }
-            watched.duty = duty;
         }
         drop(known);
         self.rescheduled.notify_one();
@@ -131,9 +183,10 @@ impl TargetHealths {
     }
 
     /// Changes that were not reported to the gateway yet.
-    pub(crate) fn take_unreported(&self) -> Vec<FromAgent> {
+    pub(crate) fn take_unreported(&self, gateway: GatewayId) -> Vec<FromAgent> {
         let mut known = self.known.lock();
-        let unreported = mem::take(&mut known.unreported).into_iter();
+        let Some(reported) = known.gateways.get_mut(&gateway) else { return Vec::new() };
+        let unreported = mem::take(&mut reported.unreported).into_iter();
         unreported.filter_map(|share| known.report(share)).collect()
     }
 
@@ -154,16 +207,20 @@ impl TargetHealths {
     ) {
         let mut known = self.known.lock();
         let interval = known.interval(target);
-        let Known { shares, targets, unreported, .. } = &mut *known;
+        let Known { shares, targets, gateways } = &mut *known;
         let Some(state) = targets.get_mut(target) else { return };
         let failure = dialled.err();
         if state.failure.as_ref() != failure {
             for share in &state.shares {
-                let name = shares.get(share).and_then(|watched| watched.name.as_deref()).unwrap_or_default();
+                let Some(watched) = shares.get(share) else { continue };
+                let name = watched.name.as_deref().unwrap_or_default();
                 log((*share, name, target), state.failure.as_ref(), failure);
+                for gateway in watched.by.keys() {
+                    if let Some(reported) = gateways.get_mut(gateway) {
+                        reported.report(*share);
+                    }
+                }
             }
-            unreported.extend(&state.shares);
-            self.changed.notify_one();
         }
         state.dialled(failure.cloned(), by, interval.unwrap_or_default(), now);
         drop(known);
@@ -195,6 +252,29 @@ impl TargetHealths {
 }
 
 impl Known {
+    /// Forgets what this gateway assigns, but not what is known of the targets. Returns of which shares it had given the duty.
+    fn detach_all(&mut self, gateway: GatewayId) -> BTreeSet<ShareId> {
+        let (mut duties, targets) = (BTreeSet::new(), &mut self.targets);
+        self.shares.retain(|share, watched| {
+            if watched.by.remove(&gateway).unwrap_or(false) {
+                duties.insert(*share);
+            }
+            if watched.by.is_empty()
+                && let Some(state) = targets.get_mut(&watched.target)
+            {
+                state.shares.remove(share);
+            }
+            !watched.by.is_empty()
+        });
+        duties
+    }
+
+    /// Whether one of the gateways that assign the share is connected; `duty`: and has made the agent its prober.
+    fn is_wanted(&self, watched: &Watched, duty: bool) -> bool {
+        let is_connected = |gateway| self.gateways.get(gateway).is_some_and(|reported| reported.is_connected);
+        watched.by.iter().any(|(gateway, on)| (*on || !duty) && is_connected(gateway))
+    }
+
     fn detach(&mut self, share: ShareId) {
         let Some(Watched { target, .. }) = self.shares.remove(&share) else { return };
         if let Some(state) = self.targets.get_mut(&target) {
@@ -215,9 +295,10 @@ impl Known {
             let shares = || state.shares.iter().filter_map(|share| self.shares.get(share));
             let is_wanted = match &state.failure {
                 // Also by an agent that has no duty: it reports that the target is back.
-                Some(_) => shares().any(|watched| watched.interval.is_some()),
+                Some(_) => shares().any(|w| w.interval.is_some() && self.is_wanted(w, false)),
                 None => {
-                    let is_probed = |w: &Watched| (w.duty || state.is_doubted()) && w.interval.is_some();
+                    let is_probed =
+                        |w: &Watched| w.interval.is_some() && self.is_wanted(w, !state.is_doubted());
                     (!state.is_in_use() || state.is_doubted()) && shares().any(is_probed)
                 }
             };
@@ -243,190 +324,4 @@ impl Known {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use wicketgate_transport::{control::rest_of, relay::Acknowledgements as _};
-
-    const INTERVAL: Duration = Duration::from_secs(30);
-
-    struct Scene {
-        healths: TargetHealths,
-        now: Instant,
-    }
-
-    fn share(n: u128) -> ShareId {
-        format!("shr-{n:032x}").parse().unwrap()
-    }
-
-    fn target() -> Target {
-        "10.0.0.1:3306".parse().unwrap()
-    }
-
-    fn watched(interval: Option<Duration>) -> Watched {
-        Watched::new(target(), interval, Some("app-db".to_owned()))
-    }
-
-    fn refusal() -> StreamRefusal {
-        StreamRefusal { reason: RefusalReason::ConnectionRefused, text: "no".to_owned() }
-    }
-
-    impl Scene {
-        /// A gateway that assigns duties, and `shares` shares of one target.
-        fn new(shares: u128, interval: Option<Duration>) -> Self {
-            let scene = Self { healths: TargetHealths::default(), now: Instant::now() };
-            scene.healths.connected(true);
-            for n in 0..shares {
-                scene.healths.add(share(n), watched(interval), scene.now);
-            }
-            scene
-        }
-
-        fn on_duty(self, shares: u128) -> Self {
-            self.healths.duty(&(0..shares).map(share).collect::<Vec<_>>(), &[], self.now);
-            self
-        }
-
-        fn record(&self, dialled: Result<(), &StreamRefusal>, by: DialledBy) {
-            self.healths.record(&target(), dialled, by, self.now);
-        }
-
-        /// The number of probes in a time in which the target answers each.
-        fn probes_in(&mut self, time: Duration) -> usize {
-            let end = self.now + time;
-            let mut probes = 0;
-            while let Some(next) = self.healths.next_due().filter(|next| *next <= end) {
-                self.now = next;
-                probes += self.healths.take_due(self.now).len();
-                self.record(Ok(()), DialledBy::Probe);
-            }
-            self.now = end;
-            probes
-        }
-    }
-
-    #[test]
-    fn an_idle_target_is_probed_a_few_times_and_not_hundreds() {
-        let mut scene = Scene::new(3, Some(INTERVAL)).on_duty(3);
-        let probes = scene.probes_in(100 * INTERVAL);
-        assert!((2..12).contains(&probes), "{probes} probes of one target of three shares");
-        // A day at most between two.
-        let more = scene.probes_in(Duration::from_secs(30 * 24 * 3600));
-        assert!((15..60).contains(&more), "{more} probes in a month");
-        // A client's connection begins the pauses again.
-        scene.record(Ok(()), DialledBy::Stream);
-        assert!((1..=2).contains(&scene.probes_in(2 * INTERVAL)));
-    }
-
-    #[test]
-    fn an_agent_without_the_duty_does_not_probe_and_one_whose_dial_failed_does() {
-        let mut scene = Scene::new(1, Some(INTERVAL));
-        assert_eq!(scene.probes_in(100 * INTERVAL), 0);
-        scene.record(Err(&refusal()), DialledBy::Stream);
-        assert_eq!(scene.healths.take_unreported().len(), 1, "at once");
-        assert_eq!(scene.probes_in(INTERVAL), 1, "until it is back");
-        assert_eq!(scene.healths.take_unreported().len(), 1);
-        let mut scene = Scene::new(1, None).on_duty(1);
-        scene.record(Err(&refusal()), DialledBy::Stream);
-        assert_eq!(scene.probes_in(100 * INTERVAL), 0, "the share wants none");
-        scene.record(Ok(()), DialledBy::Stream);
-        let healed = scene.healths.take_unreported();
-        assert!(matches!(&healed[..], [FromAgent::Health { health: TargetHealth::Ok, .. }]));
-    }
-
-    #[test]
-    fn a_target_in_use_is_not_probed() {
-        let mut scene = Scene::new(2, Some(INTERVAL)).on_duty(2);
-        assert_eq!(scene.healths.take_due(scene.now), [target()], "shares of a target have one probe");
-        assert_eq!(scene.healths.take_due(scene.now), []);
-        scene.record(Ok(()), DialledBy::Probe);
-        let (stream, now) = (scene.healths.in_use(target()), scene.now);
-        assert_eq!(scene.healths.next_due(), None);
-        assert_eq!(scene.healths.take_due(now + 1000 * INTERVAL), []);
-        drop(stream);
-        assert!(scene.healths.next_due().unwrap() > now + INTERVAL / 4, "it was alive a moment ago");
-        scene.healths.duty(&[], &[share(0), share(1)], now);
-        let mut stream = scene.healths.in_use(target());
-        stream.lost();
-        drop(stream);
-        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "it did not answer");
-        scene.record(Ok(()), DialledBy::Probe);
-        assert_eq!(scene.healths.next_due(), None);
-        let silent = scene.healths.in_use(target());
-        silent.stopped_or_resumed();
-        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "although it is in use");
-        assert!(scene.healths.is_doubted(&target()));
-        scene.record(Ok(()), DialledBy::Probe);
-        assert!(!scene.healths.is_doubted(&target()));
-        assert_eq!(scene.healths.next_due(), None);
-        silent.stopped_or_resumed();
-        assert_eq!(scene.healths.take_due(Instant::now()), [target()]);
-        scene.record(Err(&refusal()), DialledBy::Probe);
-        scene.healths.take_due(scene.now + 2 * INTERVAL);
-        scene.record(Err(&refusal()), DialledBy::Probe);
-        silent.stopped_or_resumed();
-        assert_eq!(scene.healths.take_due(Instant::now()), [target()], "it may be back");
-        scene.record(Ok(()), DialledBy::Probe);
-        drop(silent);
-        scene.healths.duty(&[share(0), share(1)], &[], now);
-        scene.now += INTERVAL;
-        assert!(scene.probes_in(INTERVAL) > 0);
-    }
-
-    #[test]
-    fn a_target_that_clients_have_left_is_probed_within_its_interval() {
-        for interval in [1, 3, 30, 3600].map(Duration::from_secs) {
-            let mut scene = Scene::new(1, Some(interval));
-            scene.healths.duty(&[], &[share(0)], scene.now);
-            // The stream goes through any agent. The gateway gives the duty when no client has used the share for this time.
-            scene.record(Ok(()), DialledBy::Stream);
-            drop(scene.healths.in_use(target()));
-            let left = scene.now;
-            scene.now += rest_of(interval);
-            scene.healths.duty(&[share(0)], &[], scene.now);
-            let due = scene.healths.next_due().unwrap() - left;
-            let most = interval.max(rest_of(interval));
-            assert!((interval / 2..=most).contains(&due), "{due:?} of {interval:?}");
-            scene.now = left + due;
-            assert_eq!(scene.healths.take_due(scene.now).len(), 1);
-            scene.record(Ok(()), DialledBy::Probe);
-            assert!(scene.healths.next_due().unwrap() - scene.now > interval);
-        }
-    }
-
-    #[test]
-    fn each_stream_of_a_target_counts_once_while_its_share_comes_and_goes() {
-        let scene = Scene::new(0, None);
-        let first = scene.healths.in_use(target());
-        scene.healths.add(share(0), watched(Some(INTERVAL)), scene.now);
-        scene.healths.duty(&[share(0)], &[], scene.now);
-        let second = scene.healths.in_use(target());
-        drop(first);
-        assert_eq!(scene.healths.next_due(), None, "the second one uses it");
-        scene.healths.withdraw(share(0));
-        drop(second);
-        assert!(scene.healths.known.lock().targets.is_empty());
-    }
-
-    #[test]
-    fn a_new_connection_to_the_gateway_probes_nothing_again_and_reports_what_fails() {
-        let mut scene = Scene::new(1, Some(INTERVAL)).on_duty(1);
-        scene.probes_in(100 * INTERVAL);
-        let again = |scene: &Scene| {
-            scene.healths.connected(true);
-            scene.healths.add(share(0), watched(Some(INTERVAL)), scene.now);
-            scene.healths.duty(&[share(0)], &[], scene.now);
-        };
-        again(&scene);
-        assert_eq!(scene.healths.take_due(scene.now), []);
-        scene.record(Err(&refusal()), DialledBy::Stream);
-        assert_eq!(scene.healths.take_unreported().len(), 1);
-        again(&scene);
-        assert_eq!(scene.healths.take_unreported().len(), 1);
-        assert_eq!(scene.healths.take_due(scene.now), [target()]);
-        // Without duties from the gateway, the agent probes by itself.
-        let alone = TargetHealths::default();
-        alone.connected(false);
-        alone.add(share(0), watched(Some(INTERVAL)), scene.now);
-        assert_eq!(alone.take_due(scene.now), [target()]);
-    }
-}
+mod tests;

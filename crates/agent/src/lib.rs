@@ -1,4 +1,4 @@
-//! The hosting agent: dials a gateway, enrols once, receives assignments that the server has signed, and connects
+//! The hosting agent: dials the gateways of its environment, enrols once, receives assignments that the server has signed, and connects
 //! streams to their targets.
 //!
 //! It runs in the customer's network. Invariants: it opens no port; it connects only to targets that the server has
@@ -9,9 +9,11 @@ pub mod allow;
 mod assignments;
 mod carriers;
 pub mod check;
+mod claims;
 mod clock;
 mod config;
 mod connect;
+mod connection;
 mod control;
 mod cure;
 mod dial;
@@ -19,14 +21,18 @@ mod endpoint;
 mod enrol;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gateways;
 mod generations;
 mod health;
+mod known_gateways;
 mod names;
 pub mod options;
 mod own_report;
 pub mod package;
 mod probe;
 mod proxy;
+mod refusal;
+mod removals;
 mod replacement;
 mod report_outbox;
 mod retry_log;
@@ -37,14 +43,18 @@ mod state;
 mod status;
 
 pub use config::{Config, NoCode};
-pub use proxy::{Proxy, Straight};
+pub use proxy::{Proxy, ProxyPassword, ProxyRule, Straight};
 
 use crate::{
     agent::Agent,
     assignments::Assignments,
+    claims::Claims,
+    gateways::GatewaySet,
     health::TargetHealths,
+    known_gateways::KnownGateways,
     names::Names,
     probe::PROBES,
+    removals::Removals,
     report_outbox::ReportOutbox,
     route::Route,
     state::{State, StateDir},
@@ -59,7 +69,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
-use wicketgate_system::program::{LastingRefusal, WrongUsage};
+use wicketgate_system::program::WrongUsage;
 use wicketgate_transport::{abort::Abort, code::EnrolmentCode};
 
 /// How long running streams may continue after a stop signal.
@@ -80,7 +90,8 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     if let Some(address) = config.status_listen {
         shown.spawn(http::serve(http::listen(address).await?, Arc::clone(&status)));
     }
-    let route = Route { server: config.server, proxy: config.proxy, names: Arc::new(Names::default()) };
+    let proxy = config.proxy.of(&config.server);
+    let route = Route { server: config.server, proxy, names: Arc::new(Names::default()) };
     let identified = stop.run_until_cancelled(identity(&route, dir, (config.code, &config.name), &status));
     let state = match identified.await {
         Some(state) => state?,
@@ -91,10 +102,13 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let via = route.proxy.as_ref().ok().map(tracing::field::display);
     info!(agent.id = %state.agent(), environment.id = %state.environment(), server = %route.server, proxy = via, "agent started");
     let agent = Arc::new(Agent {
-        route,
+        route: Arc::new(route),
         name: config.name,
-        takes_over: config.take_over.into(),
+        takes_over: config.take_over,
         tls,
+        gateways: KnownGateways::new(&state)?,
+        claims: Claims::default(),
+        removals: Removals::default(),
         state: Arc::new(state),
         assignments,
         health: TargetHealths::default(),
@@ -109,7 +123,10 @@ pub async fn run(config: Config, stop: CancellationToken, abort: Abort) -> anyho
     let generations =
         tokio::spawn(async move { keeper.assignments.keep_generations(&keeper.state, &stopped).await });
     tokio::spawn(own_report::keep(Arc::clone(&agent), stop.clone()));
-    let connected = tokio::spawn(Arc::clone(&agent).stay_connected(stop.clone()));
+    let probes = Arc::clone(&agent).probe_due_targets(stop.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(probes));
+    let gateways = GatewaySet::new(Arc::clone(&agent), config.proxy, stop.clone());
+    let connected = tokio::spawn(gateways.run());
     let ended = serve(&agent, connected, &stop, &abort).await;
     stop.cancel();
     let _ = generations.await;
@@ -141,7 +158,7 @@ async fn identity(
 /// Serves until `stop` and the end of the running streams, or until the agent is removed.
 async fn serve(
     agent: &Agent,
-    mut connected: JoinHandle<Result<(), LastingRefusal>>,
+    mut connected: JoinHandle<anyhow::Result<()>>,
     stop: &CancellationToken,
     abort: &Abort,
 ) -> anyhow::Result<()> {
@@ -149,13 +166,13 @@ async fn serve(
         // First: after a stop, the connection ends without an error.
         biased;
         () = stop.cancelled() => None,
-        ended = &mut connected => ended.context("the connection to the gateway failed")?.err(),
+        ended = &mut connected => ended.context("the connections to gateways failed")?.err(),
     };
     agent.streams.close();
     if let Some(removed) = removed {
         abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
-        return Err(removed.into());
+        return Err(removed);
     }
     abort.token().run_until_cancelled(drain(agent)).await;
     if !agent.streams.is_empty() {
@@ -163,9 +180,9 @@ async fn serve(
         abort.trigger();
         let _ = timeout(CUT, agent.streams.wait()).await;
     }
-    // The connection ends with the last stream.
+    // The connections end with the last streams.
     if timeout(CUT, connected).await.is_err() {
-        debug!("the connection to the gateway did not close in time");
+        debug!("the connections to gateways did not close in time");
     }
     Ok(())
 }

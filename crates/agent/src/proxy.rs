@@ -7,11 +7,13 @@
 mod http;
 mod login;
 mod refusal;
+mod rule;
 mod socks5;
 mod variables;
 
 pub(crate) use login::{Login, Password};
 pub(crate) use refusal::ProxyRefusal;
+pub use rule::{ProxyPassword, ProxyRule};
 pub(crate) use variables::from_variables;
 #[cfg(any(test, fuzzing))]
 pub use {http::fuzz::http_proxy_answer, socks5::fuzz::socks5_answer};

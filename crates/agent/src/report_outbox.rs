@@ -2,16 +2,14 @@
 //! does not learn, and the server drops one that it has.
 
 use crate::clock::ClockComparison;
-use tokio::sync::Notify;
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
 use wicketgate_model::AgentReport;
 use wicketgate_system::Mutex;
-use wicketgate_transport::control::{Control, ControlError, FromAgent};
 
 #[derive(Default)]
 pub(crate) struct ReportOutbox {
-    last: Mutex<Option<Box<AgentReport>>>,
-    /// It is to be sent; for the connection's task.
-    pub(crate) filled: Notify,
+    last: watch::Sender<Option<Arc<AgentReport>>>,
     /// A gateway has welcomed the agent.
     pub(crate) greeted: Notify,
     /// Of that moment; `None`: the gateway did not tell its time.
@@ -20,18 +18,14 @@ pub(crate) struct ReportOutbox {
 
 impl ReportOutbox {
     pub(crate) fn put(&self, report: AgentReport) {
-        *self.last.lock() = Some(Box::new(report));
-        self.filled.notify_one();
+        self.last.send_replace(Some(Arc::new(report)));
     }
 
-    /// A gateway has welcomed the agent.
-    pub(crate) fn connected(&self) {
+    /// A gateway has welcomed the agent. Returns what it is to be sent: the last report, and each later one.
+    pub(crate) fn connected(&self) -> watch::Receiver<Option<Arc<AgentReport>>> {
         self.greeted.notify_one();
-        self.filled.notify_one();
-    }
-
-    pub(crate) async fn send(&self, control: &mut Control) -> Result<(), ControlError> {
-        let Some(report) = self.last.lock().clone() else { return Ok(()) };
-        control.send(&FromAgent::Report { report }).await
+        let mut reports = self.last.subscribe();
+        reports.mark_changed();
+        reports
     }
 }

@@ -1,4 +1,5 @@
-//! The agent's state directory: its key, its identity, and the newest generation that it has seen of each share.
+//! The agent's state directory: its key, its identity, the newest generation that it has seen of each share, and the gateways of its
+//! environment.
 //!
 //! Invariants: one process uses the directory at a time; the key is on disk before it is sent, so that an enrolment
 //! whose answer was lost is repeated with the same key.
@@ -11,7 +12,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
-use wicketgate_model::{AgentId, EnrolGrant, EnrollmentId, EnvironmentId};
+use wicketgate_model::{AgentId, EnrolGrant, EnrollmentId, EnvironmentId, SignedGatewayList};
 use wicketgate_system::{
     Mutex, if_exists,
     own_directory::{DirectoryKind, OwnDirectory},
@@ -38,6 +39,8 @@ const IDENTITY_FILE: &str = "identity.json";
 /// The extension of what a new enrolment has replaced.
 const REPLACED: &str = "replaced";
 const GENERATIONS_FILE: &str = "generations";
+/// The newest list of the environment's gateways, as the server has signed it.
+const GATEWAYS_FILE: &str = "gateways.json";
 /// In which earlier versions kept the newest generations.
 const EARLIER_GENERATIONS_FILE: &str = "floors.json";
 
@@ -221,6 +224,15 @@ impl State {
                 Ok(Generations::without_file(newest.unwrap_or_default()))
             }
         }
+    }
+
+    /// The newest list of gateways; `None`: none was kept.
+    pub(crate) fn gateways(&self) -> anyhow::Result<Option<SignedGatewayList>> {
+        self.dir.read(GATEWAYS_FILE, "remove it")
+    }
+
+    pub(crate) fn save_gateways(&self, list: &SignedGatewayList) -> io::Result<()> {
+        self.dir.write(GATEWAYS_FILE, list)
     }
 
     pub(crate) fn save_generations(&self, change: Change) -> io::Result<()> {

@@ -15,20 +15,24 @@ use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+use wicketgate_model::GatewayId;
 use wicketgate_system::{Mutex, service_manager};
 use wicketgate_transport::frame::RefusalReason;
 
 pub(crate) use standing::Phase;
-use standing::Standing;
+use standing::{Standing, Standings};
+
+/// The place of the connection to the gateway of `--server`.
+pub(crate) const BOOTSTRAP: usize = 0;
 
 /// See the module.
 pub(crate) struct Status {
-    server: String,
-    standing: Mutex<Standing>,
+    standings: Mutex<Standings>,
     /// What the service manager was told last.
     told: Mutex<String>,
     registry: Registry,
     connected: Gauge,
+    gateways: Family<[(&'static str, String); 1], Gauge>,
     connections: Counter,
     failures: Counter,
     streams: Counter,
@@ -49,15 +53,19 @@ impl Status {
         registry.register("build", "The version that is running", build);
         let shown = &mut registry;
         Self {
-            server,
-            standing: Mutex::new(Standing { status: Phase::Enrolling, error: None }),
+            standings: Mutex::new(Standings::new(BOOTSTRAP, server)),
             told: Mutex::default(),
-            connected: registered(shown, "connected", "1 while the agent is connected to the gateway"),
-            connections: registered(shown, "connections", "Connections to the gateway that were established"),
+            connected: registered(shown, "connected", "1 while the agent is connected to a gateway"),
+            gateways: registered(
+                shown,
+                "gateway_connected",
+                "1 while the agent is connected to this gateway, which it has been connected to before",
+            ),
+            connections: registered(shown, "connections", "Connections to gateways that were established"),
             failures: registered(
                 shown,
                 "connection_failures",
-                "Connections to the gateway that failed or broke, and enrolments that failed",
+                "Connections to gateways that failed or broke, and enrolments that failed",
             ),
             streams: registered(shown, "streams", "Clients' connections that were connected to a target"),
             active: registered(shown, "streams_active", "Clients' connections at present"),
@@ -113,39 +121,58 @@ impl Drop for ActiveStream<'_> {
 }
 
 impl Status {
-    /// The agent is in this phase from now on.
-    pub(crate) fn enter(&self, status: Phase) {
-        self.connected.set((status == Phase::Connected).into());
-        if status == Phase::Connected {
-            self.connections.inc();
-        }
-        let mut standing = self.standing.lock();
-        let error = if status == Phase::Connected { None } else { standing.error.take() };
-        *standing = Standing { status, error };
-        self.tell(&standing);
+    /// A gateway is dialled from now on.
+    pub(crate) fn dial(&self, place: usize, url: String) {
+        self.change(|standings| standings.dial(place, url));
+    }
+
+    /// The connection is in this phase from now on.
+    pub(crate) fn enter(&self, place: usize, phase: Phase) {
+        self.change(|standings| standings.enter(place, phase));
+    }
+
+    /// The connection is up, to this gateway.
+    pub(crate) fn connected(&self, place: usize, gateway: GatewayId) {
+        self.connections.inc();
+        self.change(|standings| standings.connected(place, gateway));
     }
 
     /// An enrolment or a connection has failed, and is retried.
-    pub(crate) fn failed(&self, error: &str) {
+    pub(crate) fn failed(&self, place: usize, error: &str) {
         self.failures.inc();
-        let mut standing = self.standing.lock();
-        if standing.status == Phase::Connected {
-            standing.status = Phase::Connecting;
-            self.connected.set(0);
+        self.change(|standings| standings.failed(place, error));
+    }
+
+    /// Another connection has the gateway.
+    pub(crate) fn hide(&self, place: usize) {
+        self.change(|standings| standings.hide(place));
+    }
+
+    /// The gateway is not dialled any more.
+    pub(crate) fn gone(&self, place: usize) {
+        self.change(|standings| standings.gone(place));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Standings)) {
+        let mut standings = self.standings.lock();
+        change(&mut standings);
+        self.connected.set((standings.standing().status == Phase::Connected).into());
+        self.gateways.clear();
+        for (gateway, is_connected) in standings.known() {
+            self.gateways.get_or_create(&[("gateway", gateway.to_string())]).set(is_connected.into());
         }
-        standing.error = Some(error.to_owned());
-        self.tell(&standing);
+        self.tell(&standings);
     }
 
     /// Tells the service manager. An agent that retries is ready, too: it would be taken for one that hangs.
-    fn tell(&self, standing: &Standing) {
-        let line = standing.line(&self.server, (self.shares.get(), self.unreachable.get()));
+    fn tell(&self, standings: &Standings) {
+        let line = standings.line((self.shares.get(), self.unreachable.get()));
         let mut told = self.told.lock();
         if *told == line {
             return;
         }
-        let is_ready = standing.status == Phase::Connected || standing.error.is_some();
-        if is_ready {
+        let Standing { status, error, .. } = standings.standing();
+        if status == Phase::Connected || error.is_some() {
             service_manager::ready(&line)
         } else {
             service_manager::status(&line)
@@ -157,7 +184,7 @@ impl Status {
     pub(crate) fn serves(&self, shares: usize, unreachable: usize) {
         self.shares.set(i64::try_from(shares).unwrap_or(i64::MAX));
         self.unreachable.set(i64::try_from(unreachable).unwrap_or(i64::MAX));
-        self.tell(&self.standing.lock());
+        self.tell(&self.standings.lock());
     }
 
     pub(crate) fn certified(&self, until: Timestamp) {
@@ -185,7 +212,7 @@ impl Status {
 
     /// Whether the agent serves, and the same in JSON.
     fn ready(&self) -> (bool, String) {
-        let standing = self.standing.lock().clone();
+        let standing = self.standings.lock().standing();
         let text = serde_json::to_string(&standing).unwrap_or_default();
         (standing.status == Phase::Connected, text + "\n")
     }
@@ -198,7 +225,12 @@ impl Status {
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Status({:?}, {} streams)", self.standing.lock().status, self.streams.inner().load(Relaxed))
+        write!(
+            f,
+            "Status({:?}, {} streams)",
+            self.standings.lock().standing().status,
+            self.streams.inner().load(Relaxed)
+        )
     }
 }
 
@@ -208,17 +240,41 @@ mod tests {
     use wicketgate_lab::reference;
     use wicketgate_system::metrics_text::negotiated;
 
+    fn gateway(n: u128) -> GatewayId {
+        format!("gwy-{n:032x}").parse().unwrap()
+    }
+
+    #[test]
+    fn each_gateway_is_shown_once_there_are_several() {
+        let status = Status::new("https://gw:8443".to_owned());
+        status.connected(BOOTSTRAP, gateway(1));
+        status.dial(1, "https://gw-2:8443".to_owned());
+        status.failed(1, "cannot connect");
+        let shown = r#"{"status":"connected","gateways":[{"url":"https://gw:8443","status":"connected"},{"url":"https://gw-2:8443","status":"connecting","error":"cannot connect"}]}"#;
+        assert_eq!(status.ready(), (true, format!("{shown}\n")));
+        status.connected(1, gateway(2));
+        status.failed(BOOTSTRAP, "silent");
+        let has = |line: &str| status.metrics().unwrap().lines().any(|one| one == line);
+        let of =
+            |n, up| has(&format!("wicketgate_agent_gateway_connected{{gateway=\"{}\"}} {up}", gateway(n)));
+        assert!(has("wicketgate_agent_connected 1") && of(1, 0) && of(2, 1));
+        status.hide(BOOTSTRAP);
+        assert_eq!(status.ready(), (true, "{\"status\":\"connected\"}\n".to_owned()));
+        status.gone(1);
+        assert!(!has("wicketgate_agent_connected 1") && !of(1, 0) && !of(2, 1));
+    }
+
     #[test]
     fn the_last_failure_is_shown_until_the_agent_is_connected() {
         let status = Status::new("https://gw:8443".to_owned());
         assert_eq!(status.ready(), (false, "{\"status\":\"enrolling\"}\n".to_owned()));
-        status.failed("cannot connect");
-        status.enter(Phase::Connecting);
+        status.failed(BOOTSTRAP, "cannot connect");
+        status.enter(BOOTSTRAP, Phase::Connecting);
         let shown = "{\"status\":\"connecting\",\"error\":\"cannot connect\"}\n";
         assert_eq!(status.ready(), (false, shown.to_owned()));
-        status.enter(Phase::Connected);
+        status.connected(BOOTSTRAP, gateway(1));
         assert_eq!(status.ready(), (true, "{\"status\":\"connected\"}\n".to_owned()));
-        status.enter(Phase::Draining);
+        status.enter(BOOTSTRAP, Phase::Draining);
         assert_eq!(status.ready(), (false, "{\"status\":\"draining\"}\n".to_owned()));
     }
 
@@ -227,6 +283,7 @@ mod tests {
     fn the_reference_of_metrics_is_a_scrape_with_all_of_them() {
         let status = Status::new("https://gw:8443".to_owned());
         status.refused(RefusalReason::ConnectionRefused);
+        status.connected(BOOTSTRAP, gateway(1));
         let (_, text) = negotiated(status.metrics().unwrap(), Some("text/plain"));
         let page = format!(
             "# Metrics of an agent\n\nWhat [`--status-listen`](../OPERATIONS.md#the-status-of-an-agent) serves at `/metrics`: the \

@@ -1,4 +1,5 @@
-//! The servers' authority: a P-256 key that issues certificates to servers, gateways and agents, and signs assignments.
+//! The servers' authority: a P-256 key that issues certificates to servers, gateways and agents, and signs assignments and
+//! lists of gateways.
 //!
 //! Invariant: a certificate's one name is the [`Identity`] that the server decided on; from a request it takes
 //! the public key and nothing else.
@@ -12,7 +13,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use std::{fmt, fs, io, path::Path, time::Duration};
-use wicketgate_model::{Assignment, SignedAssignment};
+use wicketgate_model::{Assignment, GatewayList, SignedAssignment, SignedGatewayList};
 use wicketgate_system::if_exists;
 use wicketgate_transport::{
     identity::Identity,
@@ -79,7 +80,7 @@ pub enum CaError {
     Random,
     #[error("the clock of this host says {0}: set it, for example with `timedatectl set-ntp true`")]
     Clock(Timestamp),
-    #[error("cannot encode the assignment as JSON")]
+    #[error("cannot encode what is to be signed as JSON")]
     Json(#[source] serde_json::Error),
 }
 
@@ -169,6 +170,12 @@ impl Ca {
         self.sign(serde_json::to_string(assignment).map_err(CaError::Json)?)
     }
 
+    pub fn sign_gateways(&self, list: &GatewayList) -> Result<SignedGatewayList, CaError> {
+        let body = serde_json::to_string(list).map_err(CaError::Json)?;
+        let signature = self.key.sign(&SignedGatewayList::signed_bytes(&body)).map_err(CaError::Sign)?;
+        Ok(SignedGatewayList { body, signature })
+    }
+
     /// Signs the body of an assignment.
     ///
     /// # Errors
@@ -245,7 +252,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
     use wicketgate_model::{
-        AgentId, EnvironmentId, Era, FrontdoorId, GatewayId, Generation, ServerId, ShareId,
+        AgentId, DialledGateway, EnvironmentId, Era, FrontdoorId, GatewayId, Generation, ServerId, ShareId,
     };
     use wicketgate_transport::identity::AgentIdentity;
 
@@ -301,6 +308,28 @@ mod tests {
         assert_eq!(b.certificate().verify(&signed), Err(TrustError::BadSignature));
         let changed = SignedAssignment { body: signed.body.replace("10.0.0.1", "10.0.0.2"), ..signed };
         assert_eq!(a.certificate().verify(&changed), Err(TrustError::BadSignature));
+    }
+
+    #[test]
+    fn a_list_of_gateways_is_signed_by_its_authority_and_as_nothing_else() {
+        let [a, b] = [(); 2].map(|()| Ca::generate(Timestamp::now()).unwrap());
+        let gateway =
+            DialledGateway { id: GatewayId::new(Uuid::nil()), url: "https://gw.example:8443".to_owned() };
+        let (environment, gateways) = (EnvironmentId::new(Uuid::nil()), vec![gateway]);
+        let list = GatewayList { environment, era: Era::new(3), version: 7, gateways };
+        let signed = a.sign_gateways(&list).unwrap();
+        assert_eq!(a.certificate().verify_gateways(&signed), Ok(list));
+        assert_eq!(b.certificate().verify_gateways(&signed), Err(TrustError::BadSignature));
+        let changed =
+            SignedGatewayList { body: signed.body.replace("gw.example", "gw.example.org"), ..signed.clone() };
+        assert_eq!(a.certificate().verify_gateways(&changed), Err(TrustError::BadSignature));
+        // A signature over one kind of document is none over another.
+        let SignedGatewayList { body, signature } = signed;
+        let other = SignedAssignment { body, signature };
+        assert_eq!(a.certificate().verify(&other), Err(TrustError::BadSignature));
+        let SignedAssignment { body, signature } = a.sign_assignment(&assignment()).unwrap();
+        let other = SignedGatewayList { body, signature };
+        assert_eq!(a.certificate().verify_gateways(&other), Err(TrustError::BadSignature));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The certificate authority: issues certificates to gateways and agents, and signs assignments. Only servers link it.
+//! The certificate authority: issues certificates to gateways and agents, and signs assignments and lists of gateways. Only servers link it.
 
 mod ca;
 

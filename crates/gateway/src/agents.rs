@@ -44,7 +44,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 use wicketgate_link::{AgentShares, FromGateway};
-use wicketgate_model::{AgentId, ShareDesired, ShareId};
+use wicketgate_model::{AgentId, EnvironmentId, ShareDesired, ShareId, SignedGatewayList};
 use wicketgate_system::{Mutex, TurnsToCompute, accept::Acceptor, essential};
 use wicketgate_transport::{
     abort::Abort,
@@ -159,6 +159,15 @@ impl Agents {
 
     pub fn withdraw(&self, share: ShareId) {
         self.with(|roster| roster.withdraw(share));
+    }
+
+    /// Passes the lists of environments' gateways on to their agents, including those that connect later.
+    pub fn set_gateways(&self, lists: Vec<(EnvironmentId, SignedGatewayList)>) {
+        self.with(|roster| {
+            for (environment, list) in lists {
+                roster.set_gateways(environment, list);
+            }
+        });
     }
 
     /// Has all streams read nothing more, and cuts each when what it has read is delivered.

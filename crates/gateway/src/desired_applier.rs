@@ -175,6 +175,7 @@ impl DesiredApplier {
                 ToGateway::Servers(servers) => {
                     let _ = self.back.send(FromApplier::Servers(servers)).await;
                 }
+                ToGateway::GatewayLists(lists) => self.parts.agents.set_gateways(lists),
                 ToGateway::RemovalConfirmed { tunnels } => self.remove_confirmed(era, &tunnels),
                 ToGateway::TrafficRecorded { spool, number } => self.parts.spool.recorded(spool, number),
             }

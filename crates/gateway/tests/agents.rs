@@ -14,5 +14,6 @@ mod agents {
     pub(crate) mod puppet;
     mod replicas;
     mod reports;
+    mod several;
     mod streams;
 }

@@ -82,6 +82,24 @@ pub fn start_server(
     Ok(GatewayProcess { process, api, frontdoor, data: data_of(lab, nth) })
 }
 
+/// Which gateway it is.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewayPlace<'a> {
+    /// From 0. Its port for agents is so much higher than that of the options.
+    pub nth: u16,
+    pub location: &'a str,
+}
+
+impl GatewayPlace<'_> {
+    /// The first one.
+    pub const FIRST: GatewayPlace<'static> = GatewayPlace { nth: 0, location: "local" };
+
+    /// The name of its state directory and its files.
+    fn name(self) -> String {
+        if self.nth == 0 { "gateway".to_owned() } else { format!("gateway-{}", self.nth) }
+    }
+}
+
 /// Starts `wicketgate gateway`, which joins with a fresh token of the server at its first start.
 ///
 /// # Errors
@@ -89,9 +107,11 @@ pub fn start_server(
 pub fn start_gateway(
     lab: &Lab,
     options: &GatewayOptions<'_>,
+    place: GatewayPlace<'_>,
     server: Option<&GatewayProcess>,
 ) -> Result<Process> {
-    let state = lab.path("gateway");
+    let (name, state) = (place.name(), lab.path(&place.name()));
+    let agents = SocketAddr::new(options.agent_listen.ip(), options.agent_listen.port() + place.nth);
     let executable = options.executable.to_owned();
     let namespace = options.namespace.name().to_owned();
     lab.ledger().add(&Entry::GatewayRole { executable, namespace, state: state.clone() })?;
@@ -101,17 +121,18 @@ pub fn start_gateway(
         .arg("gateway")
         .args(["--state-dir".as_ref(), state.as_os_str()])
         .args(["--server", &link_of(0).to_string()])
-        .args(["--agent-listen", &options.agent_listen.to_string(), "--ipsec", options.ipsec]);
+        .args(["--agent-listen", &agents.to_string(), "--ipsec", options.ipsec]);
     if let Some(address) = options.public_address {
         command.args(["--public-address", &address.to_string()]);
     }
     if let Some(server) = server {
-        let made = server.api.post("/frontdoor/v2/gateways/join-tokens", &json!({"locationId": "local"}))?;
-        let file = lab.dir("tokens")?.join("gateway");
+        let asked = json!({"locationId": place.location});
+        let made = server.api.post("/frontdoor/v2/gateways/join-tokens", &asked)?;
+        let file = lab.dir("tokens")?.join(&name);
         private_file::replace(&file, made["joinToken"].as_str().context("no joinToken")?.as_bytes())?;
         command.args(["--join-token-file".as_ref(), file.as_os_str()]);
     }
-    let log = lab.dir("log")?.join("gateway.log");
+    let log = lab.dir("log")?.join(format!("{name}.log"));
     let mut process = Process::start(lab, "wicketgate gateway", &mut command, &log)?;
     let joined = state.join("gateway.json");
     process.until(lab, "the gateway has joined", START, |_| Ok(fs::metadata(&joined).ok().map(drop)))?;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use wicketgate_model::{
     AgentId, AgentReport, Connection, DesiredDelta, DesiredDigest, EnrolGrant, EnrolRefusal, EnrolRequest,
     EnvironmentId, Era, EspMode, FailureReason, Generation, ObservedDelta, Problem, ResetMode, ResetScope,
-    ShareId, SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
+    ShareId, SignedGatewayList, SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
 };
 
 /// Messages from the server to a gateway.
@@ -50,6 +50,9 @@ pub enum ToGateway {
     RenewedOwn { request: RequestId, certificate: Option<Vec<u8>> },
     /// What gateways dial, of all servers of the database: after a change.
     Servers(Vec<String>),
+    /// Which gateways the agents of environments dial, of those with agents at this gateway: after a change, and when an agent has
+    /// connected. Only to a gateway that [takes them](Versions::take_gateway_lists).
+    GatewayLists(Vec<(EnvironmentId, SignedGatewayList)>),
     /// In place of the hello: the server has no link for the gateway, and closes this one.
     Refused(LinkRefusal),
     /// The answer to [`FromGateway::Doubtful`]: these were deleted, or are another gateway's.

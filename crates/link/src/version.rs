@@ -5,7 +5,10 @@ use std::fmt;
 
 /// The versions of this build. Raise `newest` with every change that an older end would misread, and `oldest` when
 /// such ends are no longer supported.
-pub const VERSIONS: Versions = Versions { oldest: 5, newest: 5 };
+pub const VERSIONS: Versions = Versions { oldest: 5, newest: 6 };
+
+/// The first version whose gateways take [`ToGateway::GatewayLists`](crate::ToGateway::GatewayLists).
+const GATEWAY_LISTS: u32 = 6;
 
 /// The versions that one end speaks, both bounds included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,13 @@ impl Versions {
     }
 }
 
+impl Versions {
+    /// Whether a gateway that speaks these versions takes [`ToGateway::GatewayLists`](crate::ToGateway::GatewayLists) from this build.
+    pub fn take_gateway_lists(self) -> bool {
+        VERSIONS.common(self).is_ok_and(|version| version >= GATEWAY_LISTS)
+    }
+}
+
 impl fmt::Display for Versions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -47,6 +57,13 @@ impl fmt::Display for Versions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_gateway_is_sent_no_lists() {
+        assert!(VERSIONS.take_gateway_lists());
+        assert!(!Versions { oldest: 5, newest: 5 }.take_gateway_lists());
+        assert!(Versions { oldest: 6, newest: 9 }.take_gateway_lists());
+    }
 
     #[test]
     fn the_lower_of_both_newest_versions_is_used() {

@@ -13,6 +13,7 @@ mod enrolment;
 mod esp_mode;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gateway_list;
 mod generation;
 mod handover;
 mod ids;
@@ -47,6 +48,7 @@ pub use continuity::ConnectionContinuity;
 pub use desired::{AgentDesired, Desired, DesiredDelta, DesiredDigest, ShareDesired, Touched, TunnelDesired};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
+pub use gateway_list::{DialledGateway, GatewayList, SignedGatewayList};
 pub use generation::{Era, Generation};
 pub use handover::{MaxUses, Passphrase};
 pub use ids::{

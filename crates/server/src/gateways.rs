@@ -7,6 +7,7 @@ mod asking;
 mod backlog;
 mod certificate_desk;
 pub(crate) mod directory;
+pub(crate) mod environment_lists;
 pub(crate) mod link;
 pub(crate) mod link_table;
 mod peer_state;

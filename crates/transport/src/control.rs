@@ -275,7 +275,7 @@ mod tests {
             run(async {
                 let (a, b) = tokio::io::duplex(cut);
                 let (mut a, mut b) = (Control::new(a), Control::new(b));
-                let hello = |name: &String| FromAgent::Hello { version: "1".into(), name: name.clone(), takes_duties: true, takes_over: false, learns_removal: false };
+                let hello = |name: &String| FromAgent::Hello { version: "1".into(), name: name.clone(), takes_duties: true, takes_over: false, learns_removal: false, learns_gateways: false };
                 let send = async {
                     for text in &texts { a.send(&hello(text)).await.unwrap(); }
                 };

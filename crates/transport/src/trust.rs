@@ -2,8 +2,9 @@
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
 use std::{array, fmt};
-use wicketgate_model::{Assignment, SignedAssignment};
+use wicketgate_model::{Assignment, GatewayList, SignedAssignment, SignedGatewayList};
 
 /// The first 160 bits of the SHA-256 of a CA's certificate in DER: enough against second preimages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,10 @@ pub enum TrustError {
     BadSignature,
     #[error("signed by the server, but this version cannot parse it")]
     NotAnAssignment,
+    #[error(
+        "signed by the server, but this version cannot parse it: install the version of the server on this host"
+    )]
+    NotAGatewayList,
 }
 
 impl CaCertificate {
@@ -67,14 +72,27 @@ impl CaCertificate {
 
     /// The assignment, if this CA has signed it.
     pub fn verify(&self, signed: &SignedAssignment) -> Result<Assignment, TrustError> {
+        let SignedAssignment { body, signature } = signed;
+        self.read((body, SignedAssignment::signed_bytes(body)), signature, TrustError::NotAnAssignment)
+    }
+
+    /// The list of gateways, if this CA has signed it.
+    pub fn verify_gateways(&self, signed: &SignedGatewayList) -> Result<GatewayList, TrustError> {
+        let SignedGatewayList { body, signature } = signed;
+        self.read((body, SignedGatewayList::signed_bytes(body)), signature, TrustError::NotAGatewayList)
+    }
+
+    /// What the body says, if this CA has signed the bytes; `unread`: it says nothing that this version knows.
+    fn read<T: DeserializeOwned>(
+        &self,
+        (body, bytes): (&str, Vec<u8>),
+        signature: &[u8],
+        unread: TrustError,
+    ) -> Result<T, TrustError> {
         // Only the public key of the certificate is used: no path is built.
         let ca = webpki::EndEntityCert::try_from(&self.0).map_err(|_| TrustError::NotACertificate)?;
-        ca.verify_signature(
-            webpki::aws_lc_rs::ECDSA_P256_SHA256,
-            &SignedAssignment::signed_bytes(&signed.body),
-            &signed.signature,
-        )
-        .map_err(|_| TrustError::BadSignature)?;
-        serde_json::from_str(&signed.body).map_err(|_| TrustError::NotAnAssignment)
+        ca.verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, &bytes, signature)
+            .map_err(|_| TrustError::BadSignature)?;
+        serde_json::from_str(body).map_err(|_| unread)
     }
 }

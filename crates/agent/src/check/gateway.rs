@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::{CURE, rounded, seconds_ahead},
-    control::{rejected, removed, unknown},
+    refusal::{rejected, removed, unknown},
     route::{NoHandshake, Route},
     state::State,
 };
@@ -14,13 +14,14 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::{net::TcpStream, time::timeout};
-use wicketgate_model::SignedAssignment;
+use wicketgate_model::{GatewayId, SignedAssignment};
 use wicketgate_transport::control::{Control, ControlError, FromAgent, SILENCE, ToAgent};
 
 /// For all assignments of an environment with very many shares, over a slow line.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Answer {
+    pub(super) gateway: GatewayId,
     pub(super) assignments: Vec<SignedAssignment>,
 }
 
@@ -32,12 +33,12 @@ pub(super) async fn ask(
     report: &mut Report,
 ) -> Option<Answer> {
     let shaken = match (state.tls(), tcp) {
-        (Ok(agent), Some(tcp)) => Some(route.handshake(agent.connect_control(tcp)).await),
+        (Ok(agent), Some(tcp)) => Some(route.handshake(agent.connect_named(tcp)).await),
         (Err(error), _) => Some(Err(NoHandshake { diagnosis: None, error })),
         (Ok(_), None) => None,
     };
     tls(route, shaken.as_ref(), report);
-    let Some(Ok(control)) = shaken else {
+    let Some(Ok((gateway, control))) = shaken else {
         report.add(CheckStep::Identity, &state.agent(), skip(NOT_REACHED));
         clock_by_certificate(route, shaken.as_ref(), report);
         return None;
@@ -58,7 +59,7 @@ pub(super) async fn ask(
                 }
             };
             report.add(CheckStep::Clock, "the clock of this host", clock);
-            Some(Answer { assignments })
+            Some(Answer { gateway, assignments })
         }
         Err(error) => {
             report.add(CheckStep::Identity, &state.agent(), fail(format!("{error:#}")));

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::watch, time::Instant};
-use wicketgate_model::{SignedAssignment, Target};
+use wicketgate_model::{GatewayId, SignedAssignment, Target};
 
 /// Targets that are probed, so that a check of very many shares ends within minutes.
 const MOST: usize = 1000;
@@ -17,7 +17,7 @@ const MOST: usize = 1000;
 const MOST_NAMED: usize = 3;
 
 pub(super) async fn check(
-    (state, assigned): (&State, &[SignedAssignment]),
+    (state, gateway, assigned): (&State, GatewayId, &[SignedAssignment]),
     allow: watch::Receiver<Arc<AllowList>>,
     names: &Arc<Names>,
     report: &mut Report,
@@ -33,7 +33,7 @@ pub(super) async fn check(
     };
     let (mut shares, mut refused): (BTreeMap<String, (Target, Vec<String>)>, Vec<_>) = Default::default();
     for signed in assigned {
-        match assignments.take(signed, Timestamp::now()) {
+        match assignments.take(gateway, signed, Timestamp::now()) {
             Some((share, _, Ok(served))) => {
                 let of_target = shares.entry(served.target.to_string());
                 let (_, names) = of_target.or_insert_with(|| (served.target, Vec::new()));

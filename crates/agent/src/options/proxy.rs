@@ -1,7 +1,7 @@
 //! The flags of a proxy.
 
 use crate::{
-    proxy::{Proxy, Source, Straight, from_variables, given_password},
+    proxy::{Proxy, ProxyPassword, ProxyRule, Source, from_variables, given_password},
     server_address::ServerAddress,
 };
 use clap::Args;
@@ -26,18 +26,19 @@ pub struct ProxyFlags {
 }
 
 impl ProxyFlags {
-    /// `variable`: reads the environment.
+    /// `variable`: reads the environment, in which a fault for `server` ends the start.
     pub(super) fn choose(
         self,
         server: &ServerAddress,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Result<Proxy, Straight>, WrongUsage> {
+    ) -> Result<ProxyRule, WrongUsage> {
         let password = given_password(self.proxy_password_file, variable(PASSWORD_VARIABLE));
         if let Some(url) = self.proxy {
             let proxy = Proxy::parse(url.expose_secret(), Source::CommandLine, password);
-            return proxy.map(Ok).map_err(|fault| WrongUsage(format!("--proxy: {fault}")));
+            return proxy.map(ProxyRule::Always).map_err(|fault| WrongUsage(format!("--proxy: {fault}")));
         }
-        from_variables(server, password, variable)
+        from_variables(server, password.clone(), variable)
+            .map(|_| ProxyRule::Environment(ProxyPassword(password)))
             .map_err(|(name, fault)| WrongUsage(format!("{name}: {fault}")))
     }
 }

@@ -7,7 +7,7 @@ use super::{
     enrol::from_agent,
     handshake_limits::Permit,
     pool_size,
-    roster::{Admission, Hearing, Session},
+    roster::{Admission, Hearing, Session, Understood},
 };
 use jiff::Timestamp;
 use std::{
@@ -93,19 +93,23 @@ impl Agents {
         let identity = presented.identity;
         let agent = identity.agent;
         let hello = match timeout(HELLO_WITHIN, control.receive()).await {
-            Ok(Ok(FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal })) => {
-                (from_agent(&version), from_agent(&name), takes_duties, takes_over, learns_removal)
-            }
+            Ok(Ok(hello @ FromAgent::Hello { .. })) => hello,
             Ok(Ok(FromAgent::Check)) => return self.answer_check(identity, control).await,
             other => return debug!(agent.id = %agent, ?other, "an agent sent no hello"),
         };
-        let (version, name, takes_duties, takes_over, learns_removal) = hello;
+        let FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal, learns_gateways } =
+            hello
+        else {
+            return;
+        };
+        let (version, name) = (from_agent(&version), from_agent(&name));
+        let takes = Understood { duties: takes_duties, gateways: learns_gateways };
         let about = ConnectedAgent { agent, environment: identity.environment, version, name, address };
         if !takes_over && let Some(older) = self.is_duplicate(&about).await {
             return refuse(control, takes_duties, older).await;
         }
         let now = std::time::Instant::now();
-        let connected = self.with(|roster| roster.connect(&presented, about.clone(), takes_duties, now));
+        let connected = self.with(|roster| roster.connect(&presented, about.clone(), takes, now));
         let session = match connected {
             Ok(session) => session,
             Err(why) => return admission::tell(control, learns_removal, why).await,

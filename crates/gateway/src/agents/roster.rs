@@ -10,24 +10,28 @@ mod catch_up;
 mod duplicates;
 mod duty;
 mod election;
+mod gateway_lists;
 mod hearing;
 mod outbox;
 mod pick;
 mod readiness;
 mod reports;
+mod session;
 mod strangers;
 mod words;
 
 pub(super) use admitted::Admission;
 pub(super) use duty::ShareInUse;
 pub(super) use election::REST_EVERY;
+pub(super) use gateway_lists::Understood;
 pub(super) use hearing::Hearing;
 pub(super) use pick::Pick;
 pub use readiness::AgentStanding;
 pub(super) use readiness::CLOSE_EVERY;
+pub(super) use session::Session;
 
 use super::{
-    allowance::{Allowance, Allowances},
+    allowance::Allowances,
     balancer::Record,
     carrier_pool::{AgentStreams, CarrierPool},
 };
@@ -45,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use wicketgate_link::ConnectedAgent;
 use wicketgate_model::{
     AgentDesired, AgentId, AgentReport, Assignment, EnvironmentId, Generation, ShareDesired, ShareId,
-    SignedAssignment, Target, UnknownAgent,
+    SignedAssignment, SignedGatewayList, Target, UnknownAgent,
 };
 use wicketgate_transport::identity::PresentedAgent;
 use words::Words;
@@ -58,6 +62,8 @@ pub(super) struct Roster {
     streams: HashMap<AgentId, Arc<AgentStreams>>,
     named: HashMap<AgentId, AgentDesired>,
     allowances: Allowances,
+    /// As the server has signed them.
+    gateway_lists: HashMap<EnvironmentId, SignedGatewayList>,
     /// Agents that were refused lately because they are not named.
     strangers: BTreeMap<AgentId, UnknownAgent>,
     /// The server has said which agents there are.
@@ -106,6 +112,9 @@ struct Connected {
     outbox: BTreeSet<ShareId>,
     /// Shares of which the agent learns whether it is their prober; `None`: it does not understand it.
     duties: Option<BTreeSet<ShareId>>,
+    learns_gateways: bool,
+    /// The list of gateways is to be sent to it.
+    is_list_due: bool,
     acknowledgements: HashMap<ShareId, Acknowledgement>,
     words: Words,
     /// `None`: it has acknowledged all that it does.
@@ -126,26 +135,6 @@ struct Connected {
     draining: bool,
     /// Agents with the same identity that were refused, and when the last time.
     duplicates: Vec<(ConnectedAgent, Instant)>,
-}
-
-/// A control connection, as the roster knows it.
-pub(super) struct Session {
-    pub(super) agent: AgentId,
-    /// As the agent reports it.
-    pub(super) name: String,
-    pub(super) number: u64,
-    /// Cancelled when the connection must end: the agent was removed, or has a newer one.
-    pub(super) end: CancellationToken,
-    pub(super) outbox_filled: Notify,
-    /// A task waits for a sign of life.
-    pub(super) asked: Notify,
-    /// Counts answers to it.
-    pub(super) answers: watch::Sender<u64>,
-    /// The agent does not answer.
-    pub(super) is_silent: watch::Sender<bool>,
-    /// Closed by the control connection's task when it ends.
-    pub(super) carriers: CarrierPool,
-    pub(super) allowance: Allowance,
 }
 
 impl Roster {
@@ -211,7 +200,7 @@ impl Roster {
         &mut self,
         presented: &PresentedAgent,
         about: ConnectedAgent,
-        takes_duties: bool,
+        takes: Understood,
         now: Instant,
     ) -> Result<Arc<Session>, Admission> {
         let agent = about.agent;
@@ -247,7 +236,9 @@ impl Roster {
             session: Arc::clone(&session),
             about,
             outbox: environment.shares.clone(),
-            duties: takes_duties.then(BTreeSet::new),
+            duties: takes.duties.then(BTreeSet::new),
+            learns_gateways: takes.gateways,
+            is_list_due: takes.gateways,
             acknowledgements: HashMap::new(),
             words: Words::default(),
             catch_up: Some(CatchUp::default()),
@@ -404,6 +395,8 @@ mod tests {
             name: String::new(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
         };
-        roster.connect(&presented, about, true, Instant::now()).unwrap()
+        roster
+            .connect(&presented, about, Understood { duties: true, gateways: true }, Instant::now())
+            .unwrap()
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
-use wicketgate_agent::{Config, NoCode, Straight, allow::AllowList};
+use wicketgate_agent::{Config, NoCode, ProxyRule, allow::AllowList};
 use wicketgate_authority::Ca;
 use wicketgate_gateway::agents::{AgentPort, AgentStanding, Agents, DialFailure};
 use wicketgate_link::{CertificateAnswer, FromGateway};
@@ -47,19 +47,23 @@ pub(crate) async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 pub(crate) struct Lab {
+    pub(crate) gateway: GatewayId,
     pub(crate) ca: Arc<Ca>,
     pub(crate) agents: Agents,
     pub(crate) address: SocketAddr,
     pub(crate) environment: EnvironmentId,
     pub(crate) code: EnrolmentCode,
     pub(crate) seen: Arc<Seen>,
-    _dir: tempfile::TempDir,
+    /// Stops the gateway.
+    pub(crate) drain: CancellationToken,
 }
 
 /// The messages that the server received.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) enrolled: Mutex<Vec<AgentId>>,
+    /// What the server says of them.
+    pub(crate) named: Mutex<Vec<(AgentId, AgentDesired)>>,
     pub(crate) connected: Mutex<Vec<AgentId>>,
     pub(crate) renewed: AtomicUsize,
     pub(crate) reports: Mutex<Vec<AgentReport>>,
@@ -67,8 +71,12 @@ pub(crate) struct Seen {
 
 /// The identity of a gateway of the authority.
 pub(crate) fn gateway_identity(ca: &Ca) -> GatewayIdentity {
+    identity_of(ca, GatewayId::new(Uuid::nil()))
+}
+
+fn identity_of(ca: &Ca, gateway: GatewayId) -> GatewayIdentity {
     let key = PrivateKey::generate().unwrap();
-    let gateway = Identity::Gateway { gateway: GatewayId::new(Uuid::nil()) };
+    let gateway = Identity::Gateway { gateway };
     let certificate = ca.issue(&gateway, &key.public_point(), Timestamp::now()).unwrap();
     GatewayIdentity::new(ca.certificate(), key, certificate).unwrap()
 }
@@ -79,22 +87,32 @@ pub(crate) fn environment() -> EnvironmentId {
 
 impl Lab {
     pub(crate) async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let now = Timestamp::now();
-        let ca = Arc::new(Ca::generate(now).unwrap());
-        let identity = gateway_identity(&ca);
+        let ca = Arc::new(Ca::generate(Timestamp::now()).unwrap());
         let code = EnrolmentCode::generate(EnrollmentId::new(Uuid::from_u128(1)), ca.fingerprint()).unwrap();
+        Self::at(ca, code, (GatewayId::new(Uuid::nil()), "127.0.0.1:0".parse().unwrap())).await
+    }
+
+    /// Another gateway of the same server, which knows the agents that have enrolled.
+    pub(crate) async fn another(&self, n: u128, address: SocketAddr) -> Self {
+        let gateway = GatewayId::new(Uuid::from_u128(n));
+        let other = Self::at(Arc::clone(&self.ca), self.code.clone(), (gateway, address)).await;
+        other.agents.name(&self.seen.named.lock().unwrap(), &[]);
+        other
+    }
+
+    async fn at(ca: Arc<Ca>, code: EnrolmentCode, (gateway, address): (GatewayId, SocketAddr)) -> Self {
+        let identity = identity_of(&ca, gateway);
         let (send, receive) = mpsc::channel(64);
-        let seen = Arc::new(Seen::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (seen, drain) = (Arc::new(Seen::default()), CancellationToken::new());
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let agents = {
             let port = AgentPort::new(listener, identity);
-            Agents::start(port, (send, watch::channel(0).1), CancellationToken::new(), TaskTracker::new())
+            Agents::start(port, (send, watch::channel(0).1), drain.clone(), TaskTracker::new())
         };
         let answers = agents.clone();
         tokio::spawn(server(Arc::clone(&ca), code.clone(), receive, answers, Arc::clone(&seen)));
-        Self { ca, agents, address, environment: environment(), code, seen, _dir: dir }
+        Self { gateway, ca, agents, address, environment: environment(), code, seen, drain }
     }
 
     pub(crate) fn config(&self, state: &Path, code: Option<&EnrolmentCode>, allow: &[&str]) -> Config {
@@ -106,7 +124,7 @@ impl Lab {
             allow: watch::channel(allow_list(if allow.is_empty() { &["*:*"] } else { allow })).1,
             name: "lab".to_owned(),
             take_over: false,
-            proxy: Err(Straight::NotSet),
+            proxy: ProxyRule::Never,
             status_listen: None,
         }
     }
@@ -281,7 +299,9 @@ async fn server(
                     let agent = AgentId::new(Uuid::from_u128(100));
                     seen.enrolled.lock().unwrap().push(agent);
                     used = Some(ask.public_key.clone());
-                    agents.name(&[(agent, enrolled(&ask.public_key))], &[]);
+                    let named = (agent, enrolled(&ask.public_key));
+                    seen.named.lock().unwrap().push(named);
+                    agents.name(&[named], &[]);
                     CertificateAnswer::Granted(EnrolGrant {
                         agent,
                         environment: environment(),

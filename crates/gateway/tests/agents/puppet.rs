@@ -30,6 +30,7 @@ pub(crate) fn hello(learns_removal: bool) -> FromAgent {
         takes_duties: false,
         takes_over: false,
         learns_removal,
+        learns_gateways: false,
     }
 }
 

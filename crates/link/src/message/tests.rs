@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use wicketgate_model::{
     AgentDesired, AgentFinding, Connection, DialTimes, EnrollmentId, FailureReason, FindingResult,
     FrontdoorId, PreSharedKey, Reason, ShareDesired, ShareObserved, ShareOptions, SignedAssignment,
-    TrafficDelta, TunnelDesired, TunnelId, TunnelObserved, ZId,
+    SignedGatewayList, TrafficDelta, TunnelDesired, TunnelId, TunnelObserved, ZId,
 };
 
 const KEY: &str = "a pre-shared key that nobody guesses";
@@ -189,6 +189,10 @@ fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Renewed { request, answer: CertificateAnswer::Granted(vec![0, 9]) },
         ToGateway::RenewedOwn { request, certificate: Some(vec![0, 9]) },
         ToGateway::RenewedOwn { request, certificate: None },
+        ToGateway::GatewayLists(vec![(
+            EnvironmentId::new(uuid(3)),
+            SignedGatewayList { body: "{}".into(), signature: vec![0, 255] },
+        )]),
         ToGateway::Servers(vec!["server-1.example:8444".to_owned()]),
         ToGateway::Refused(LinkRefusal::Unknown),
         ToGateway::Refused(LinkRefusal::Ended),
@@ -317,6 +321,7 @@ fn every_message_survives_the_codec() {
             | ToGateway::Renewed { .. }
             | ToGateway::RenewedOwn { .. }
             | ToGateway::Servers(_)
+            | ToGateway::GatewayLists(_)
             | ToGateway::Refused(_)
             | ToGateway::RemovalConfirmed { .. }
             | ToGateway::TrafficRecorded { .. } => {}

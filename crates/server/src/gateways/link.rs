@@ -202,7 +202,11 @@ impl GatewayLink {
         }
         for ConnectedAgent { agent, environment, version, name, address } in agents {
             info!(agent.id = %agent, environment.id = %environment, agent.name = name, version, "agent connected");
-            self.gateway.view.lock().connected.insert(agent);
+            {
+                let mut view = self.gateway.view.lock();
+                view.connected.insert(agent);
+                view.lists.entry(environment).or_default();
+            }
             let link = AgentLink { agent, name, version, address };
             self.gateway.view.backlog.push(LinkRecord::connected(link, now), now);
         }

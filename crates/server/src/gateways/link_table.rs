@@ -191,6 +191,13 @@ impl LinkTable {
         }
     }
 
+    /// Each link over a network, and what it has told.
+    pub(crate) fn linked_over_network(&self) -> Vec<(mpsc::Sender<ToGateway>, Arc<SharedView>)> {
+        let (ends, linked) = (self.ends.lock(), self.gateways.linked_now());
+        let both = ends.iter().filter_map(|(id, end)| Some((end.send.clone(), &linked.get(id)?.view)));
+        both.map(|(send, view)| (send, Arc::clone(view))).collect()
+    }
+
     /// Ends all links over a network. Returns whether there were some.
     pub(crate) fn end_all(&self) -> bool {
         let ends = self.ends.lock();

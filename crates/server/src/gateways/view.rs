@@ -1,6 +1,11 @@
 //! The server's view of one gateway: its link writes it; the reconciler, the API and the metrics read it.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::timeout};
@@ -8,8 +13,8 @@ use tracing::warn;
 use uuid::Uuid;
 use wicketgate_link::GatewayHello;
 use wicketgate_model::{
-    AgentId, EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved, SpooledTraffic, TunnelId,
-    UnknownAgent, UnknownPeer,
+    AgentId, EnvironmentId, EspMode, Observed, ObservedDelta, Problem, ShareId, ShareObserved,
+    SpooledTraffic, TunnelId, UnknownAgent, UnknownPeer,
 };
 use wicketgate_store::{GatewayFacts, StoreError, TrafficReport};
 use wicketgate_system::{Mutex, MutexGuard, Outage};
@@ -52,6 +57,8 @@ pub(crate) struct GatewayView {
     pub(crate) doubtful: Vec<TunnelId>,
     /// Whose control connections are up.
     pub(crate) connected: BTreeSet<AgentId>,
+    /// Environments that have had an agent there on this link, and which version of the list of gateways was told for it; 0: none.
+    pub(crate) lists: BTreeMap<EnvironmentId, u64>,
     /// The gateway has announced that it stops, and leaves its tunnels as they are.
     pub(crate) is_draining: bool,
     /// When the gateway's first report on this link arrived.
@@ -91,6 +98,7 @@ impl SharedView {
             is_resync_due: false,
             doubtful: Vec::new(),
             connected: BTreeSet::new(),
+            lists: BTreeMap::new(),
             is_draining: false,
             reporting_since: now,
             progress_at: now,
@@ -225,6 +233,25 @@ impl GatewayView {
     /// The gateway was sent what it is to serve, and has nothing to report before: it is not silent for longer.
     pub(crate) fn asked(&mut self, at: Timestamp) {
         self.silent_since = self.silent_since.map(|since| since.max(at));
+    }
+
+    /// The lists that the gateway lacks, with the versions that these have; none, if it takes none.
+    pub(crate) fn lists_wanted(
+        &self,
+        newest: impl Fn(EnvironmentId) -> Option<u64>,
+    ) -> Vec<(EnvironmentId, u64)> {
+        if !self.hello.as_ref().is_some_and(|hello| hello.versions.take_gateway_lists()) {
+            return Vec::new();
+        }
+        let newest = |(environment, told): (&EnvironmentId, &u64)| {
+            let version = newest(*environment).filter(|version| version > told)?;
+            Some((*environment, version))
+        };
+        self.lists.iter().filter_map(newest).collect()
+    }
+
+    pub(crate) fn lists_told(&mut self, told: &[(EnvironmentId, u64)]) {
+        self.lists.extend(told.iter().copied());
     }
 
     /// Where ESP is done; `None` until the gateway has reported it.

@@ -14,6 +14,7 @@ use super::{LinkListener, Server};
 use crate::{
     gateways::{
         Peers,
+        environment_lists::{EnvironmentListMaker, ListTeller},
         link_table::{LinkTable, PassedLinks},
     },
     heartbeat::{Heartbeat, SilentGateways},
@@ -60,6 +61,8 @@ impl Server {
         heartbeat.beat(Timestamp::now()).await.context("cannot tell the other servers of this one")?;
         self.run_in_background(heartbeat);
         self.run_in_background(PassedLinks { links: links.clone(), strays: BTreeMap::new() });
+        self.run_for_all(EnvironmentListMaker::new(self.store.clone()));
+        self.run_in_background(ListTeller::new(links.clone()));
         let (store, begun) = (self.store.clone(), Timestamp::now());
         self.run_for_all(SilentGateways { store, deadlines: links.deadlines, begun });
         let (store, gateways, stop) = (self.store.clone(), links.gateways.clone(), self.stop.clone());

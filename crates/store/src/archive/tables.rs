@@ -26,6 +26,7 @@ pub(super) const TABLES: &[&str] = &[
     "frontdoor",
     "api_account",
     "environment",
+    "environment_gateways",
     "agent",
     "agent_link",
     "agent_report",

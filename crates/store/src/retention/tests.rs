@@ -34,6 +34,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("endpoint_place", With("ipsec_tunnel")),
     ("enrollment", After(30 * DAY, "expires_at = AT, frontdoor = FRONTDOOR")),
     ("environment", Few("the quota limits those that are not deleted; a deleted one stays, as a record")),
+    ("environment_gateways", With("environment")),
     ("event", After(7 * DAY, "at = AT")),
     ("event_forgotten", Few("one of each Frontdoor")),
     ("event_sequence", Few("one row")),

@@ -8,6 +8,7 @@ mod damage;
 mod database;
 mod database_lock;
 mod enrollments;
+mod environment_gateways;
 mod events;
 mod executions;
 mod frontdoors;

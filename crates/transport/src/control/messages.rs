@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use wicketgate_model::{
     AgentReport, EnrolGrant, EnrolRefusal, Generation, JoinGrant, JoinRefusal, ShareId, SignedAssignment,
-    base64_text,
+    SignedGatewayList, base64_text,
 };
 
 /// The answer to an [`EnrolRequest`](wicketgate_model::EnrolRequest), which is the only message of an agent that enrols.
@@ -49,6 +49,9 @@ pub enum FromAgent {
         /// The agent understands [`ToAgent::Removed`].
         #[serde(default)]
         learns_removal: bool,
+        /// The agent understands [`ToAgent::Gateways`].
+        #[serde(default)]
+        learns_gateways: bool,
     },
     /// The agent serves this generation of the share.
     Ack {
@@ -132,6 +135,10 @@ pub enum ToAgent {
     Withdraw {
         shares: Vec<ShareId>,
     },
+    /// Which gateways serve the agent's environment, as the server has signed it. Only to an agent that learns them.
+    Gateways {
+        list: SignedGatewayList,
+    },
     /// The answer to `Hello` while another agent with the same identity is connected, from this address and with this name.
     Duplicate {
         address: IpAddr,
@@ -187,6 +194,30 @@ mod tests {
         let new = serde_json::to_string(&welcome(true)).unwrap();
         let known = OldToAgent::Welcome { assigns_duties: true, time: Some(7) };
         assert_eq!(serde_json::from_str::<OldToAgent>(&new).unwrap(), known);
+    }
+
+    #[test]
+    fn an_older_agent_learns_no_gateways_and_an_older_gateway_ignores_that_a_newer_one_does() {
+        let hello = |learns_gateways| FromAgent::Hello {
+            version: "1".to_owned(),
+            name: "a".to_owned(),
+            takes_duties: true,
+            takes_over: false,
+            learns_removal: true,
+            learns_gateways,
+        };
+        let old =
+            r#"{"type": "hello", "version": "1", "name": "a", "takes_duties": true, "learns_removal": true}"#;
+        assert_eq!(serde_json::from_str::<FromAgent>(old).unwrap(), hello(false));
+        // What an older gateway knows of a hello.
+        #[derive(Debug, PartialEq, Eq, Deserialize)]
+        #[serde(tag = "type", rename_all = "camelCase")]
+        enum OldFromAgent {
+            Hello { version: String, name: String },
+        }
+        let new = serde_json::to_string(&hello(true)).unwrap();
+        let known = OldFromAgent::Hello { version: "1".to_owned(), name: "a".to_owned() };
+        assert_eq!(serde_json::from_str::<OldFromAgent>(&new).unwrap(), known);
     }
 
     #[test]

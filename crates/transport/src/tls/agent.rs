@@ -11,6 +11,7 @@ use super::{
 use crate::{
     carrier::Carrier,
     control::Control,
+    identity::Identity,
     key::PrivateKey,
     trust::{CaCertificate, Fingerprint},
 };
@@ -20,10 +21,12 @@ use rustls::{
 };
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use wicketgate_model::GatewayId;
 
 /// An enrolled agent's end of its connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AgentTls {
+    ca: CaCertificate,
     control: Arc<ClientConfig>,
     carrier: Arc<ClientConfig>,
     certificate: Arc<LiveCertificate>,
@@ -32,13 +35,21 @@ pub struct AgentTls {
 impl AgentTls {
     /// `certificate`: the agent's own, DER, issued by `ca` for `key`.
     pub fn new(ca: &CaCertificate, key: PrivateKey, certificate: Vec<u8>) -> Result<Self, TlsError> {
-        let certificate = Arc::new(LiveCertificate::new(key, certificate, None)?);
-        let config = builder(PeerVerifier::of_ca(Dialled::Gateway, ca)?)?
+        Self::to(Dialled::Gateway, ca.clone(), Arc::new(LiveCertificate::new(key, certificate, None)?))
+    }
+
+    /// The same, with the same certificate also once it is renewed, for connections to this gateway only.
+    pub fn for_gateway(&self, gateway: GatewayId) -> Result<Self, TlsError> {
+        Self::to(Dialled::ThisGateway(gateway), self.ca.clone(), Arc::clone(&self.certificate))
+    }
+
+    fn to(dialled: Dialled, ca: CaCertificate, certificate: Arc<LiveCertificate>) -> Result<Self, TlsError> {
+        let config = builder(PeerVerifier::of_ca(dialled, &ca)?)?
             .with_client_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesClientCert>);
         let mut carrier = of_purpose(config.clone(), Purpose::Carrier);
         carrier.enable_secret_extraction = true;
         let control = of_purpose(config, Purpose::Control);
-        Ok(Self { control: Arc::new(control), carrier: Arc::new(carrier), certificate })
+        Ok(Self { ca, control: Arc::new(control), carrier: Arc::new(carrier), certificate })
     }
 
     pub fn certificate(&self) -> &LiveCertificate {
@@ -48,7 +59,17 @@ impl AgentTls {
     /// The handshake of a control connection. The caller bounds it. Only the gateway's first message shows that it has
     /// accepted the agent's certificate.
     pub async fn connect_control(&self, tcp: TcpStream) -> Result<Control, TlsError> {
-        dial(Arc::clone(&self.control), Purpose::Control, tcp).await.map(Control::new)
+        self.connect_named(tcp).await.map(|(_, control)| control)
+    }
+
+    /// [`Self::connect_control`], and which gateway it is.
+    pub async fn connect_named(&self, tcp: TcpStream) -> Result<(GatewayId, Control), TlsError> {
+        let stream = dial(Arc::clone(&self.control), Purpose::Control, tcp).await?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        match leaf.map(Identity::of_certificate) {
+            Some(Ok(Identity::Gateway { gateway })) => Ok((gateway, Control::new(stream))),
+            _ => Err(TlsError::Peer),
+        }
     }
 
     /// The handshake of a carrier, like [`Self::connect_control`].

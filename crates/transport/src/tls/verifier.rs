@@ -18,11 +18,14 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+use wicketgate_model::GatewayId;
 
 /// Who is dialled.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Dialled {
     Gateway,
+    /// No other gateway of the authority.
+    ThisGateway(GatewayId),
     Server,
 }
 
@@ -80,6 +83,9 @@ impl ServerCertVerifier for PeerVerifier {
         match (self.dialled, Identity::of_certificate(leaf)) {
             (Dialled::Gateway, Ok(Identity::Gateway { .. }))
             | (Dialled::Server, Ok(Identity::Server { .. })) => Ok(ServerCertVerified::assertion()),
+            (Dialled::ThisGateway(this), Ok(Identity::Gateway { gateway })) if this == gateway => {
+                Ok(ServerCertVerified::assertion())
+            }
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }

@@ -29,6 +29,7 @@ impl Roster {
         if !assignments.is_empty() {
             messages.push(ToAgent::Assign { assignments });
         }
+        messages.extend(self.take_gateways(session));
         messages.extend(self.take_duties(session));
         messages
     }
