@@ -122,7 +122,7 @@ async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
     );
     let message = format!(
         "The quota of event streams of the Frontdoor {} is used up: limit 32, in use 32. End clients that follow its events or \
-         logs, or ask the operator to raise the quota",
+         logs, or ask the operator to raise it",
         app.frontdoor
     );
     assert_eq!(one_more.body, error("too_many_requests", &message));
