@@ -354,7 +354,7 @@ mod tests {
                 "server = 'a'\nports = [1, 'x', 70000, 2, '']",
                 "FILE:2: invalid value 'x' for '--ports <PORTS>': it must be a whole number\n\
                  FILE:2: invalid value '70000' for '--ports <PORTS>': 70000 is not from 1 to 9000\n\
-                 FILE:2: a value is required for '--ports <PORTS>'",
+                 FILE:2: invalid value '' for '--ports <PORTS>': it must be a whole number",
             ),
             // What needs another one is said where it is.
             (
