@@ -162,6 +162,9 @@ const ACTIONS: Record<string, [done: string, did: string]> = {
   RESET: ['Reset', 'Reset'],
   OPEN: ['Opened', 'Opened'],
   AUTHENTICATE: ['Sign-in refused', 'Failed to sign in with'],
+  REPLACE_ADMIN_TOKEN: ['Admin token replaced', 'Replaced the admin token of'],
+  BACKUP: ['Backed up', 'Backed up'],
+  RESTORE: ['Restored', 'Restored'],
 };
 
 /** `Key read`, to be followed by who did it. */

@@ -391,6 +391,9 @@ fn what_is_in_use_keeps_nothing_else_from_being_revoked_again() -> Result<()> {
     );
     ensure!(told.contains(&format!("deleted again: ipsec-tunnel {unused}")), "{told}");
     ensure!(told.contains("1 of what was revoked after the backup could not be revoked again"), "{told}");
+    // The same command could not do it either.
+    ensure!(told.contains(&format!("`wicketgate tunnel delete {used} --frontdoor ")), "{told}");
+    ensure!(!told.contains("--in-place --revoke"), "{told}");
     world.restart()?;
     served(&world, published.door)?;
     world.end()

@@ -60,19 +60,25 @@ fn a_file_is_checked_by_name_and_line_and_by_what_it_names() -> Result<()> {
             2,
             "DIR/up.toml:1: `listen`: the API would be served without TLS",
         ),
-        ("up.toml", "database-file = '/nonexistent'", 1, "cannot read /nonexistent"),
+        ("up.toml", "database-file = '/nonexistent'", 2, "cannot read /nonexistent"),
         (
             "up.toml",
             "secret-key-file = '/nonexistent'\nipsec = 'off'",
-            1,
+            2,
             "DIR/up.toml:1: `secret-key-file`: ",
         ),
         ("router.toml", "", 2, "no configuration is called \"router\": the names are up, server, gateway"),
         ("server.toml", "", 2, "a server with gateways elsewhere needs PostgreSQL"),
+        (
+            "server.toml",
+            "tls-cert = 'c'\nquota = ['shares=x', 'tunnels=1', 'nothing=1']",
+            2,
+            "DIR/server.toml:1: `tls-cert` needs `tls-key`, which is not set\nDIR/server.toml:2: invalid value 'shares=x'",
+        ),
         ("gateway.toml", "ipsec = 'off'", 0, "DIR/gateway.toml: no fault was found"),
         // The package's unit gives the state directory.
         ("agent.toml", "server = 'https://gw.example:8443'", 0, "DIR/agent.toml: no fault was found"),
-        ("agent.toml", "", 2, "--server"),
+        ("agent.toml", "", 2, "DIR/agent.toml: no line sets `server`, which is needed"),
         (
             "agent.toml",
             "server = 'https://gw.example:8443'\nstate-dir = 'x'\nallow = ['10.0.0.0/8']",

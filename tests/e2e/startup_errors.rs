@@ -18,7 +18,7 @@ use wicketgate_transport::code::EnrolmentCode;
 use crate::harness::{PATIENCE, World, agent_executable, lab, wicketgate_executable};
 
 /// The longest run of a program, in seconds. A program that does not exit by itself fails the test.
-const BOUND: &str = "20";
+pub(crate) const BOUND: &str = "20";
 
 /// The user `nobody`.
 const USER: u32 = 65_534;
@@ -31,7 +31,7 @@ fn run(namespace: &Namespace, before: &[&str], program: &Path, arguments: &[&str
 }
 
 /// Checks that the program failed by itself, with one line that contains all `words`.
-fn one_line(out: &Output, words: &[&str]) -> Result<()> {
+pub(crate) fn one_line(out: &Output, words: &[&str]) -> Result<()> {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     let code = out.status.code();
     ensure!(code != Some(124) && code != Some(137), "the program did not exit; its output is {said:?}");
@@ -45,7 +45,7 @@ fn one_line(out: &Output, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn up<'a>(data: &'a str, ipsec: &'a str) -> Vec<&'a str> {
+pub(crate) fn up<'a>(data: &'a str, ipsec: &'a str) -> Vec<&'a str> {
     let mut arguments = vec!["up", "--data-dir", data, "--listen", "127.0.0.1:8080"];
     arguments.extend(["--agent-listen", "127.0.0.1:7443", "--ipsec", ipsec, "--location", "local"]);
     if ipsec != "off" {

@@ -23,7 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wicketgate_model::{
-    Assignment, EnvironmentId, Era, GatewayId, Generation, HealthCheck, ShareId, SignedAssignment, Target,
+    Assignment, EXPIRED_ASSIGNMENT, EnvironmentId, Era, GatewayId, Generation, HealthCheck, ShareId,
+    SignedAssignment, Target,
 };
 use wicketgate_system::{Mutex, Outage};
 use wicketgate_transport::trust::{CaCertificate, TrustError};
@@ -78,8 +79,9 @@ pub(crate) enum Unfit {
     #[error(transparent)]
     Older(#[from] Older),
     #[error(
-        "the assignment has expired, on {0} by this host's clock: correct the clock if it is wrong; otherwise the gateway keeps \
-         newer ones of the server to itself"
+        "{words}, on {0} by this host's clock: correct the clock if it is wrong; otherwise the gateway keeps \
+         newer ones of the server to itself",
+        words = EXPIRED_ASSIGNMENT
     )]
     Expired(Timestamp),
     #[error(

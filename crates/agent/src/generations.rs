@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
 };
-use wicketgate_model::{Era, Generation, ShareId};
+use wicketgate_model::{Era, Generation, OLDER_ASSIGNMENT, ShareId};
 
 /// Shares whose newest generation is kept. Above it, those of the oldest shares are dropped; ids are in the order of
 /// creation.
@@ -42,11 +42,14 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Older {
     #[error(
-        "the assignment is older than generation {0}, seen before: if the server's database was restored, run `wicketgate restore --in-place` there"
+        "{words} generation {0}, seen before: if the server's database was restored, run `wicketgate restore --in-place` there",
+        words = OLDER_ASSIGNMENT
     )]
     Generation(Generation),
     #[error(
-        "the assignment is older than a restore of the server's database that this agent knows of (era {0})"
+        "{words} a restore of the server's database that this agent knows of (era {0}): stop the server and run \
+         `wicketgate restore --in-place` there, if it is the one that goes on",
+        words = OLDER_ASSIGNMENT
     )]
     Era(Era),
 }

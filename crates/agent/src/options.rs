@@ -19,12 +19,13 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
+use tracing::warn;
 use wicketgate_model::AgentName;
 use wicketgate_settings::{
     config_command::ConfigCommand,
     definitions::{CompletionCommand, ManCommand},
 };
-use wicketgate_system::{if_exists, log::LogFilter, program::WrongUsage};
+use wicketgate_system::{if_exists, log::LogFilter, private_file, program::WrongUsage};
 use wicketgate_transport::code::EnrolmentCode;
 
 /// Of a package, `make packages` adds the commit and its date.
@@ -150,6 +151,9 @@ impl Start {
             // The file may be removed after the enrolment.
             (None, Some(path)) => {
                 let text = if_exists(std::fs::read_to_string(&path));
+                if let Some(warning) = private_file::open_to_others(&path) {
+                    warn!("{warning}");
+                }
                 match text.with_context(|| format!("cannot read {}", path.display()))? {
                     Some(text) => Ok(text.parse().with_context(|| path.display().to_string())?),
                     None => Err(NoCode::NoFile(path)),

@@ -185,6 +185,12 @@ fn status() -> Command {
     asking(printing(
         Command::new("status").about("Show the whole picture on one screen: what is wrong first"),
     ))
+    .arg(
+        Arg::new("all")
+            .long("all")
+            .action(ArgAction::SetTrue)
+            .help("Look at all Frontdoors that the token reaches, and not only at the one that is chosen"),
+    )
 }
 
 fn apply() -> Command {

@@ -149,7 +149,7 @@ fn lock(folder: &Path) -> Result<DirectoryLock, Failed> {
 
 /// The first line of a file with a secret, or of standard input for `-`, which belongs to the user of this process.
 pub(crate) fn secret(file: &str) -> Result<OwnedSecret, Failed> {
-    let text = SecretString::from(crate::schema::read(file)?);
+    let text = SecretString::from(crate::schema::read_secret(file)?);
     let line = text.expose_secret().lines().next().unwrap_or_default().trim();
     if line.is_empty() {
         return Err(Failed::usage(format!("{file} is empty: it has to contain the secret")));

@@ -11,7 +11,7 @@ use crate::{
     chart,
     context::Session,
     failed::Failed,
-    kind::{AGENT, ENVIRONMENT, Kind, SHARE, TUNNEL, column},
+    kind::{AGENT, Column, ENVIRONMENT, Kind, SHARE, TUNNEL, column},
     output::Form,
     path_view,
     say::say,
@@ -47,9 +47,14 @@ const UNKNOWN_AGENT: Kind = Kind {
         column("ENVIRONMENT", "/environmentId"),
         column("FRONTDOOR", "/frontdoorId"),
         column("LAST SEEN", "/lastSeenAt"),
+        Column { or: was_removed, ..column("NOTE", "/note") },
     ],
     ..AGENT
 };
+
+fn was_removed(agent: &Value) -> String {
+    if agent["removed"] == true { "removed after the backup: do not adopt".to_owned() } else { String::new() }
+}
 
 /// A code that no agent has used.
 const CODE: Kind = Kind {
@@ -169,7 +174,8 @@ pub(crate) async fn unknown_agents(session: &Session, matches: &ArgMatches) -> R
             0 => "No unknown agent has connected in the last hour.",
             _ => {
                 "If the database was restored and you know them, `wicketgate agent adopt ID` takes them in. If not, treat the \
-                 authority's key as stolen."
+                 authority's key as stolen. One that was removed after the backup cannot be adopted: stop it on its host, or \
+                 enrol it with a new code."
             }
         });
     }

@@ -58,12 +58,18 @@ impl<'a> ReferenceNames<'a> {
         if self.is_execution {
             let kind =
                 TYPES.iter().find(|(name, _)| resource["resourceType"] == *name).map(|(_, kind)| *kind);
-            if let Some(kind) = kind
-                && let Some(known) = self.known(kind, text(&resource, "resourceId")).await
-            {
-                resource["resource"] = format!("{} {known}", kind.name).into();
+            if let Some(kind) = kind {
+                // As it was at that time. Older records and servers have none.
+                let name = match text(&resource, "resourceName") {
+                    "" => self.known(kind, text(&resource, "resourceId")).await,
+                    recorded => Some(recorded.to_owned()),
+                };
+                if let Some(name) = name {
+                    resource["resource"] = format!("{} {name}", kind.name).into();
+                }
             }
-            if text(&resource, "actor").starts_with("acc-")
+            if text(&resource, "actorName").is_empty()
+                && text(&resource, "actor").starts_with("acc-")
                 && let Some(known) = self.known(&ACCOUNT, text(&resource, "actor")).await
             {
                 resource["actorName"] = known.into();

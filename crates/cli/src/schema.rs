@@ -1,11 +1,12 @@
 //! The flags of a command that writes, made from the API's document: one for each property that can be written.
 
-use std::{fs, io::Read as _, sync::LazyLock};
+use std::{fs, io::Read as _, path::Path, sync::LazyLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value, json};
+use wicketgate_system::private_file::open_to_others;
 
-use crate::{failed::Failed, kind::Kind};
+use crate::{failed::Failed, kind::Kind, say::say};
 
 /// The document that the server of the same version serves.
 static DOCUMENT: LazyLock<Value> =
@@ -259,7 +260,7 @@ impl Property {
                 None => None,
             },
             Form::Secret => match text() {
-                Some(file) => Some(json!(read(file)?.trim_end_matches(['\r', '\n']))),
+                Some(file) => Some(json!(read_secret(file)?.trim_end_matches(['\r', '\n']))),
                 None => None,
             },
         })
@@ -285,6 +286,15 @@ pub(crate) fn read(file: &str) -> Result<String, Failed> {
         _ => fs::read_to_string(file).map(|all| text = all),
     };
     done.map_err(|error| Failed::usage(format!("{file} cannot be read: {error}")))?;
+    Ok(text)
+}
+
+/// As [`read`], of a file with a secret. That others can read it is told, and no reason to refuse it.
+pub(crate) fn read_secret(file: &str) -> Result<String, Failed> {
+    let text = read(file)?;
+    if let Some(warning) = open_to_others(Path::new(file)).filter(|_| file != "-") {
+        say(&format!("Warning: {warning}"));
+    }
     Ok(text)
 }
 

@@ -131,7 +131,20 @@ pub(crate) async fn update(session: &Session, kind: &Kind, matches: &ArgMatches)
     session.resolve_references(&mut body).await?;
     let (_, path) = session.resolve(kind, which_one(matches)).await?;
     let changed = peer_address::write(session, (Method::PATCH, &path), &body, matches).await?;
-    written(session, kind, &path, changed, matches).await
+    let quotas = quotas(&body, &changed);
+    written(session, kind, &path, changed, matches).await?;
+    quotas.iter().for_each(|line| say(line));
+    Ok(())
+}
+
+/// What a Frontdoor has, and may have, of the kinds that were just limited: its line does not show them.
+fn quotas(body: &Value, changed: &Value) -> Vec<String> {
+    let kinds = body["quotas"].as_object().into_iter().flatten();
+    let line = |kind: &String| {
+        let quota = &changed["quotas"][kind];
+        Some(format!("Quota of {kind}: {} of {} in use.", quota["used"].as_u64()?, quota["limit"].as_u64()?))
+    };
+    kinds.filter_map(|(kind, _)| line(kind)).collect()
 }
 
 pub(crate) async fn delete(session: &Session, kind: &Kind, matches: &ArgMatches) -> Result<(), Failed> {
@@ -215,6 +228,14 @@ pub(crate) fn shown(kind: &Kind, resource: &Value, output: &Output) -> Result<()
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn quotas_that_were_set_are_told() {
+        let changed =
+            json!({"quotas": {"shares": {"limit": 5, "used": 3}, "tunnels": {"limit": 9, "used": 0}}});
+        assert_eq!(quotas(&json!({"quotas": {"shares": 5}}), &changed), ["Quota of shares: 3 of 5 in use."]);
+        assert_eq!(quotas(&json!({"name": "x"}), &changed), [""; 0]);
+    }
 
     #[test]
     fn accounts_that_go_back_to_another_are_named() {

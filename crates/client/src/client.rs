@@ -101,6 +101,18 @@ impl ApiClient {
         json(self.answered(request).await?).await
     }
 
+    /// What the server says of its readiness, whether it is ready or not. `None`: it does not say so, as behind a reverse proxy that
+    /// passes on other paths only.
+    ///
+    /// # Errors
+    /// The server is not reached.
+    pub async fn readiness(&self) -> Result<Option<Value>, Failure> {
+        let request = self.http.get(self.at("readyz")?).timeout(ANSWER);
+        let answer = body(self.sent(request).await?).await?;
+        let said: Option<Value> = serde_json::from_slice(&answer).ok();
+        Ok(said.filter(|said| said["ready"].is_boolean()))
+    }
+
     /// Asks for a text, such as a device's configuration.
     ///
     /// # Errors

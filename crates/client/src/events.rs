@@ -161,7 +161,11 @@ impl Connection {
             let chunk = timeout(SILENCE, self.answer.chunk()).await;
             let chunk = chunk.map_err(|_| Failure::silent(&url))?;
             let Some(chunk) = chunk.map_err(|e| Failure::unreachable(&url, &e))? else {
-                return Err(Failure::Unreachable { url, why: "the server ended the stream".to_owned() });
+                return Err(Failure::Unreachable {
+                    url,
+                    why: "the server ended the stream".to_owned(),
+                    may_be_done: true,
+                });
             };
             *heard = Some(Instant::now());
             backoff.reset();

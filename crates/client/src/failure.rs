@@ -18,8 +18,9 @@ pub enum Failure {
          the server (`systemctl start wicketgate`, or `wicketgate up` where the package is not installed), or use the server's https:// address"
     )]
     Stranger { url: Url, user: u32 },
+    /// `may_be_done`: the request may have been carried out.
     #[error("{url} cannot be reached: {why}")]
-    Unreachable { url: Url, why: String },
+    Unreachable { url: Url, why: String, may_be_done: bool },
     #[error(
         "{url} answers {status} and is no Wicketgate API: check the server's address, and the path of a reverse proxy"
     )]
@@ -61,17 +62,35 @@ impl fmt::Display for ApiProblem {
     }
 }
 
-/// What the libraries say of a port that serves something else, and what that is.
+/// What the libraries say of a port that serves something else, and of certificates, and what that is. Nothing was done then.
 const STRANGE: &[(&str, &str)] = &[
+    (
+        "UnknownIssuer",
+        "no authority that this host trusts has made its certificate: name the file of the authority's with --ca FILE",
+    ),
+    (
+        "CaUsedAsEndEntity",
+        "its certificate is that of an authority: give the server one of its own that the authority has made",
+    ),
+    (
+        "NotValidForName",
+        "its certificate is for other names: use one of them, or give the server one for this name",
+    ),
+    ("certificate expired", "its certificate has expired: renew it, or correct the clock of this host"),
+    ("Expired", "its certificate has expired: renew it, or correct the clock of this host"),
     ("InvalidContentType", "it answers without TLS: check the port, or use http:// if it is on this host"),
     ("tls handshake eof", "it ends the TLS handshake: check the port, which may be the one for agents"),
     ("no application protocol", "it serves no HTTP: check the port, which may be the one for agents"),
     ("HTTP version", "it does not speak HTTP: check the port, or use https://"),
-    (
-        "connection closed before message completed",
-        "it closed the connection before it answered: what was asked for may be done",
-    ),
 ];
+
+const CLOSED: (&str, &str) = (
+    "connection closed before message completed",
+    "it closed the connection before it answered: what was asked for may be done",
+);
+
+/// What the API says if it does not know whether its database has committed.
+const UNKNOWN: &str = "it is unknown whether";
 
 impl Failure {
     /// The innermost cause says what happened; the outer ones say that a request failed.
@@ -85,14 +104,20 @@ impl Failure {
         if error.is_timeout() {
             "it does not answer in time".clone_into(&mut why);
         }
-        if let Some((_, cause)) = STRANGE.iter().find(|(words, _)| why.contains(words)) {
+        let strange = STRANGE.iter().find(|(words, _)| why.contains(words));
+        let may_be_done = strange.is_none() && !error.is_connect();
+        if let Some((_, cause)) = strange.or(Some(&CLOSED).filter(|(words, _)| why.contains(words))) {
             why = format!("{cause} ({why})");
         }
-        Self::Unreachable { url: url.clone(), why }
+        Self::Unreachable { url: url.clone(), why, may_be_done }
     }
 
     pub(crate) fn silent(url: &Url) -> Self {
-        Self::Unreachable { url: url.clone(), why: "it does not answer in time".to_owned() }
+        Self::Unreachable {
+            url: url.clone(),
+            why: "it does not answer in time".to_owned(),
+            may_be_done: true,
+        }
     }
 
     /// Whether the same request may succeed later.
@@ -111,9 +136,11 @@ impl Failure {
     /// Whether the server may have done what was asked, although its answer has not arrived.
     pub fn is_without_answer(&self) -> bool {
         match self {
-            // With 503, too, the server may not know whether its database has committed.
+            // It says so if it does not know whether its database has committed.
+            Self::Refused { status: 503, problem, .. } => problem.message.contains(UNKNOWN),
             Self::Refused { status, .. } => *status >= 500,
-            Self::Unreachable { .. } | Self::NoApi { .. } | Self::TooLarge(_) => true,
+            Self::Unreachable { may_be_done, .. } => *may_be_done,
+            Self::NoApi { .. } | Self::TooLarge(_) => true,
             Self::NotSignedIn { .. } | Self::Stranger { .. } | Self::Authority { .. } | Self::Path(_) => {
                 false
             }
@@ -147,12 +174,33 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_server_does_not_say_that_nothing_was_done() {
-        let refused = |status| {
-            let problem = ApiProblem { error: String::new(), message: String::new(), details: Vec::new() };
+        let refused = |status, message: &str| {
+            let (error, message) = ("unavailable".to_owned(), message.to_owned());
+            let problem = ApiProblem { error, message, details: Vec::new() };
             Failure::Refused { status, problem, retry_after: None }
         };
-        for (status, is_unknown) in [(400, false), (409, false), (429, false), (500, true), (503, true)] {
-            assert_eq!(refused(status).is_without_answer(), is_unknown, "{status}");
+        let unconfirmed =
+            "The database did not confirm the write, so it is unknown whether the change was made";
+        for (status, message, is_unknown) in [
+            (400, "", false),
+            (409, "", false),
+            (429, "", false),
+            (500, "", true),
+            (502, "", true),
+            (503, unconfirmed, true),
+            (503, "The database's disk is full: free space on it", false),
+        ] {
+            assert_eq!(refused(status, message).is_without_answer(), is_unknown, "{status} {message}");
         }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_was_sent_nothing_was_done() {
+        let http = reqwest::Client::new();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url: Url = format!("http://{nobody}/").parse().unwrap();
+        let error = http.post(url.clone()).send().await.unwrap_err();
+        assert!(!Failure::unreachable(&url, &error).is_without_answer(), "{error:?}");
+        assert!(Failure::silent(&url).is_without_answer());
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn check(base: &Url, owner: u32) -> Result<(), Failure> {
     if addresses.is_empty() {
         return Ok(());
     }
-    let unreachable = |why: String| Failure::Unreachable { url: base.clone(), why };
+    let unreachable = |why: String| Failure::Unreachable { url: base.clone(), why, may_be_done: false };
     let all = sockets::listening();
     let all = all.map_err(|e| unreachable(format!("cannot see who listens there in /proc/net: {e}")))?;
     let mut is_served = false;

@@ -4,6 +4,11 @@ use crate::{EnvironmentId, Era, Generation, HealthCheck, ShareId, Target};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// How an agent begins to say that it has seen newer assignments: the database was restored, by hand or to another server.
+pub const OLDER_ASSIGNMENT: &str = "the assignment is older than";
+/// How an agent begins to say that an assignment has ended by its clock.
+pub const EXPIRED_ASSIGNMENT: &str = "the assignment has expired";
+
 /// One share, as the agents of one environment serve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

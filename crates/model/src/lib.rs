@@ -39,7 +39,7 @@ mod unknown_agent;
 mod unknown_peer;
 
 pub use agent_report::{AgentFinding, AgentReport, FindingResult};
-pub use assignment::{Assignment, SignedAssignment};
+pub use assignment::{Assignment, EXPIRED_ASSIGNMENT, OLDER_ASSIGNMENT, SignedAssignment};
 pub use connection::{
     Algorithms, ChildSa, Connection, ConnectionDoubt, ConnectionError, ConnectionFault, ConnectionState,
     ConnectionWarning, InnerProtocol, Nat, Peer, Rekeys, SaTimes, TrafficSelectors, UnservedPort,

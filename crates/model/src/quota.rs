@@ -38,6 +38,21 @@ bounded! {
 }
 
 impl QuotaKind {
+    /// In a sentence.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Tunnels => "tunnels",
+            Self::Shares => "shares",
+            Self::Environments => "environments",
+            Self::Agents => "agents",
+            Self::EnrollmentCodes => "enrolment codes",
+            Self::ApiAccounts => "API accounts",
+            Self::HandoverLinks => "handover links",
+            Self::EventStreams => "event streams",
+            Self::Frontdoors => "Frontdoors",
+        }
+    }
+
     /// The kinds that a Frontdoor has a quota of.
     pub fn of_frontdoor() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kind| *kind != Self::Frontdoors)

@@ -1,5 +1,5 @@
-//! Failed authentications: lines of the log with their number and source, and executions of those of a known account or
-//! handover link.
+//! Failed authentications: lines of the log with their number and source, and executions of those of a known account,
+//! handover link or enrolment code.
 //!
 //! Invariant: what is written is bounded, whatever a flood sends. The first failure of a source is written at once, and
 //! further ones with their number after a pause, which doubles from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`].
@@ -90,6 +90,29 @@ impl AuthenticationFailures {
         row.count == 1 && row.quiet_until <= now
     }
 
+    /// Writes what is counted of a subject, or of all, without waiting for the end of a pause: it would come late, or be lost.
+    pub(crate) async fn record_now(&self, subject: Option<AuthenticationSubject>, store: &Store) {
+        for due in self.take(subject) {
+            due.log();
+            if let Err(error) = due.record(store, Timestamp::now()).await {
+                warn!(error = format!("{error:#}"), "failed authentications are not recorded");
+            }
+        }
+    }
+
+    fn take(&self, subject: Option<AuthenticationSubject>) -> Vec<Due> {
+        let mut rows = self.rows.lock();
+        let counted = rows
+            .iter_mut()
+            .filter(|((failure, _), row)| row.count > 0 && (subject.is_none() || failure.subject == subject));
+        let due = |((failure, _), row): (&Key, &mut Row)| Due {
+            failure: *failure,
+            origin: row.origin.clone(),
+            count: std::mem::take(&mut row.count),
+        };
+        counted.map(due).collect()
+    }
+
     /// Takes what is to be written now. A source that had failed no more in its pause begins again.
     fn due(&self, now: Instant) -> Vec<Due> {
         let mut rows = self.rows.lock();
@@ -138,9 +161,14 @@ impl BackgroundTask for AuthenticationFailureRecord {
 impl Due {
     fn log(&self) {
         let Self { failure, origin, count } = self;
+        // The refusals of an agent's code are logged where they are made.
+        if matches!(failure.subject, Some(AuthenticationSubject::Code(..))) {
+            return;
+        }
         let subject = failure.subject.map(|subject| match subject {
             AuthenticationSubject::Account(id) => id.to_string(),
             AuthenticationSubject::Link(_, id) => id.to_string(),
+            AuthenticationSubject::Code(_, id) => id.to_string(),
         });
         warn!(
             target: "auth",
@@ -222,6 +250,22 @@ mod tests {
         let rows = failures.rows.lock();
         assert_eq!(rows.len(), MOST + 1);
         assert_eq!(rows.values().map(|row| row.count).sum::<u64>(), 10_000);
+    }
+
+    #[test]
+    fn what_is_counted_of_an_account_is_taken_before_its_pause_ends() {
+        let (failures, now) = (AuthenticationFailures::default(), Instant::now());
+        let from = origin([192, 0, 2, 1]);
+        for n in [1, 2] {
+            failures.count(of_account(n), &from, now);
+            failures.due(now);
+            (0..5).for_each(|_| assert!(!failures.count(of_account(n), &from, now)));
+        }
+        let all = Due { failure: of_account(1), origin: from.clone(), count: 5 };
+        assert_eq!(failures.take(of_account(1).subject), [all]);
+        assert_eq!(failures.take(of_account(1).subject), []);
+        // At the end of the server, all others.
+        assert_eq!(failures.take(None), [Due { failure: of_account(2), origin: from, count: 5 }]);
     }
 
     #[test]

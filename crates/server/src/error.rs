@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
 use wicketgate_model::{ApiAccountId, FrontdoorId, LocationId, QuotaKind};
-use wicketgate_store::AuthenticationSubject;
+use wicketgate_store::{AuthenticationSubject, NamedRow};
 
 pub(crate) use oauth_error_code::OAuthErrorCode;
 
@@ -243,8 +243,8 @@ impl ApiError {
     }
 
     /// There is no room for another one.
-    fn quota_exceeded(frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64) -> Self {
-        let whose = frontdoor.map_or("the organization".to_owned(), |id| format!("the Frontdoor {id}"));
+    fn quota_exceeded(frontdoor: Option<NamedRow>, kind: QuotaKind, limit: u32, used: u64) -> Self {
+        let whose = frontdoor.map_or("the organization".to_owned(), |named| format!("the Frontdoor {named}"));
         let relief = match kind {
             QuotaKind::EnrollmentCodes => {
                 "Use one, revoke one, wait until one expires, an hour after it was made,"
@@ -252,11 +252,12 @@ impl ApiError {
             QuotaKind::Agents | QuotaKind::Environments => {
                 "Delete some that are not needed, wait until unused enrolment codes expire, an hour after they were made,"
             }
+            QuotaKind::HandoverLinks => "Revoke some that are not needed, wait until one expires,",
             _ => "Delete some that are not needed,",
         };
         let message = format!(
-            "The quota {kind} of {whose} is used up: limit {limit}, in use {used}. {relief} or ask the operator to raise the \
-             quota"
+            "The quota of {} of {whose} is used up: limit {limit}, in use {used}. {relief} or ask the operator to raise it",
+            kind.words()
         );
         Self::new(StatusCode::CONFLICT, ErrorCode::QuotaExceeded, message)
     }

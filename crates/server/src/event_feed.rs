@@ -114,8 +114,9 @@ impl EventFeed {
         if count >= usize::try_from(most.get()).unwrap_or(usize::MAX) {
             let kind = QuotaKind::EventStreams;
             return Err(ApiError::too_many_requests(format!(
-                "The quota {kind} of the Frontdoor {frontdoor} is used up: limit {most}, in use {count}. End clients that \
-                 follow its events or logs, or ask the operator to raise the quota"
+                "The quota of {} of the Frontdoor {frontdoor} is used up: limit {most}, in use {count}. End clients that \
+                 follow its events or logs, or ask the operator to raise it",
+                kind.words()
             )));
         }
         let of_organization = following.values().filter(|followers| followers.organization == organization);

@@ -251,6 +251,7 @@ impl Prepared {
             era: opened.era,
             gateways: state.gateways.clone(),
             metrics: Arc::clone(&state.metrics),
+            failures: Arc::clone(&state.failures),
             deadlines: reconciler::deadlines(config.provisioning_deadline),
             addresses,
             ends: Arc::default(),

@@ -19,14 +19,19 @@ use prometheus_client::registry::Registry;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 use uuid::Uuid;
 use wicketgate_model::{LoadBalancerPools, QuotaKind, Quotas};
 use wicketgate_store::{FrontdoorRow, FrontdoorSpec, RequestOrigin, Store, StoreError, WriteContext};
 use wicketgate_system::Latest;
 use wicketgate_transport::trust::Fingerprint;
 
+/// At the stop: some writes of milliseconds, on a slow disk.
+const LAST_FAILURES: Duration = Duration::from_secs(2);
 /// Lists that a customer reads at a time.
 const LISTS: usize = 1;
 
@@ -137,6 +142,11 @@ impl AppState {
         let record =
             AuthenticationFailureRecord { failures: Arc::clone(&self.failures), store: self.store.clone() };
         self.activator().run(record).await;
+        // What is counted in pauses would be lost with the process.
+        let rest = self.failures.record_now(None, &self.store);
+        if timeout(LAST_FAILURES, rest).await.is_err() {
+            warn!("the database is slow: some failed authentications are not recorded");
+        }
     }
 
     /// A place for a client that follows events or logs of the Frontdoor.

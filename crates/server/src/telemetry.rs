@@ -381,12 +381,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        let context = wicketgate_store::WriteContext::new("local", Timestamp::now(), Uuid::now_v7);
         let made = wicketgate_store::LastBackup {
             created_at: Timestamp::from_second(1_800_000_000).unwrap(),
             bytes: 1,
             version: "1".to_owned(),
         };
-        made.record(dir.path().join("test.db").to_str().unwrap()).await.unwrap();
+        made.record(dir.path().join("test.db").to_str().unwrap(), "/x", &context).await.unwrap();
         let text = scraped().await;
         assert!(text.contains("wicketgate_last_backup_timestamp_seconds 1800000000\n"), "{text}");
         metrics.forget(share);

@@ -22,8 +22,8 @@ pub struct Role {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Check a configuration file: its keys, its values, and the files that it names. All faults are told. Nothing is started
-    /// or changed.
+    /// Check a configuration file: its keys, its values, and the files that it names. All faults are told, and the exit status
+    /// is 2 if there is one. Nothing is started or changed.
     Check {
         /// The file [default: the one that the package installs]
         file: Option<PathBuf>,
@@ -88,7 +88,6 @@ fn checked<P: Parser>(
     let arguments: Vec<_> = words.into_iter().chain([file.as_os_str().to_owned()]).chain(unit).collect();
     let mut read = lenient::<P>(&arguments).map_err(WrongUsage::from)?;
     let checks = read.parsed.take().map_or_else(|| Ok(Vec::new()), check);
-    let mut is_usage = !read.faults.is_empty();
     let mut told: Vec<_> = read.faults.iter().map(ToString::to_string).collect();
     let doubts = checks.unwrap_or_else(|faults| {
         for fault in faults.into_all() {
@@ -98,7 +97,6 @@ fn checked<P: Parser>(
             if fault.settings.iter().any(is_left_out) {
                 continue;
             }
-            is_usage |= fault.is_wrong_usage();
             let place = |name: &str| read.file()?.place(name);
             let at = fault.setting(|name| place(name).is_some()).and_then(|name| Some((place(name)?, name)));
             let at =
@@ -116,7 +114,8 @@ fn checked<P: Parser>(
             format!("{} has {} faults", file.display(), several.len())
         }
     };
-    Err(if is_usage { WrongUsage(words).into() } else { anyhow::anyhow!(words) })
+    // Also if it is a file that it names: a script learns from one exit status that this file cannot be used.
+    Err(WrongUsage(words).into())
 }
 
 fn stem(file: &str) -> Option<&str> {

@@ -7,6 +7,8 @@ pub mod config_command;
 pub mod definitions;
 mod documented;
 mod error;
+mod needs;
+mod plain_words;
 pub mod reference;
 mod settings_faults;
 mod settings_file;
@@ -16,6 +18,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
+use needs::{in_need, missing, name_of};
+use plain_words::in_plain_words;
 use settings_file::SettingsFile;
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 use tracing::{error, info, warn};
@@ -62,8 +66,10 @@ pub fn parse_from<P: Parser>(arguments: Vec<OsString>) -> (P, Settings) {
         Err(SettingsError::CommandLine(error)) => *error,
         Err(error @ SettingsError::File(_)) => P::command().error(ErrorKind::InvalidValue, error.to_string()),
     };
-    if error.use_stderr() && log::is_journal() {
-        log::last_words(without_usage(&error.to_string()));
+    let text = error.to_string();
+    let plain = in_plain_words(&text);
+    if error.use_stderr() && (log::is_journal() || plain != text) {
+        log::last_words(without_usage(&plain));
         std::process::exit(error.exit_code());
     }
     error.exit()
@@ -167,22 +173,32 @@ pub(crate) fn lenient<P: Parser>(arguments: &[OsString]) -> Result<Lenient<P>, S
     };
     // Each round has one setting less.
     let parsed = loop {
-        let flags = file.flags(&given).into_iter().map(OsString::from);
-        let error = match P::try_parse_from(arguments.iter().cloned().chain(flags)) {
+        let error = match P::try_parse_from(command_line(arguments, &file, &given)) {
             Ok(parsed) => break Some(parsed),
             Err(error) => error,
         };
         match blamed(&error, &mut file, &given) {
             Some(fault) => faults.push(fault),
-            None if faults.is_empty() => return Err(Box::new(error).into()),
-            None => {
-                faults.extend(missing(&error, &file, &faults));
-                break None;
-            }
+            None => match in_need::<P>(&error, &mut file, |file| command_line(arguments, file, &given)) {
+                Some(fault) => faults.push(fault),
+                None if faults.is_empty() && missing(&error, &file, &faults).is_none() => {
+                    return Err(Box::new(error).into());
+                }
+                None => {
+                    faults.extend(missing(&error, &file, &faults));
+                    break None;
+                }
+            },
         }
     };
     faults.sort_by_key(|fault| fault.line);
     Ok(Lenient { parsed, file: Some((file, given)), faults })
+}
+
+/// The command line with the settings of its file.
+fn command_line(arguments: &[OsString], file: &SettingsFile, given: &BTreeSet<String>) -> Vec<OsString> {
+    let flags = file.flags(given).into_iter().map(OsString::from);
+    arguments.iter().cloned().chain(flags).collect()
 }
 
 /// The file that the command line names, and the flags that the command line or the environment has.
@@ -224,28 +240,12 @@ fn blamed(error: &clap::Error, file: &mut SettingsFile, given: &BTreeSet<String>
     if given.contains(name) {
         return None;
     }
-    let text = error.to_string();
-    file.leave_out(name, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
-}
-
-/// The setting that `--name <VALUE>` stands for.
-fn name_of(flag: &str) -> Option<&str> {
-    flag.strip_prefix("--")?.split([' ', '=', '[']).next()
-}
-
-/// The settings that the file needs besides, but for those that may be there and are wrong.
-fn missing(error: &clap::Error, file: &SettingsFile, faults: &[FileFault]) -> Option<FileFault> {
-    let Some(ContextValue::Strings(flags)) = error.get(ContextKind::InvalidArg) else { return None };
-    let is_known = |name: &&str| faults.iter().any(|fault| fault.setting.as_deref() == Some(*name));
-    let names: Vec<_> =
-        flags.iter().filter_map(|flag| name_of(flag)).filter(|name| !is_known(name)).collect();
-    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument && !names.is_empty();
-    is_missing.then(|| FileFault {
-        at: file.path().display().to_string(),
-        line: 0,
-        what: format!("`{}` must be set", names.join("`, `")),
-        setting: None,
-    })
+    let value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => Some(value.as_str()),
+        _ => None,
+    };
+    let text = in_plain_words(&error.to_string());
+    file.leave_out(name, value, text.lines().next().unwrap_or_default().trim_start_matches("error: "))
 }
 
 #[cfg(test)]
@@ -271,6 +271,12 @@ mod tests {
         drain: u32,
         #[arg(long)]
         allow: Vec<String>,
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=9000))]
+        ports: Vec<u16>,
+        #[arg(long, requires = "cert_key")]
+        cert: Option<String>,
+        #[arg(long)]
+        cert_key: Option<String>,
         #[arg(long)]
         insecure: bool,
         #[arg(long, env = "WICKETGATE_SETTINGS_TEST_NAME")]
@@ -315,7 +321,7 @@ mod tests {
             ("server = 'a'\nconfig = 'x'", "FILE:2: there is no setting `config`"),
             (
                 "server = 'a'\ndrain = 61",
-                "FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60",
+                "FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not from 0 to 60",
             ),
             ("server = ['a', 'b']", "FILE:1: `server` has one value, not a list"),
             ("server = 'a'\ninsecure = 'yes'", "FILE:2: `insecure` is true or false"),
@@ -334,12 +340,28 @@ mod tests {
             (
                 "servr = 'a'\ndrain = 61\ninsecure = 'yes'\nallow = []\nnmae = 1",
                 "FILE:1: there is no setting `servr`; is `server` meant?\n\
-                 FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60\n\
+                 FILE:2: invalid value '61' for '--drain <DRAIN>': 61 is not from 0 to 60\n\
                  FILE:3: `insecure` is true or false\n\
                  FILE:4: `allow` is an empty list, which is the same as none: leave it out, or give it a value\n\
                  FILE:5: there is no setting `nmae`; is `name` meant?",
             ),
-            ("drain = 61\nallow = []", "FILE: `server` must be set\nFILE:1: invalid\nFILE:2: `allow`"),
+            (
+                "drain = 61\nallow = []",
+                "FILE: no line sets `server`, which is needed\nFILE:1: invalid\nFILE:2: `allow`",
+            ),
+            // Each value of a list.
+            (
+                "server = 'a'\nports = [1, 'x', 70000, 2, '']",
+                "FILE:2: invalid value 'x' for '--ports <PORTS>': it must be a whole number\n\
+                 FILE:2: invalid value '70000' for '--ports <PORTS>': 70000 is not from 1 to 9000\n\
+                 FILE:2: invalid value '' for '--ports <PORTS>': it must be a whole number",
+            ),
+            // What needs another one is said where it is.
+            (
+                "server = 'a'\ndrain = 61\ncert = 'x'",
+                "FILE:2: invalid\nFILE:3: `cert` needs `cert-key`, which is not set",
+            ),
+            ("server = 'a'\ncert = 'x'", "FILE:2: `cert` needs `cert-key`, which is not set"),
             (
                 "server = 'a'\ndrain = \nallow = x\nservr = 1",
                 "FILE:2: string values\nFILE:3: string values\nFILE:4: there is",
@@ -351,13 +373,12 @@ mod tests {
         }
         let missing = read(Path::new("/nonexistent/serve.toml"), &[]).unwrap_err();
         assert_eq!(missing, "FILE: cannot be read: No such file or directory (os error 2)");
-        let usage = with("drain = 1", &[]).unwrap_err();
-        assert!(usage.contains("--server <URL>") && usage.contains("not provided"), "{usage}");
+        assert_eq!(with("drain = 1", &[]).unwrap_err(), "FILE: no line sets `server`, which is needed");
         let usage = with("server = 'a'", &["--drain", "61"]).unwrap_err();
         assert!(usage.starts_with("error: invalid value '61'"), "{usage}");
         assert_eq!(
             without_usage(&usage),
-            "error: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60"
+            "error: invalid value '61' for '--drain <DRAIN>': 61 is not from 0 to 60"
         );
         let usage = with("server = 'a'", &["--drian", "5"]).unwrap_err();
         let line = without_usage(&usage);

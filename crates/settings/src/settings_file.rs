@@ -88,11 +88,36 @@ impl SettingsFile {
         self.settings.get(name).map(|setting| place(&self.path, setting.line))
     }
 
-    /// A fault of a setting that is there. It is as if it was not there from now on.
-    pub(crate) fn leave_out(&mut self, name: &str, what: &str) -> Option<FileFault> {
-        let line = self.settings.remove(name)?.line;
+    /// A fault of a setting that is there, or of one value of its list. It is as if that was not there from now on.
+    pub(crate) fn leave_out(&mut self, name: &str, value: Option<&str>, what: &str) -> Option<FileFault> {
+        let Setting { line, value: all } = self.settings.get_mut(name)?;
+        let line = *line;
+        let rest = match (all, value) {
+            (Value::Texts(texts), Some(value))
+                if texts.len() > 1 && texts.iter().any(|text| text == value) =>
+            {
+                texts.retain(|text| text != value);
+                texts.len()
+            }
+            _ => 0,
+        };
+        if rest == 0 {
+            self.settings.remove(name);
+        }
         let (at, setting) = (place(&self.path, line), Some(name.to_owned()));
         Some(FileFault { at, line, what: what.to_owned(), setting })
+    }
+
+    /// The names of the settings.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.settings.keys().map(String::as_str)
+    }
+
+    /// The same file without a setting.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut file = self.clone();
+        file.settings.remove(name);
+        file
     }
 
     /// The names of the settings that differ.

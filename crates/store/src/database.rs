@@ -150,9 +150,13 @@ impl Database {
         };
         let failed = |e| match DatabaseFault::of(&e) {
             DatabaseFault::Damaged => e.into(),
+            // As a running server says it: the codes of the library tell no operator more.
+            fault if fault.stops_writes() => {
+                StoreError::Open(format!("cannot open the SQLite database {shown}: {fault}"))
+            }
             _ => StoreError::Open(format!("cannot open the SQLite database {shown}: {e}")),
         };
-        is_readable(url.as_str()).await.map_err(failed)?;
+        is_usable(url.as_str()).await.map_err(failed)?;
         // The writer first: it creates the file and its journal.
         let writers = options(1).connect(url.as_str()).await.map_err(failed)?;
         // Connected by the first read, after the migrations: a connection that knows the old schema reads rows with new
@@ -188,6 +192,9 @@ impl Database {
         migrator(self.has_one_writer(), schema).run(&mut *connection).await.map_err(|e| {
             StoreError::Open(match e {
                 MigrateError::Execute(e) if DatabaseFault::of(&e) == DatabaseFault::Damaged => return e.into(),
+                MigrateError::Execute(e) if DatabaseFault::of(&e).stops_writes() => {
+                    format!("can't bring the database to this version's schema: {}", DatabaseFault::of(&e))
+                }
                 MigrateError::VersionMissing(v) => {
                     format!("the database was made by a newer version of this program (schema {v}): use that one")
                 }
@@ -233,7 +240,8 @@ impl Database {
         Ok(SqliteConnectOptions::new().filename(place).to_url_lossy().into())
     }
 
-    /// SQLite: one connection writes, and no other process does but `backup`, whose record no other row depends on.
+    /// SQLite: one connection writes, and no other process does but those of the operator (`operator.rs`), on whose rows no other row
+    /// depends.
     pub(crate) fn has_one_writer(&self) -> bool {
         !self.locks_rows
     }
@@ -348,9 +356,12 @@ fn migrator(is_sqlite: bool, schema: i64) -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
-/// The pool would retry until its timeout, and then report only the timeout.
-async fn is_readable(url: &str) -> sqlx::Result<()> {
+/// What a connection needs: that it can be read, and that its journal has room. The pool would retry until its timeout, log each
+/// attempt, and then report only the timeout.
+async fn is_usable(url: &str) -> sqlx::Result<()> {
     let mut first = AnyConnection::connect(url).await?;
+    first.execute(erasure::BUSY).await?;
+    first.execute("PRAGMA journal_mode = WAL").await?;
     first.execute("SELECT COUNT(*) FROM sqlite_schema").await?;
     first.close().await
 }

@@ -143,6 +143,8 @@ mod tests {
 
     #[test]
     fn codes_of_both_databases_are_told_apart() {
+        // The command line tells by these words that a write may have been made.
+        assert!(DatabaseFault::Unconfirmed.to_string().contains("it is unknown whether"));
         for (code, fault) in [
             ("13", DatabaseFault::DiskFull),
             ("4874", DatabaseFault::DiskFull),

@@ -81,6 +81,13 @@ impl Store {
         self.write(context, move |write| write.create_enrollment(frontdoor, new).boxed()).await
     }
 
+    /// Of a code, also if it was used or has expired.
+    pub async fn enrollment_frontdoor(&self, id: EnrollmentId) -> Result<Option<FrontdoorId>> {
+        let row: Option<(FrontdoorId,)> =
+            self.find("SELECT frontdoor FROM enrollment WHERE id = $1", &[&id]).await?;
+        Ok(row.map(|(frontdoor,)| frontdoor))
+    }
+
     /// Uses the code: creates the agent, and its environment unless the code names one. The inner result is the answer
     /// to the agent. A wrong secret is counted.
     pub async fn enrol(&self, asked: &EnrolAttempt, context: &WriteContext) -> Result<Answer> {

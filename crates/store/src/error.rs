@@ -47,7 +47,7 @@ pub enum StoreError {
     Superseded,
     /// There are as many as there may be, in the Frontdoor, or in the whole organization.
     #[error("{used} of {limit} {kind}")]
-    QuotaExceeded { frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64 },
+    QuotaExceeded { frontdoor: Option<NamedRow>, kind: QuotaKind, limit: u32, used: u64 },
     /// An organization has as many tunnels as it may have beside others at a location.
     #[error("{used} of {limit} tunnels at {location}")]
     LocationShare { location: LocationId, limit: u64, used: u64 },

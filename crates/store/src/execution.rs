@@ -2,7 +2,12 @@
 //! resource and result. It is the audit trail.
 
 use crate::{
-    Result, StoreError, WriteContext, bulk::parts, field::text_fields, row::write, statement::Assignments,
+    Result, StoreError, WriteContext,
+    bulk::parts,
+    field::{Query, text_fields},
+    row::write,
+    statement::Assignments,
+    statement::LookedUp,
     transaction::Transaction,
 };
 use jiff::Timestamp;
@@ -25,6 +30,12 @@ text_enum!(
         ConfirmRemoval = "CONFIRM_REMOVAL",
         /// A client has failed to authenticate.
         Authenticate = "AUTHENTICATE",
+        /// Another admin token is the right one.
+        ReplaceAdminToken = "REPLACE_ADMIN_TOKEN",
+        /// All rows were copied to a sealed file.
+        Backup = "BACKUP",
+        /// The database was made from a backup, or was said to have been.
+        Restore = "RESTORE",
     }
 );
 text_enum!(
@@ -40,6 +51,8 @@ text_enum!(
         HandoverLink = "handover-link",
         Gateway = "gateway",
         JoinToken = "join-token",
+        /// The installation as a whole.
+        Installation = "installation",
     }
 );
 text_enum!(
@@ -97,7 +110,7 @@ impl<'a> Execution<'a> {
         action: Action,
     ) -> Result<ExecutionId> {
         let record = self.record(context, frontdoor, action);
-        let set = Assignments::of(&record);
+        let set = record.assignments();
         let insert = if frontdoor.is_some() && self.is_new_in_its_frontdoor(action) {
             let number = set.number("frontdoor");
             let live = format!("FROM frontdoor f WHERE f.id = ${number} AND f.deleted_at IS NULL");
@@ -171,7 +184,47 @@ pub(crate) struct Record {
     organization: Option<String>,
 }
 
+/// Every actor that is an API account has its name with it.
+const ACTOR_NAME: LookedUp =
+    LookedUp { column: "actor_name", select: "SELECT name FROM api_account WHERE id", by: "actor" };
+
+/// What an execution keeps by name: rows stay when what they are is deleted, at least until its deletion is recorded.
+macro_rules! named {
+    ($select:literal) => {{
+        const FOUND: &[LookedUp] =
+            &[ACTOR_NAME, LookedUp { column: "resource_name", select: $select, by: "resource" }];
+        FOUND
+    }};
+}
+
+/// The names that are recorded with an execution about such a resource.
+fn names(of: ResourceType) -> &'static [LookedUp] {
+    match of {
+        ResourceType::Frontdoor => named!("SELECT default_namespace FROM frontdoor WHERE id"),
+        ResourceType::Environment => named!("SELECT name FROM environment WHERE id"),
+        ResourceType::Agent => named!("SELECT COALESCE(given_name, name) FROM agent WHERE id"),
+        ResourceType::Tunnel => named!("SELECT name FROM ipsec_tunnel WHERE id"),
+        ResourceType::Share => named!("SELECT name FROM ipsec_share WHERE id"),
+        ResourceType::ApiAccount => named!("SELECT name FROM api_account WHERE id"),
+        ResourceType::HandoverLink => named!("SELECT description FROM handover_link WHERE id"),
+        // They have no name.
+        ResourceType::Enrollment
+        | ResourceType::Gateway
+        | ResourceType::JoinToken
+        | ResourceType::Installation => &[ACTOR_NAME],
+    }
+}
+
 impl Record {
+    fn assignments(&self) -> Assignments<'_> {
+        Assignments::of(self).looking_up(names(self.resource_type))
+    }
+
+    /// Its statement, where there is no [`Transaction`].
+    pub(crate) fn insert(&self) -> Result<Query> {
+        self.assignments().insert("execution", "")
+    }
+
     /// With what came of the action.
     pub(crate) fn with_message(self, message: String) -> Self {
         Self { message: Some(message), ..self }
@@ -198,8 +251,9 @@ write!(Record {
 
 /// Writes records of what is not new in its Frontdoor: a statement for each part of them.
 pub(crate) async fn insert_all(tx: &mut Transaction, records: &[Record]) -> Result<()> {
-    for part in parts(records) {
-        let rows: Vec<_> = part.iter().map(Assignments::of).collect();
+    // A statement is about one type: each finds its names elsewhere.
+    for part in records.chunk_by(|a, b| a.resource_type == b.resource_type).flat_map(parts) {
+        let rows: Vec<_> = part.iter().map(Record::assignments).collect();
         tx.run(Assignments::insert_all("execution", &rows)?).await?;
     }
     Ok(())

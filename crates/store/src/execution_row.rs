@@ -20,12 +20,16 @@ rows! {
         /// Of an organization's own resources; `None` also for those of the installation.
         pub organization: Option<String>,
         pub actor: String,
+        /// The actor's at that time, if it is an API account.
+        pub actor_name: Option<String>,
         /// The client's.
         pub source_address: Option<IpAddr>,
         pub request_id: Option<String>,
         pub action: Action,
         pub resource_type: ResourceType,
         pub resource: String,
+        /// The resource's at that time, if it has one.
+        pub resource_name: Option<String>,
         pub status: ExecutionStatus,
         /// Why it failed.
         pub message: Option<String>,
@@ -69,8 +73,8 @@ impl Store {
 }
 
 pub(crate) static LISTING: Listing = Listing::new(
-    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, NULLIF(x.organization, '') AS organization, x.actor, x.source_address, x.request_id, \
-     x.action, x.resource_type, x.resource, x.status, x.message, x.created_at, x.finished_at",
+    "x.id, x.process, NULLIF(x.frontdoor, '') AS frontdoor, NULLIF(x.organization, '') AS organization, x.actor, x.actor_name, x.source_address, x.request_id, \
+     x.action, x.resource_type, x.resource, x.resource_name, x.status, x.message, x.created_at, x.finished_at",
     "execution x",
     "x.id",
 );
@@ -85,11 +89,13 @@ pub mod columns {
         FRONTDOOR = Text("x.frontdoor");
         ORGANIZATION = Text("x.organization").optional();
         ACTOR = Text("x.actor");
+        ACTOR_NAME = Text("x.actor_name").optional();
         SOURCE_ADDRESS = Text("x.source_address").optional();
         REQUEST_ID = Text("x.request_id").optional();
         ACTION = Text("x.action");
         RESOURCE_TYPE = Text("x.resource_type");
         RESOURCE = Text("x.resource");
+        RESOURCE_NAME = Text("x.resource_name").optional();
         STATUS = Text("x.status");
         MESSAGE = Text("x.message").optional();
         CREATED_AT = Time("x.created_at");

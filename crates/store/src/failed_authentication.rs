@@ -1,13 +1,11 @@
-//! The record of failed authentications of a known account or handover link: an execution `AUTHENTICATE` that has failed.
+//! The record of failed authentications of a known account, handover link or enrolment code: an execution `AUTHENTICATE` that has failed.
 //!
 //! Invariant: what a client shows is not recorded, neither a secret nor a part of one.
 
-use crate::{
-    Action, ApiAccountRow, ResourceType, Result, Store, WriteContext, api_account, execution::Execution,
-    write::Write,
-};
+use crate::{Action, ResourceType, Result, Store, WriteContext, execution::Execution, write::Write};
 use futures_util::FutureExt as _;
-use wicketgate_model::{ApiAccountId, FrontdoorId, HandoverLinkId};
+use std::fmt::Display;
+use wicketgate_model::{ApiAccountId, EnrollmentId, FrontdoorId, HandoverLinkId};
 
 /// As which a client has tried to authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,10 +13,13 @@ pub enum AuthenticationSubject {
     Account(ApiAccountId),
     /// A link of a tunnel of this Frontdoor.
     Link(FrontdoorId, HandoverLinkId),
+    /// A code for an agent of this Frontdoor.
+    Code(FrontdoorId, EnrollmentId),
 }
 
 impl Store {
-    /// In the record of the account's organization, or of the link's Frontdoor. Does nothing for an account that was revoked.
+    /// In the record of the account's organization, or of the link's or the code's Frontdoor; also if the account was revoked since, which had
+    /// been tried before.
     pub async fn record_failed_authentication(
         &self,
         subject: AuthenticationSubject,
@@ -30,9 +31,10 @@ impl Store {
                 match subject {
                     AuthenticationSubject::Account(id) => write.record_failed_account(id, &why).await,
                     AuthenticationSubject::Link(frontdoor, id) => {
-                        let of = Execution::of(ResourceType::HandoverLink, &id);
-                        let failed = Execution { fault: Some(&why), ..of };
-                        write.record(frontdoor, Action::Authenticate, failed).await.map(drop)
+                        write.record_failed(frontdoor, ResourceType::HandoverLink, (&id, &why)).await
+                    }
+                    AuthenticationSubject::Code(frontdoor, id) => {
+                        write.record_failed(frontdoor, ResourceType::Enrollment, (&id, &why)).await
                     }
                 }
             }
@@ -43,12 +45,22 @@ impl Store {
 }
 
 impl Write {
+    async fn record_failed(
+        &mut self,
+        frontdoor: FrontdoorId,
+        resource_type: ResourceType,
+        (id, why): (&(dyn Display + Sync), &str),
+    ) -> Result<()> {
+        let failed = Execution { fault: Some(why), ..Execution::of(resource_type, id) };
+        self.record(frontdoor, Action::Authenticate, failed).await.map(drop)
+    }
+
     async fn record_failed_account(&mut self, id: ApiAccountId, why: &str) -> Result<()> {
-        let account: Option<ApiAccountRow> =
-            self.tx.find(api_account::LISTING.find("c.id = $1"), &[&id]).await?;
-        let Some(account) = account else { return Ok(()) };
+        let of: Option<(String,)> =
+            self.tx.find("SELECT organization FROM api_account WHERE id = $1", &[&id]).await?;
+        let Some((organization,)) = of else { return Ok(()) };
         let failed = Execution {
-            organization: Some(&account.spec.organization),
+            organization: Some(&organization),
             fault: Some(why),
             ..Execution::of(ResourceType::ApiAccount, &id)
         };

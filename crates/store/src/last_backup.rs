@@ -1,24 +1,22 @@
 //! When the last backup was made. `wicketgate backup` is another process than the server, so it writes this by itself, in one
-//! statement, whether the server runs or not.
+//! transaction, whether the server runs or not.
 //!
 //! Invariant: a restored database has no last backup until one is made of it. A backup belongs to the era in which it was made,
 //! and each restore begins another.
 
 use crate::{
-    Result, Store, StoreError,
-    database::Database,
-    database_name::is_postgres,
-    erasure::BUSY,
+    Action, Result, Store, StoreError, WriteContext,
+    operator::{self, connect, write_recorded},
     row::{opened, rows},
     statement::query,
 };
 use jiff::Timestamp;
-use sqlx::{AnyConnection, Connection as _, Executor as _};
+use sqlx::Connection as _;
 use std::time::Duration;
 use tokio::time::timeout;
 use wicketgate_seal::SecretKeys;
 
-/// For a connection and a statement. SQLite's lock is waited for as long as a server does.
+/// For a connection and a statement.
 const WITHIN: Duration = Duration::from_secs(10);
 
 const SELECT: &str =
@@ -58,26 +56,15 @@ impl LastBackup {
         timeout(WITHIN, read).await.map_err(|_| StoreError::RolledBack)?
     }
 
-    /// Writes it to the database at `place`.
+    /// Writes it to the database at `place`, with an execution that says where it is.
     ///
     /// # Errors
     /// As [`LastBackup::read`].
-    pub async fn record(&self, place: &str) -> Result<()> {
-        let recorded = async {
-            let mut db = connect(place).await?;
-            query(RECORD, &[&self.created_at, &self.bytes, &self.version])?.execute(&mut db).await?;
-            Ok(db.close().await?)
-        };
-        timeout(WITHIN, recorded).await.map_err(|_| StoreError::RolledBack)?
+    pub async fn record(&self, place: &str, file: &str, context: &WriteContext) -> Result<()> {
+        let made = query(RECORD, &[&self.created_at, &self.bytes, &self.version])?;
+        let message = format!("all rows, as of {}, to {file}", self.created_at);
+        write_recorded(place, Some(made), &operator::record(Action::Backup, &message, context)).await
     }
-}
-
-async fn connect(place: &str) -> Result<AnyConnection> {
-    let mut db = Database::connect_one(place).await?;
-    if !is_postgres(place) {
-        db.execute(BUSY).await?;
-    }
-    Ok(db)
 }
 
 impl Store {

@@ -4,7 +4,7 @@
 //! same time do not exceed a limit together. What exceeds a limit that was lowered stays.
 
 use crate::{
-    Result, Store, StoreError,
+    NamedRow, Result, Store, StoreError,
     bulk::parts,
     enrollment::TRIES,
     field::{Argument, Found, get},
@@ -108,15 +108,19 @@ impl Write {
         let used = used(kind);
         for part in parts(frontdoors) {
             let ids = ids(part);
-            let select = format!("SELECT f.id, f.quotas, {used} FROM frontdoor f WHERE f.id IN ({ids})");
+            let select = format!(
+                "SELECT f.id, f.default_namespace, f.quotas, {used} FROM frontdoor f WHERE f.id IN ({ids})"
+            );
             let values = values(&self.context.at, part);
             // Where there is no such Frontdoor, the write fails for that.
-            let found: Vec<(FrontdoorId, Quotas, i64)> = self.tx.all(AssertSqlSafe(select), &values).await?;
-            for (frontdoor, own, counted) in found {
+            let found: Vec<(FrontdoorId, String, Quotas, i64)> =
+                self.tx.all(AssertSqlSafe(select), &values).await?;
+            for (frontdoor, name, own, counted) in found {
                 // The numbers of shares are written once, at the transaction's end.
                 let pending = if kind == QuotaKind::Shares { self.kept.counts.of(frontdoor) } else { 0 };
                 let limit = own.within(&self.context.quotas, kind);
-                check(total(counted, pending)?, limit, kind, Some(frontdoor))?;
+                let named = || NamedRow::new(&frontdoor, &name);
+                check(total(counted, pending)?, limit, kind, Some(&named))?;
             }
         }
         Ok(())
@@ -139,13 +143,13 @@ pub(crate) fn check(
     used: u64,
     limit: QuotaLimit,
     kind: QuotaKind,
-    frontdoor: Option<FrontdoorId>,
+    frontdoor: Option<&dyn Fn() -> NamedRow>,
 ) -> Result<()> {
     let limit = limit.get();
     if used < limit.into() {
         return Ok(());
     }
-    Err(StoreError::QuotaExceeded { frontdoor, kind, limit, used })
+    Err(StoreError::QuotaExceeded { frontdoor: frontdoor.map(|named| named()), kind, limit, used })
 }
 
 #[cfg(test)]

@@ -121,6 +121,8 @@ impl Store {
                 let usable: Option<(String,)> = self.find(select, &[&revocation.resource, &now]).await?;
                 return Ok(usable.is_some());
             }
+            // Nothing takes it away.
+            ResourceType::Installation => return Ok(false),
         };
         let live: Option<(String,)> = self.find(select, &[&revocation.resource]).await?;
         Ok(live.is_some())
@@ -187,6 +189,7 @@ impl Store {
             ResourceType::Enrollment => self.revoke_enrollment(of?, id(resource)?, context).await.map(drop),
             ResourceType::Gateway => self.bar_gateway(id(resource)?, context).await,
             ResourceType::JoinToken => self.revoke_join_token(id(resource)?, context).await.map(drop),
+            ResourceType::Installation => Ok(()),
         }
     }
 }

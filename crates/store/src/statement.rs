@@ -2,7 +2,6 @@
 
 use crate::{
     Result,
-    bulk::places,
     field::{Argument, Query},
     row::{Assignment, ToColumns},
 };
@@ -18,47 +17,66 @@ pub(crate) fn bind(query: Query, values: &[&dyn Argument]) -> Result<Query> {
     Ok(values.iter().try_fold(query, |query, value| value.bind(query))?)
 }
 
+/// A column that an insert fills with what it finds by the value of another column of the row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LookedUp {
+    pub(crate) column: &'static str,
+    /// Up to the column that is compared, such as `SELECT name FROM agent WHERE id`.
+    pub(crate) select: &'static str,
+    /// The column whose value is looked for.
+    pub(crate) by: &'static str,
+}
+
 /// Columns of one row, with the values to write to them. A statement about them has the same text for all rows of a
 /// table, so that it is prepared once.
-pub(crate) struct Assignments<'a>(Vec<Assignment<'a>>);
+pub(crate) struct Assignments<'a> {
+    given: Vec<Assignment<'a>>,
+    looked_up: &'static [LookedUp],
+}
 
 impl<'a> Assignments<'a> {
     pub(crate) fn new(columns: &[Assignment<'a>]) -> Self {
-        Self(columns.to_vec())
+        Self { given: columns.to_vec(), looked_up: &[] }
     }
 
     /// All columns of a struct.
     pub(crate) fn of(spec: &'a impl ToColumns) -> Self {
-        Self(Vec::new()).with(spec)
+        Self::new(&[]).with(spec)
     }
 
     pub(crate) fn with(mut self, spec: &'a impl ToColumns) -> Self {
-        spec.to_columns("", &mut self.0);
+        spec.to_columns("", &mut self.given);
         self
     }
 
     pub(crate) fn and(mut self, columns: &[Assignment<'a>]) -> Self {
-        self.0.extend_from_slice(columns);
+        self.given.extend_from_slice(columns);
         self
+    }
+
+    /// An insert fills these columns, too. Updates do not.
+    pub(crate) fn looking_up(self, looked_up: &'static [LookedUp]) -> Self {
+        Self { looked_up, ..self }
     }
 
     /// The value for a column, if it has one.
     pub(crate) fn get(&self, column: &str) -> Option<&'a dyn Argument> {
-        self.0.iter().find(|(name, _)| *name == column).map(|(_, value)| *value)
+        self.given.iter().find(|(name, _)| *name == column).map(|(_, value)| *value)
     }
 
     /// Inserts the row. `rest` follows the values.
     pub(crate) fn insert(&self, table: &str, rest: &str) -> Result<Query> {
-        let numbers = self.each(|_, number| format!("${number}"));
-        self.query(format!("INSERT INTO {table} ({}) VALUES ({numbers}) {rest}", self.names()), &[])
+        let values = self.values(0);
+        self.query(format!("INSERT INTO {table} ({}) VALUES ({values}) {rest}", self.names()), &[])
     }
 
     /// Inserts rows that have the same columns.
     pub(crate) fn insert_all(table: &str, rows: &[Self]) -> Result<Query> {
         let Some(first) = rows.first() else { return Err(sqlx::Error::RowNotFound.into()) };
-        let places = places(rows.len(), first.0.len());
-        let text = format!("INSERT INTO {table} ({}) VALUES {places}", first.names());
-        let values: Vec<_> = rows.iter().flat_map(|row| &row.0).map(|(_, value)| *value).collect();
+        let width = first.given.len();
+        let places: Vec<_> = (0..rows.len()).map(|row| format!("({})", first.values(row * width))).collect();
+        let text = format!("INSERT INTO {table} ({}) VALUES {}", first.names(), places.join(", "));
+        let values: Vec<_> = rows.iter().flat_map(|row| &row.given).map(|(_, value)| *value).collect();
         // Names of columns are literals of this program.
         query(AssertSqlSafe(text), &values)
     }
@@ -67,14 +85,14 @@ impl<'a> Assignments<'a> {
     ///
     /// [`number`]: Self::number
     pub(crate) fn insert_from(&self, table: &str, from: &str) -> Result<Query> {
-        let numbers = self.each(|_, number| format!("${number}"));
-        self.query(format!("INSERT INTO {table} ({}) SELECT {numbers} {from}", self.names()), &[])
+        let values = self.values(0);
+        self.query(format!("INSERT INTO {table} ({}) SELECT {values} {from}", self.names()), &[])
     }
 
     /// Updates the row of an id. `also` are more assignments, and `rest` follows the condition.
     pub(crate) fn update(&self, table: &str, also: &str, id: &dyn Argument, rest: &str) -> Result<Query> {
         let set = self.each(|name, number| format!("{name} = ${number}"));
-        let id_number = self.0.len() + 1;
+        let id_number = self.given.len() + 1;
         self.query(format!("UPDATE {table} SET {set}{also} WHERE id = ${id_number} {rest}"), &[id])
     }
 
@@ -87,7 +105,7 @@ impl<'a> Assignments<'a> {
         rest: &str,
     ) -> Result<Query> {
         let set = self.each(|name, number| format!("{name} = ${number}"));
-        let number = self.0.len() + 1;
+        let number = self.given.len() + 1;
         self.query(format!("UPDATE {table} SET {set}{also} WHERE {column} = ${number} {rest}"), &[value])
     }
 
@@ -98,20 +116,33 @@ impl<'a> Assignments<'a> {
 
     /// The number of a column's value in the statement's text.
     pub(crate) fn number(&self, column: &str) -> usize {
-        1 + self.0.iter().take_while(|(name, _)| *name != column).count()
+        1 + self.given.iter().take_while(|(name, _)| *name != column).count()
     }
 
+    /// Of an insert.
     fn names(&self) -> String {
-        self.each(|name, _| name.to_owned())
+        let given = self.given.iter().map(|(name, _)| *name);
+        given.chain(self.looked_up.iter().map(|found| found.column)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What an insert writes to each of the [`names`](Self::names), after so many values of rows before.
+    fn values(&self, before: usize) -> String {
+        let given = (1..=self.given.len()).map(|number| format!("${}", before + number));
+        let found = self
+            .looked_up
+            .iter()
+            .map(|LookedUp { select, by, .. }| format!("({select} = ${})", before + self.number(by)));
+        given.chain(found).collect::<Vec<_>>().join(", ")
     }
 
     fn each(&self, text: impl Fn(&str, usize) -> String) -> String {
-        let texts: Vec<_> = self.0.iter().zip(1..).map(|((name, _), number)| text(name, number)).collect();
+        let texts: Vec<_> =
+            self.given.iter().zip(1..).map(|((name, _), number)| text(name, number)).collect();
         texts.join(", ")
     }
 
     fn query(&self, text: String, more: &[&dyn Argument]) -> Result<Query> {
-        let values: Vec<_> = self.0.iter().map(|(_, value)| *value).collect();
+        let values: Vec<_> = self.given.iter().map(|(_, value)| *value).collect();
         // Names of columns are literals of this program.
         bind(query(AssertSqlSafe(text), &values)?, more)
     }

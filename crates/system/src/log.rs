@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -92,22 +92,54 @@ pub fn lost_lines() -> u64 {
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Standard error, or another writer. What cannot be written is counted and dropped: a full disk behind the log, or a
-/// reader that is gone, stops no service.
+/// reader that is gone, stops no service. If a part of a line was written, the next one begins with the end of that line.
 #[derive(Debug)]
-struct LossyWriter<W>(W);
+struct LossyWriter<W> {
+    to: W,
+    /// The line before was cut. Each event has a writer of its own, so that this is the output's.
+    is_cut: &'static AtomicBool,
+}
+
+/// Whether the last line on standard error was cut.
+static IS_CUT: AtomicBool = AtomicBool::new(false);
 
 type LossyStderr = LossyWriter<io::Stderr>;
 
 impl Default for LossyStderr {
     fn default() -> Self {
-        Self(io::stderr())
+        Self { to: io::stderr(), is_cut: &IS_CUT }
+    }
+}
+
+impl<W: io::Write> LossyWriter<W> {
+    /// Returns how much was written.
+    fn write_part(&mut self, line: &[u8]) -> usize {
+        let mut written = 0;
+        while written < line.len() {
+            match self.to.write(&line[written..]) {
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        written
     }
 }
 
 impl<W: io::Write> io::Write for LossyWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.write_all(&printable_log(line)).is_err() {
+        let printable = printable_log(line);
+        if self.is_cut.load(Ordering::Relaxed) && self.write_part(b"\n") == 1 {
+            self.is_cut.store(false, Ordering::Relaxed);
+        }
+        // Behind a cut line without an end, this one would be a part of it.
+        let written = if self.is_cut.load(Ordering::Relaxed) { 0 } else { self.write_part(&printable) };
+        if written < printable.len() {
             LOST.fetch_add(1, Ordering::Relaxed);
+            if written > 0 {
+                self.is_cut.store(true, Ordering::Relaxed);
+            }
         }
         Ok(line.len())
     }
@@ -167,15 +199,51 @@ mod tests {
     fn a_line_that_cannot_be_written_is_counted_and_is_no_error() {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let before = lost_lines();
-        LossyWriter(full).write_all(b"a line\n").unwrap();
-        assert_eq!(lost_lines(), before + 1);
+        static CUT: AtomicBool = AtomicBool::new(false);
+        LossyWriter { to: full, is_cut: &CUT }.write_all(b"a line\n").unwrap();
+        assert!(lost_lines() > before && !CUT.load(Ordering::Relaxed), "nothing of it was written");
+    }
+
+    /// A disk with room for some bytes.
+    #[derive(Debug, Default)]
+    struct Disk {
+        has: Vec<u8>,
+        room: usize,
+    }
+
+    impl io::Write for &mut Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= taken;
+            self.has.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_behind_one_that_was_cut_is_a_line_of_its_own() {
+        static CUT: AtomicBool = AtomicBool::new(false);
+        let mut disk = Disk { room: 4, ..Disk::default() };
+        for (line, room) in [("first\n", 0), ("second\n", 1), ("third\n", 64), ("fourth\n", 0)] {
+            LossyWriter { to: &mut disk, is_cut: &CUT }.write_all(line.as_bytes()).unwrap();
+            disk.room += room;
+        }
+        assert_eq!(String::from_utf8(disk.has).unwrap(), "firs\nfourth\n");
     }
 
     #[test]
     fn a_line_with_the_words_of_others_turns_no_text() {
-        let mut written = LossyWriter(Vec::new());
+        static CUT: AtomicBool = AtomicBool::new(false);
+        let mut written = LossyWriter { to: Vec::new(), is_cut: &CUT };
         written.write_all("account \u{202e}nimda\u{202c} signed in\n".as_bytes()).unwrap();
-        assert_eq!(String::from_utf8(written.0).unwrap(), "account \u{fffd}nimda\u{fffd} signed in\n");
+        assert_eq!(String::from_utf8(written.to).unwrap(), "account \u{fffd}nimda\u{fffd} signed in\n");
     }
 
     #[test]

@@ -147,6 +147,16 @@ pub fn read_secret(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// What to tell the user of a file with a secret that other users of this host can read, if they can: it was written elsewhere, and
+/// is used all the same.
+pub fn open_to_others(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let shown = path.display();
+    let is_open = metadata.permissions().mode() & 0o007 != 0;
+    is_open
+        .then(|| format!("every user of this host can read the secret in {shown}: run `chmod 600 {shown}`"))
+}
+
 /// A temporary file beside its destination, of mode 0600.
 fn beside(path: &Path) -> io::Result<NamedTempFile> {
     Builder::new().prefix(UNFINISHED).tempfile_in(parent(path))

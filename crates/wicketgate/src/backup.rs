@@ -4,15 +4,16 @@
 use std::{
     fs::{self, File},
     io::{self, IsTerminal as _, Seek as _, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::Timestamp;
+use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_server::Server;
-use wicketgate_store::{BackupFile, BackupSource, LastBackup, back_up};
+use wicketgate_store::{BackupFile, BackupSource, LOCAL_OPERATOR, LastBackup, WriteContext, back_up};
 use wicketgate_system::{if_exists, private_file, program::WrongUsage};
 use zeroize::Zeroizing;
 
@@ -75,7 +76,8 @@ impl Backup {
             false => self.write(source).await?,
         };
         let made = LastBackup { created_at: now, bytes, version: VERSION.to_owned() };
-        if let Err(error) = made.record(&place).await {
+        let context = WriteContext::new(LOCAL_OPERATOR, Timestamp::now(), Uuid::now_v7);
+        if let Err(error) = made.record(&place, &where_to(&self.file), &context).await {
             say(&format!("the backup is complete, and that it was made could not be recorded: {error}"));
         }
         Ok(())
@@ -86,7 +88,7 @@ impl Backup {
         let shown = self.file.display();
         let cannot = || format!("cannot write {shown}");
         let mut file = private_file::prepare(&self.file).with_context(cannot)?;
-        let rows = back_up(source, file.file(), told).await?;
+        let rows = back_up(source, file.file(), told).await.with_context(cannot)?;
         file.finish().with_context(cannot)?;
         let bytes = fs::metadata(&self.file).with_context(cannot)?.len();
         say(&format!(
@@ -95,6 +97,14 @@ impl Backup {
             bytes.div_ceil(1024)
         ));
         Ok(bytes)
+    }
+}
+
+/// Where a copy is written to, as its execution says it.
+pub(crate) fn where_to(file: &Path) -> String {
+    match file == Path::new("-") {
+        true => "the standard output".to_owned(),
+        false => path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string(),
     }
 }
 

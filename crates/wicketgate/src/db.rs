@@ -13,13 +13,17 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_server::Server;
-use wicketgate_store::{BackupSource, Import, ImportTarget, TableSum, export};
+use wicketgate_store::{
+    Action, BackupSource, Import, ImportTarget, LOCAL_OPERATOR, TableSum, WriteContext, export,
+    record_of_operator,
+};
 use wicketgate_system::{own_directory::OwnDirectory, private_file};
 
 use crate::{
-    backup::{is_of_up, say, to_stdout},
+    backup::{is_of_up, say, to_stdout, where_to},
     database,
     restore::STOPPED,
     up::{CA, Up},
@@ -82,6 +86,10 @@ impl DbExport {
         let (now, version) = (Timestamp::now(), VERSION);
         let source = BackupSource { place: &place, keys: &keys, files: Vec::new(), version, now };
         let shown = self.file.display();
+        // Before the rows are read, since the new database has the record, too.
+        let context = WriteContext::new(LOCAL_OPERATOR, now, Uuid::now_v7);
+        let message = format!("an export of all rows to {}", where_to(&self.file));
+        record_of_operator(&place, Action::Backup, &message, &context).await?;
         if self.file == Path::new("-") {
             let told = |sum: &TableSum| say(&Line(sum).to_string());
             to_stdout("an export", dir, async |file| Ok(export(source, file, told).await?)).await?;

@@ -10,6 +10,7 @@ mod explain;
 mod flags;
 mod gateway;
 mod gateway_identity;
+mod misplaced;
 mod remaining_tunnels;
 mod restore;
 mod secrets;
@@ -26,6 +27,7 @@ use wicketgate_settings::{
     definitions::{CompletionCommand, ManCommand},
 };
 use wicketgate_system::{
+    log,
     program::{self, WrongUsage},
     service_manager::ReloadSignals,
 };
@@ -101,6 +103,10 @@ fn main() -> ExitCode {
             && (verb != GATEWAY || matches.subcommand_name().is_none())
     };
     if !read.subcommand().is_some_and(is_own) {
+        if let Some(meant) = misplaced::option_behind(&all, &env::args().skip(1).collect::<Vec<_>>()) {
+            log::last_words(&format!("wicketgate: options stand behind the verb: `wicketgate {meant}`"));
+            return ExitCode::from(2);
+        }
         return ask(&all.get_matches());
     }
     let (cli, mut settings) = wicketgate_settings::parse::<Cli>();
@@ -167,7 +173,7 @@ impl Cli {
     fn check(self) -> Result<Vec<String>, SettingsFaults> {
         match self.verb {
             Verb::Up(up) => with_named_keys(up.check(), &up.database).map(|_| up.doubts()),
-            Verb::Server(role) => with_named_keys(role.check(), &role.database).map(|_| Vec::new()),
+            Verb::Server(role) => with_named_keys(role.check(), &role.database).map(|_| role.server.doubts()),
             Verb::Gateway(role) => role.check().map(|()| role.doubts()),
             _ => Ok(Vec::new()),
         }

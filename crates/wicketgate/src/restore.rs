@@ -15,7 +15,8 @@ use uuid::Uuid;
 use wicketgate_model::{Era, PreSharedKey};
 use wicketgate_server::{REVOCATIONS_FILE, Server, replace_authority};
 use wicketgate_store::{
-    Action, BackupFile, DatabaseLock, ResourceType, Revocation, SecretKeyFile, Store, WriteContext,
+    Action, BackupFile, DatabaseLock, LOCAL_OPERATOR, ResourceType, Revocation, SecretKeyFile, Store,
+    WriteContext,
 };
 use wicketgate_system::{
     if_exists,
@@ -24,7 +25,7 @@ use wicketgate_system::{
 };
 
 use crate::{
-    backup::{files, say, told},
+    backup::{files, say, told, where_to},
     database,
     up::{CA, DATA_DIRECTORY, Up},
 };
@@ -72,6 +73,12 @@ impl Restore {
             store.was_restored(now).await?;
         }
         let era = store.installation().await?.era;
+        let from = match &self.file {
+            Some(file) => format!("from {}", where_to(file)),
+            None => "by other means".to_owned(),
+        };
+        let context = WriteContext::new(LOCAL_OPERATOR, now, Uuid::now_v7);
+        store.record_of_operator(Action::Restore, &format!("{from}: era {era} begins"), &context).await?;
         let missed = self.revoke(&store, &revoked).await?;
         self.keep(&revoked, dir)?;
         store.close().await;
@@ -160,7 +167,7 @@ impl Restore {
                     left += 1;
                 }
                 Some(Err(error)) => {
-                    say(&format!("cannot be deleted again ({error}): {what}"));
+                    say(&format!("cannot be deleted again ({error}): {what}{}", when_served(revocation)));
                     left += 1;
                 }
                 None if is_key => {
@@ -183,7 +190,8 @@ impl Restore {
             "era {era} begins: agents accept its assignments and no older ones, and sessions of browsers, handover links and \
              enrolment codes have ended"
         ));
-        if left > 0 {
+        // What could not be deleted again now cannot be by the same command later.
+        if left > 0 && !self.revoke {
             say(
                 "run `wicketgate restore --in-place --revoke`, with the same --revocations, to revoke it again",
             );
@@ -201,6 +209,25 @@ impl Restore {
     }
 }
 
+/// What deletes it when something that uses it is gone.
+fn when_served(Revocation { resource_type, resource, frontdoor, .. }: &Revocation) -> String {
+    let verb = match resource_type {
+        ResourceType::Frontdoor => "frontdoor delete",
+        ResourceType::Environment => "env delete",
+        ResourceType::Agent => "agent delete",
+        ResourceType::Enrollment => "agent revoke-code",
+        ResourceType::Tunnel => "tunnel delete",
+        ResourceType::Share => "share delete",
+        ResourceType::ApiAccount => "account delete",
+        ResourceType::Gateway => "gateway delete",
+        ResourceType::JoinToken => "gateway revoke-join-token",
+        // By its tunnel, which the record does not name.
+        ResourceType::HandoverLink | ResourceType::Installation => return String::new(),
+    };
+    let of = frontdoor.map(|id| format!(" --frontdoor {id}")).unwrap_or_default();
+    format!(". When `up` runs and nothing uses it: `wicketgate {verb} {resource}{of}`")
+}
+
 fn random_key() -> anyhow::Result<PreSharedKey> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).context("no random bytes for a key")?;
@@ -214,7 +241,10 @@ fn in_order(revoked: &[Revocation]) -> Vec<&Revocation> {
         ResourceType::Agent | ResourceType::HandoverLink | ResourceType::JoinToken => 1,
         ResourceType::Share => 2,
         ResourceType::Tunnel | ResourceType::Environment => 3,
-        ResourceType::Frontdoor | ResourceType::Enrollment | ResourceType::Gateway => 4,
+        ResourceType::Frontdoor
+        | ResourceType::Enrollment
+        | ResourceType::Gateway
+        | ResourceType::Installation => 4,
     };
     let mut sorted: Vec<_> = revoked.iter().collect();
     sorted.sort_by_key(rank);

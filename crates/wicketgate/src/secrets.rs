@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
+use uuid::Uuid;
 use wicketgate_server::{Server, auth::admin_token};
-use wicketgate_store::{is_of_up, replace_admin_token};
+use wicketgate_store::{LOCAL_OPERATOR, WriteContext, is_of_up, replace_admin_token};
 use wicketgate_system::private_file;
 
 use crate::{
@@ -17,8 +18,9 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Secrets {
-    /// Replace the admin token, which all servers of the database accept, by a new one, and print it. The one before is refused within
-    /// five seconds, and console sessions that were opened with it end.
+    /// Replace the admin token, which all servers of the database accept, by a new one. The one before is refused within five seconds,
+    /// and console sessions that were opened with it end. The new one is written to the data directory's file, or printed if there is
+    /// none.
     AdminToken(NewAdminToken),
 }
 
@@ -55,18 +57,23 @@ impl NewAdminToken {
                 file.display()
             );
         }
-        replace_admin_token(&place, admin_token::sha256(&token), Timestamp::now())
+        let context = WriteContext::new(LOCAL_OPERATOR, Timestamp::now(), Uuid::now_v7);
+        replace_admin_token(&place, admin_token::sha256(&token), &context)
             .await
             .context("cannot replace the admin token in the database")?;
-        let kept = has_file.then(|| private_file::replace(&file, admin_token::line(&token).as_bytes()));
-        // Also if the file cannot be written: nobody else knows it.
-        say(token.expose_secret());
-        kept.transpose().with_context(|| {
-            format!(
-                "the token above is the new one, and {} could not be written: write it there",
-                file.display()
-            )
-        })?;
+        let shown = file.display();
+        if !has_file {
+            say(token.expose_secret());
+            return Ok(());
+        }
+        if let Err(error) = private_file::replace(&file, admin_token::line(&token).as_bytes()) {
+            // Nobody else knows it.
+            say(token.expose_secret());
+            return Err(error).context(format!(
+                "the token above is the new one, and {shown} could not be written: write it there"
+            ));
+        }
+        say(&format!("{shown} has the new admin token. The one before is refused within five seconds"));
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct ServerRole {
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     link_address: Option<String>,
     #[command(flatten)]
-    server: ServerFlags,
+    pub(crate) server: ServerFlags,
     #[command(flatten)]
     pub(crate) database: Database,
 }

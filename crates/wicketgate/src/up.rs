@@ -192,7 +192,7 @@ impl Up {
 
     /// What the settings say that may be a mistake.
     pub(crate) fn doubts(&self) -> Vec<String> {
-        self.gateway.doubts()
+        [self.gateway.doubts(), self.server.doubts()].concat()
     }
 }
 

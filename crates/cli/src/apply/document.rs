@@ -129,7 +129,7 @@ impl Document {
             document.take(property, at(&value), value.value, &mut faults);
         }
         if let Some(path) = key_file.map(|path| beside(file, &path)) {
-            match schema::read(&path) {
+            match schema::read_secret(&path) {
                 Ok(key) => document.key = Some((path, key.trim_end_matches(['\r', '\n']).into())),
                 Err(error) => faults.push(format!("{}: {SECRET_IN}: {error}", document.place)),
             }

@@ -74,8 +74,8 @@ pub enum GroundError {
     )]
     NotAnAddress { given: Ipv4Addr, has: BTreeSet<Ipv4Addr> },
     #[error(
-        "another gateway serves the public address {0} in this network namespace: stop it, or give this one another \
-         --public-address"
+        "another gateway serves the address {0} in this network namespace: stop it, or add an address to this host and give that \
+         to this one as --public-address. Where a NAT translates the public address, packets for both would arrive at {0}"
     )]
     AddressInUse(Ipv4Addr),
     #[error(

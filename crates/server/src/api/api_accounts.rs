@@ -26,7 +26,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use wicketgate_model::ApiAccountId;
-use wicketgate_store::{ApiAccountRow, ApiAccountSpec, Reach};
+use wicketgate_store::{ApiAccountRow, ApiAccountSpec, AuthenticationSubject, Reach};
 
 pub(super) async fn list(at: Administers, format: Format, query: Query) -> Answer {
     let query = query.list(api_account::PROPERTIES)?;
@@ -72,6 +72,9 @@ pub(super) async fn delete(
     let account = find(&at, id).await?;
     wanted.hold_for(&ApiAccount::of(account.clone()))?;
     let caller = at.caller;
+    // The record of the account ends with what was tried before, and not with what follows in an hour.
+    let subject = AuthenticationSubject::Account(account.id);
+    caller.state.failures.record_now(Some(subject), &caller.state.store).await;
     let done = caller.state.store.revoke_api_account(account.id, &caller.write_context()).await;
     done.map_err(refused(ResourceKind::ApiAccount, account.named()))?;
     Ok(StatusCode::NO_CONTENT)

@@ -30,6 +30,7 @@ pub(super) static PROPERTIES: &[Property] = &[
     Property::new("address", PropertyType::Text),
     Property::new("keySha256", PropertyType::Text),
     Property::new("locationId", PropertyType::Text),
+    Property::new("removed", PropertyType::Boolean).described_as("strangerRemoved"),
     Property::new("firstSeenAt", PropertyType::Time),
     Property::new("lastSeenAt", PropertyType::Time),
     LINKS,
@@ -45,6 +46,8 @@ pub(super) struct Stranger {
     address: IpAddr,
     key_sha256: String,
     location_id: LocationId,
+    /// After the backup that the database was restored from.
+    removed: bool,
     first_seen_at: Timestamp,
     last_seen_at: Timestamp,
 }
@@ -62,7 +65,9 @@ pub(super) async fn list(Operates(caller): Operates, format: Format, query: Quer
     let query = query.list(PROPERTIES)?;
     let found = found(&caller).await?;
     let Page { rows, total } = query.request.page.of(found);
+    let removed = removed(&caller, rows.iter().map(|(_, one)| one)).await?;
     let rows = rows.into_iter().map(|(location_id, one)| Stranger {
+        removed: removed.contains(&one.agent),
         id: one.agent,
         name: one.name,
         frontdoor_id: one.frontdoor,
@@ -80,11 +85,7 @@ pub(super) async fn list(Operates(caller): Operates, format: Format, query: Quer
 pub(super) async fn adopt(Operates(caller): Operates, Id(id): Id<AgentId>, format: Format) -> Answer {
     let found = found(&caller).await?.into_iter().find(|(_, one)| one.agent == id);
     let (_, found) = found.ok_or_else(|| ApiError::not_found(ResourceKind::Agent, id))?;
-    let resources = [found.agent.to_string(), found.environment.to_string(), found.frontdoor.to_string()];
-    let removed = has_removed(&caller.state.revocations, &resources).await;
-    if removed.map_err(|error| {
-        ApiError::unavailable(format!("The record of revocations cannot be read: {error}"))
-    })? {
+    if !removed(&caller, [&found].into_iter()).await?.is_empty() {
         return Err(ApiError::conflict(
             "It was removed, or its environment was deleted, after the backup that the database was restored from: enrol it \
              again with a new code",
@@ -111,6 +112,33 @@ pub(super) async fn adopt(Operates(caller): Operates, Id(id): Id<AgentId>, forma
     })?;
     state.gateways.wake();
     Ok(format.resource(StatusCode::OK, &Agent::of(row)))
+}
+
+/// Those of them that were removed after the backup, themselves or with what they belong to.
+async fn removed<'a>(
+    caller: &Caller,
+    all: impl Iterator<Item = &'a UnknownAgent>,
+) -> Result<BTreeSet<AgentId>, ApiError> {
+    let resources =
+        |one: &UnknownAgent| [one.agent.to_string(), one.environment.to_string(), one.frontdoor.to_string()];
+    let of: Vec<_> = all.map(|one| (one.agent, resources(one))).collect();
+    let were = async |resources: &[String]| {
+        let removed = has_removed(&caller.state.revocations, resources).await;
+        removed.map_err(|error| {
+            ApiError::unavailable(format!("The record of revocations cannot be read: {error}"))
+        })
+    };
+    let mut found = BTreeSet::new();
+    // As a rule, none was.
+    let every: Vec<_> = of.iter().flat_map(|(_, resources)| resources.clone()).collect();
+    if were(&every).await? {
+        for (agent, resources) in &of {
+            if were(resources).await? {
+                found.insert(*agent);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Those that the gateways have refused, but for agents that were adopted since.

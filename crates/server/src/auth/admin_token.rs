@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use tracing::warn;
-use wicketgate_store::Store;
+use uuid::Uuid;
+use wicketgate_store::{Store, WriteContext};
 use wicketgate_system::{Latest, if_exists, private_file};
 
 /// Its name in the data directory.
@@ -63,7 +64,11 @@ pub(crate) async fn load(
     let known = store.admin_token().await?;
     let created = match (&in_file, known, decides) {
         (Some(token), known, Decides::File) if known != Some(sha256(token)) => {
-            store.set_admin_token(sha256(token), now).await?;
+            let why = "the file in the data directory of the only server has another one";
+            store.set_admin_token(sha256(token), why, &own(now)).await?;
+            if known.is_some() {
+                warn!(file = %path.display(), "the admin token is that of the file now, and the one before is refused");
+            }
             None
         }
         (Some(token), None, Decides::Database) => {
@@ -93,12 +98,19 @@ pub(crate) async fn load(
     Ok((AdminToken::of(known), created))
 }
 
+/// Of what the server does by itself.
+fn own(now: Timestamp) -> WriteContext {
+    WriteContext::new("server", now, Uuid::now_v7)
+}
+
 async fn create(store: &Store, path: &Path, decides: Decides) -> anyhow::Result<SecretString> {
     let (token, now) = (generate()?, Timestamp::now());
     private_file::create(path, line(&token).as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
     match decides {
-        Decides::File => store.set_admin_token(sha256(&token), now).await?,
+        Decides::File => {
+            store.set_admin_token(sha256(&token), "the file had been removed", &own(now)).await?;
+        }
         Decides::Database => store.keep_admin_token(sha256(&token), now).await?,
     }
     Ok(token)
@@ -133,7 +145,14 @@ impl BackgroundTask for AdminTokenRefresh {
 
     async fn activate(&mut self, _: Timestamp) -> anyhow::Result<Outcome> {
         if let Some(sha256) = self.store.admin_token().await? {
-            self.admin.set(AdminToken::of(sha256));
+            let token = AdminToken::of(sha256);
+            if token.fingerprint() != self.admin.get().fingerprint() {
+                warn!(
+                    target: "auth",
+                    "the admin token was replaced: the one before is refused, and console sessions that were opened with it end"
+                );
+                self.admin.set(token);
+            }
         }
         Ok(Outcome::Done)
     }
@@ -193,7 +212,7 @@ mod tests {
         let (token, _) = load(&store, data.path(), Decides::Database).await.unwrap();
         let admin = Arc::new(Latest::new(token));
         let new = generate().unwrap();
-        store.set_admin_token(sha256(&new), Timestamp::now()).await.unwrap();
+        store.set_admin_token(sha256(&new), "for a test", &own(Timestamp::now())).await.unwrap();
         let mut refresh = AdminTokenRefresh { store, admin: Arc::clone(&admin) };
         refresh.activate(Timestamp::now()).await.unwrap();
         assert!(admin.get().is(new.expose_secret()));

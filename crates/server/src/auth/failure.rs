@@ -26,6 +26,14 @@ wicketgate_model::text_enum!(
         /// The token of no handover link and of no session of one, or of a link that cannot be opened any more.
         LinkInvalid = "link_invalid",
         PassphraseWrong = "passphrase_wrong",
+        /// An agent's enrolment with the id of a code, and without its secret.
+        CodeWrong = "code_wrong",
+        /// An agent's enrolment with a code that another one has used.
+        CodeUsed = "code_used",
+        /// An agent's enrolment with a code that has expired or was revoked.
+        CodeExpired = "code_expired",
+        /// An agent's enrolment with a code that was tried too often.
+        CodeTried = "code_tried",
     }
 );
 
@@ -63,6 +71,10 @@ impl FailureCause {
             Self::SignInRefused => "the identity provider has not confirmed the sign-in",
             Self::LinkInvalid => "the link cannot be opened any more",
             Self::PassphraseWrong => "the passphrase is wrong",
+            Self::CodeWrong => "an agent's enrolment code is wrong",
+            Self::CodeUsed => "an agent's enrolment code was used already",
+            Self::CodeExpired => "an agent's enrolment code has expired or was revoked",
+            Self::CodeTried => "an agent's enrolment code was tried too often",
         }
     }
 }

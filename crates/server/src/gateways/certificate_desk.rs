@@ -17,12 +17,18 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wicketgate_authority::Ca;
 use wicketgate_link::{CertificateAnswer, RenewRequest, RequestId, ToGateway};
-use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, ZId};
-use wicketgate_store::{EnrolAttempt, EnrolledAgent, RequestOrigin, Store, WriteContext};
+use wicketgate_model::{EnrolGrant, EnrolRefusal, EnrolRequest, EnrollmentId, ZId};
+use wicketgate_store::{
+    AuthenticationSubject, EnrolAttempt, EnrolledAgent, RequestOrigin, Store, WriteContext,
+};
 use wicketgate_system::Mutex;
 use wicketgate_transport::identity::{AgentIdentity, Identity};
 
 use super::SharedView;
+use crate::{
+    auth::failure::{AuthenticationFailure, FailureCause},
+    authentication_failures::AuthenticationFailures,
+};
 
 /// Requests of each kind that are answered at the same time: more than the database can write at once.
 const AT_ONCE: usize = 16;
@@ -45,6 +51,7 @@ pub(super) struct CertificateDesk {
 struct Issuer {
     store: Store,
     ca: Arc<Ca>,
+    failures: Arc<AuthenticationFailures>,
     /// When a code that may be invented was last logged.
     invented_logged: Arc<Mutex<Option<Instant>>>,
 }
@@ -53,11 +60,11 @@ impl CertificateDesk {
     /// `view`: of the gateway, whose reconciler tells it of agents that have enrolled.
     pub(super) fn new(
         store: Store,
-        ca: Arc<Ca>,
+        (ca, failures): (Arc<Ca>, Arc<AuthenticationFailures>),
         view: Arc<SharedView>,
         send: mpsc::Sender<ToGateway>,
     ) -> Self {
-        let issuer = Issuer { store, ca, invented_logged: Arc::default() };
+        let issuer = Issuer { store, ca, failures, invented_logged: Arc::default() };
         Self { issuer, send, view, enrolments: JoinSet::new(), renewals: JoinSet::new() }
     }
 
@@ -134,7 +141,7 @@ impl Issuer {
         };
         let origin = RequestOrigin { address: source, request_id: None };
         let context = WriteContext::new(format!("enrollment {}", request.enrollment), now, Uuid::now_v7)
-            .of_request(origin);
+            .of_request(origin.clone());
         let answer = match self.store.enrol(&attempt, &context).await {
             Err(wicketgate_store::StoreError::NoFrontdoor(_)) => Err(EnrolRefusal::WrongCode),
             answer => answer?,
@@ -146,6 +153,7 @@ impl Issuer {
                     let source = source.map(tracing::field::display);
                     warn!(enrollment.id = %request.enrollment, source, cause = %refusal, "an agent's enrolment is refused");
                 }
+                self.count(request.enrollment, refusal, &origin).await?;
                 return Ok(Err(refusal));
             }
         };
@@ -159,6 +167,28 @@ impl Issuer {
             certificate: self.ca.issue(&identity, &request.public_key, now)?,
             ca_certificate: self.ca.certificate().der().to_vec(),
         }))
+    }
+
+    /// For the record, if there is such a code.
+    async fn count(
+        &self,
+        code: EnrollmentId,
+        refusal: EnrolRefusal,
+        origin: &RequestOrigin,
+    ) -> anyhow::Result<()> {
+        let cause = match refusal {
+            EnrolRefusal::WrongCode => FailureCause::CodeWrong,
+            EnrolRefusal::Used => FailureCause::CodeUsed,
+            EnrolRefusal::Expired => FailureCause::CodeExpired,
+            EnrolRefusal::TooManyTries => FailureCause::CodeTried,
+            // By the agent that has used it.
+            EnrolRefusal::Barred => return Ok(()),
+        };
+        if let Some(frontdoor) = self.store.enrollment_frontdoor(code).await? {
+            let subject = Some(AuthenticationSubject::Code(frontdoor, code));
+            self.failures.add(AuthenticationFailure { cause, subject }, origin);
+        }
+        Ok(())
     }
 
     /// Whether this refusal of a code that may be invented is logged.
@@ -189,8 +219,8 @@ mod tests {
     use jiff::ToSpan as _;
     use tokio::time::timeout;
     use wicketgate_link::Pending;
-    use wicketgate_model::{AgentId, EnrollmentId};
-    use wicketgate_store::{FrontdoorSpec, NewEnrollment, SecretKeyFile};
+    use wicketgate_model::{AgentId, FrontdoorId};
+    use wicketgate_store::{Action, FrontdoorSpec, ListRequest, NewEnrollment, SecretKeyFile};
     use wicketgate_transport::key::PrivateKey;
 
     /// The longest wait for an answer.
@@ -201,6 +231,9 @@ mod tests {
         desk: CertificateDesk,
         answers: mpsc::Receiver<ToGateway>,
         enrollment: EnrollmentId,
+        frontdoor: FrontdoorId,
+        store: Store,
+        failures: Arc<AuthenticationFailures>,
     }
 
     impl Bench {
@@ -232,11 +265,20 @@ mod tests {
             };
             store.create_enrollment(frontdoor, &new, &act).await.unwrap();
             let (send, answers) = mpsc::channel(4);
+            let failures = Arc::new(AuthenticationFailures::default());
             Self {
                 _dir: dir,
-                desk: CertificateDesk::new(store, ca, SharedView::new(Timestamp::now()), send),
+                desk: CertificateDesk::new(
+                    store.clone(),
+                    (ca, Arc::clone(&failures)),
+                    SharedView::new(Timestamp::now()),
+                    send,
+                ),
                 answers,
                 enrollment,
+                frontdoor,
+                store,
+                failures,
             }
         }
 
@@ -282,6 +324,24 @@ mod tests {
         // A compromised gateway requests a certificate in the agent's name, for another key.
         assert_eq!(bench.renew(grant.agent, &another).await, BARRED);
         assert_eq!(bench.renew(AgentId::new(Uuid::now_v7()), &key).await, BARRED);
+    }
+
+    #[tokio::test]
+    async fn refused_enrolments_of_a_known_code_are_recorded() {
+        let mut bench = Bench::new().await;
+        let (key, another) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
+        assert!(matches!(bench.enrol(&key).await, CertificateAnswer::Granted(_)));
+        assert_eq!(bench.enrol(&another).await, CertificateAnswer::Refused(EnrolRefusal::Used));
+        let known = bench.enrollment;
+        bench.enrollment = EnrollmentId::new(Uuid::now_v7());
+        assert_eq!(bench.enrol(&another).await, CertificateAnswer::Refused(EnrolRefusal::WrongCode));
+        bench.failures.record_now(None, &bench.store).await;
+        let rows = bench.store.executions(bench.frontdoor, &ListRequest::default()).await.unwrap().rows;
+        let failed: Vec<_> = rows.iter().filter(|row| row.action == Action::Authenticate).collect();
+        let [failed] = failed[..] else { panic!("{failed:?}") };
+        assert_eq!(failed.resource, known.to_string());
+        assert_eq!(failed.message.as_deref(), Some("an agent's enrolment code was used already"));
+        assert_eq!(failed.source_address, Some([192, 0, 2, 9].into()));
     }
 
     #[tokio::test]

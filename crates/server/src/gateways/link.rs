@@ -24,7 +24,7 @@ use super::{
     certificate_desk::CertificateDesk,
     retry_until_written,
 };
-use crate::telemetry::ServerMetrics;
+use crate::{authentication_failures::AuthenticationFailures, telemetry::ServerMetrics};
 
 /// For what a link over a network has left to write when it has ended.
 const LEFT_WITHIN: Duration = Duration::from_secs(20);
@@ -34,6 +34,7 @@ const LEFT_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct GatewayLink {
     pub(crate) store: Store,
     pub(crate) ca: Arc<Ca>,
+    pub(crate) failures: Arc<AuthenticationFailures>,
     /// Taken when the link began.
     pub(crate) epoch: GatewayEpoch,
     pub(crate) gateway: LinkedGateway,
@@ -85,7 +86,7 @@ impl GatewayLink {
         let introduce = self.introduce();
         let mut desk = CertificateDesk::new(
             self.store.clone(),
-            Arc::clone(&self.ca),
+            (Arc::clone(&self.ca), Arc::clone(&self.failures)),
             Arc::clone(&self.gateway.view),
             self.send.clone(),
         );
@@ -328,8 +329,17 @@ mod tests {
             let ca = Arc::new(Ca::generate(now).unwrap());
             store.register_gateway(&NewGateway { id, location, in_process: true }, now).await.unwrap();
             let epoch = store.link_gateway(id, now).await.unwrap();
-            let link =
-                GatewayLink { store: store.clone(), ca, epoch, gateway, metrics, send, key_sha256: None };
+            let failures = Arc::default();
+            let link = GatewayLink {
+                store: store.clone(),
+                ca,
+                failures,
+                epoch,
+                gateway,
+                metrics,
+                send,
+                key_sha256: None,
+            };
             let (hello, messages) = at_server.finish().await.unwrap();
             let (_, answers) = at_gateway.finish().await.unwrap();
             let serving = tokio::spawn(async move { link.serve(hello, messages).await });

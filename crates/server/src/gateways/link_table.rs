@@ -27,6 +27,7 @@ use super::{
     reconciler::{Reconciler, ReconcilerParts},
 };
 use crate::{
+    authentication_failures::AuthenticationFailures,
     background::{Activator, BackgroundTask, Outcome},
     telemetry::ServerMetrics,
 };
@@ -45,6 +46,8 @@ pub(crate) struct LinkTable {
     pub(crate) era: Era,
     pub(crate) gateways: Gateways,
     pub(crate) metrics: Arc<ServerMetrics>,
+    /// Of agents that enrol.
+    pub(crate) failures: Arc<AuthenticationFailures>,
     pub(crate) deadlines: Deadlines,
     /// Where gateways link to the servers that live.
     pub(crate) addresses: Arc<Latest<Vec<String>>>,
@@ -103,6 +106,7 @@ impl LinkTable {
         let link = GatewayLink {
             store: store.clone(),
             ca: Arc::clone(ca),
+            failures: Arc::clone(&self.failures),
             epoch,
             gateway: gateway.clone(),
             metrics: Arc::clone(metrics),

@@ -163,6 +163,20 @@ async fn a_share_is_checked_hop_by_hop() {
     };
     let answer = check(&app, &share, Some(late)).await;
     assert!(answer.body["hops"][3]["advice"].as_str().unwrap().contains("its host"), "{}", answer.body);
+    for (words, advice) in [
+        (
+            "the assignment is older than a restore of the server's database (era 7)",
+            "wicketgate restore --in-place",
+        ),
+        ("the assignment has expired, on Monday", "the clock"),
+        ("10.0.0.1:22 is not in the agent's allow list", "the agent's allow list"),
+    ] {
+        let refused = ShareCheck { dialled: Err(Problem::new(Reason::AgentRefused, words)), ..well.clone() };
+        let answer = check(&app, &share, Some(refused)).await;
+        let hops = answer.body["hops"].as_array().unwrap();
+        let told: Vec<_> = hops.iter().filter_map(|hop| hop["advice"].as_str()).collect();
+        assert!(matches!(told[..], [one] if one.contains(advice)), "{words}: {told:?}");
+    }
     let old = ShareCheck { bound: None, acknowledged: None, ..well.clone() };
     let hung = TunnelCheck { problem: Some(problem(Reason::TunnelFailed)), connection: None };
     let hung = ShareCheck { tunnel: hung, ..well.clone() };

@@ -121,8 +121,8 @@ async fn readers_are_limited_in_number_and_see_their_own_frontdoor_only() {
         (StatusCode::TOO_MANY_REQUESTS, &"5".parse().unwrap())
     );
     let message = format!(
-        "The quota event-streams of the Frontdoor {} is used up: limit 32, in use 32. End clients that follow its events or \
-         logs, or ask the operator to raise the quota",
+        "The quota of event streams of the Frontdoor {} is used up: limit 32, in use 32. End clients that follow its events or \
+         logs, or ask the operator to raise it",
         app.frontdoor
     );
     assert_eq!(one_more.body, error("too_many_requests", &message));

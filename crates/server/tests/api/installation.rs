@@ -5,7 +5,8 @@ use axum::http::{Method, StatusCode};
 use insta::assert_json_snapshot;
 use serde_json::json;
 use tempfile::TempDir;
-use wicketgate_store::LastBackup;
+use uuid::Uuid;
+use wicketgate_store::{LastBackup, WriteContext};
 
 #[tokio::test]
 async fn the_last_backup_is_shown_to_the_operator_only() {
@@ -17,7 +18,8 @@ async fn the_last_backup_is_shown_to_the_operator_only() {
     assert_eq!(before.body, json!({"version": env!("CARGO_PKG_VERSION")}));
     let created_at = "2026-11-30T12:00:00.5Z".parse().unwrap();
     let made = LastBackup { created_at, bytes: 184_320, version: "0.1.0-7-g1a2b3c4".to_owned() };
-    made.record(&place).await.unwrap();
+    let context = WriteContext::new("local", created_at, Uuid::now_v7);
+    made.record(&place, "/x", &context).await.unwrap();
     let after = app.get(path).await;
     assert_json_snapshot!(after.body);
     assert_ne!(before.headers["etag"], after.headers["etag"]);

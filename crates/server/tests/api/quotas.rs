@@ -55,12 +55,12 @@ async fn an_unused_code_has_the_place_of_its_agent() {
     let app = TestApp::with_quotas(quotas(&["agents=2", "environments=1", "enrollment-codes=5"])).await;
     let environment = app.enrol().await.environment;
     let new = app.post("agents/enrollments", json!({})).await;
-    assert!(is_refused(&new) && new.body["message"].as_str().unwrap().contains("quota environments"));
+    assert!(is_refused(&new) && new.body["message"].as_str().unwrap().contains("quota of environments"));
     let replica = || app.post("agents/enrollments", json!({"environmentId": environment.to_string()}));
     assert_eq!(replica().await.status, StatusCode::CREATED);
     assert_eq!((quota(&app, "agents").await, quota(&app, "enrollmentCodes").await), ((2, 2), (1, 5)));
     let refused = replica().await;
-    assert!(is_refused(&refused) && refused.body["message"].as_str().unwrap().contains("quota agents"));
+    assert!(is_refused(&refused) && refused.body["message"].as_str().unwrap().contains("quota of agents"));
 
     let app = TestApp::with_quotas(quotas(&["enrollment-codes=0"])).await;
     assert_json_snapshot!("codes", app.shown(&app.post("agents/enrollments", json!({})).await));

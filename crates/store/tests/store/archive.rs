@@ -2,7 +2,7 @@
 
 use crate::{
     database::{keys_in, open, place},
-    site::{Site, changes, context, now},
+    site::{ALL, Site, changes, context, now},
 };
 use jiff::ToSpan as _;
 use std::collections::BTreeSet;
@@ -108,11 +108,16 @@ async fn the_last_backup_is_recorded_beside_a_server_and_is_none_of_a_restored_d
     assert_eq!(store.last_backup().await.unwrap(), None);
     assert_eq!(LastBackup::read(&from).await.unwrap(), None);
     let first = made(now(), 4096);
-    first.record(&from).await.unwrap();
+    first.record(&from, "/backups/one", &context()).await.unwrap();
+    let rows = store.organization_executions(None, &ALL).await.unwrap().rows;
+    let made_at = format!("all rows, as of {}, to /backups/one", first.created_at);
+    let recorded: Vec<_> = rows.into_iter().filter(|row| row.action == Action::Backup).collect();
+    assert_eq!(recorded.len(), 1);
+    assert_eq!((&recorded[0].message, recorded[0].resource.as_str()), (&Some(made_at), "installation"));
     assert_eq!(store.last_backup().await.unwrap(), Some(first.clone()));
     // The next one takes its place, also if the clock was ahead before.
     let second = made(now() - 1.minute(), 5000);
-    second.record(&from).await.unwrap();
+    second.record(&from, "/backups/two", &context()).await.unwrap();
     assert_eq!(store.last_backup().await.unwrap(), Some(second));
 
     // A backup has the record of the one before it, and the restored database does not take it for its own.
@@ -121,7 +126,7 @@ async fn the_last_backup_is_recorded_beside_a_server_and_is_none_of_a_restored_d
     let opened = Backup::open(std::io::Cursor::new(backup), &keys.read().unwrap().unwrap()).unwrap();
     let (restored, _) = opened.load(&to, &keys, (now() + 1.hour(), |_: &str, _| {})).await.unwrap();
     assert_eq!(restored.last_backup().await.unwrap(), None);
-    first.record(&to).await.unwrap();
+    first.record(&to, "/backups/one", &context()).await.unwrap();
     assert_eq!(restored.last_backup().await.unwrap(), Some(first.clone()));
     restored.was_restored(now() + 2.hour()).await.unwrap();
     assert_eq!(restored.last_backup().await.unwrap(), None);
@@ -129,7 +134,7 @@ async fn the_last_backup_is_recorded_beside_a_server_and_is_none_of_a_restored_d
 
     // The server need not run.
     store.close().await;
-    first.record(&to).await.unwrap();
+    first.record(&to, "/backups/one", &context()).await.unwrap();
     assert_eq!(LastBackup::read(&to).await.unwrap(), Some(first));
     let missing = LastBackup::read(dir.path().join("missing.db").to_str().unwrap()).await.unwrap_err();
     assert!(missing.to_string().contains("there is no SQLite database"), "{missing}");

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admin_token;
 mod api_accounts;
 mod archive;
 mod damage;

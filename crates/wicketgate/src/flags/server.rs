@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tokio::net::TcpListener;
+use tracing::warn;
 use wicketgate_model::{LoadBalancerPool, QuotaSetting};
 use wicketgate_server::{ApiTls, ExternalUrl, RateSetting, TrustedProxy, auth::oidc::ProviderConfig};
-use wicketgate_system::program::WrongUsage;
+use wicketgate_system::{private_file::open_to_others, program::WrongUsage};
 
 use super::{listen, oidc::Oidc, socket_address};
 
@@ -76,8 +77,16 @@ impl ServerFlags {
         Ok(None)
     }
 
+    /// What may be a mistake. A start tells it in the log, too.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        self.tls_key.as_deref().and_then(open_to_others).into_iter().collect()
+    }
+
     /// Of the API, and of the metrics if they have one.
     pub(crate) async fn listeners(&self) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+        for doubt in self.doubts() {
+            warn!("{doubt}");
+        }
         let api = listen(self.listen, "the API", "--listen").await?;
         let Some(address) = self.admin_listen else { return Ok((api, None)) };
         Ok((api, Some(listen(address, "metrics", "--admin-listen").await?)))

@@ -2,7 +2,7 @@
 
 use super::hop::{Hop, HopName, Walked};
 use crate::error::capitalized;
-use wicketgate_model::{ConnectionState, FailureReason, Reason};
+use wicketgate_model::{ConnectionState, EXPIRED_ASSIGNMENT, FailureReason, OLDER_ASSIGNMENT, Reason};
 
 /// Why no connection was opened, where the cause says more than the hop's reason.
 fn told_apart(hop: &Hop, walked: &Walked<'_>) -> Option<FailureReason> {
@@ -62,9 +62,7 @@ pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
         (_, Some(Reason::AgentSilent)) => {
             "Check that the agent's host runs and is not overloaded, and the line between it and the gateway".to_owned()
         }
-        (_, Some(Reason::AgentRefused)) => {
-            format!("Add {} to the agent's allow list, or choose another target", share.spec.target)
-        }
+        (_, Some(Reason::AgentRefused)) => refused(hop, walked),
         (_, Some(Reason::AgentExhausted)) => {
             "Raise the limit that the message names, or start another agent of the environment on another host"
                 .to_owned()
@@ -94,6 +92,21 @@ pub(super) fn advice(hop: &Hop, walked: &Walked<'_>) -> String {
     }
 }
 
+/// By the agent's words: the reason is one, and its causes are several.
+fn refused(hop: &Hop, walked: &Walked<'_>) -> String {
+    if hop.message.contains(OLDER_ASSIGNMENT) {
+        "The agent has seen newer assignments than the server's, as after a restore: stop the server and run \
+         `wicketgate restore --in-place` on its host, if it is the one that goes on"
+            .to_owned()
+    } else if hop.message.contains(EXPIRED_ASSIGNMENT) {
+        "Correct the clock of the agent's host if it is wrong (`timedatectl set-ntp true`); otherwise restart the gateway, which \
+         keeps newer assignments to itself"
+            .to_owned()
+    } else {
+        format!("Add {} to the agent's allow list, or choose another target", walked.share.spec.target)
+    }
+}
+
 fn start_agent(walked: &Walked<'_>) -> String {
     let z_id = &walked.share.z_id;
     format!(
@@ -115,9 +128,9 @@ fn other_address(walked: &Walked<'_>) -> String {
 
 fn enable(walked: &Walked<'_>) -> String {
     if walked.tunnel.spec.enabled {
-        format!("Set enabled of share {} to true", walked.share.named())
+        format!("Run `wicketgate share enable {}`, or set its enabled to true", walked.share.spec.name)
     } else {
-        format!("Set enabled of tunnel {} to true", walked.tunnel.named())
+        format!("Run `wicketgate tunnel enable {}`, or set its enabled to true", walked.tunnel.spec.name)
     }
 }
 

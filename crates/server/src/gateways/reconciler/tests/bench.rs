@@ -304,19 +304,19 @@ async fn linked(
     (id, now): (GatewayId, Timestamp),
     held: Option<HeldState>,
 ) -> (Reconciler, FakeGateway) {
-    let location: LocationId = "local".parse().unwrap();
+    let (location, view): (LocationId, _) = ("local".parse().unwrap(), SharedView::new(now));
     let epoch = store.link_gateway(id, now).await.unwrap();
     let (server_end, gateway_end) = wicketgate_link::in_process_encoded(id, location.clone());
     let (send, at_server) = server_end.open(server_hello());
     let (reports, at_gateway) = gateway_end.open(hello());
     let (_, from_gateway) = at_server.finish().now_or_never().unwrap().unwrap();
     let (_, deltas) = at_gateway.finish().now_or_never().unwrap().unwrap();
-    let view = SharedView::new(now);
     let metrics = crate::telemetry::ServerMetrics::new(&mut prometheus_client::registry::Registry::default());
     let gateway = LinkedGateway { location, view: Arc::clone(&view), rpc: GatewayRpc::new(send.clone()) };
     let link_task = GatewayLink {
         store: store.clone(),
         ca: Arc::clone(ca),
+        failures: Arc::default(),
         epoch,
         gateway,
         metrics: Arc::clone(&metrics),
