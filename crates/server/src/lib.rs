@@ -14,6 +14,7 @@ mod gateways;
 mod heartbeat;
 mod link_port;
 mod metric;
+mod placement;
 mod rate_limits;
 mod reason_link;
 mod retention;

@@ -7,6 +7,7 @@ mod archive;
 mod damage;
 mod database;
 mod database_lock;
+mod endpoints;
 mod enrollments;
 mod events;
 mod executions;

@@ -6,6 +6,7 @@ mod doubts;
 mod progress;
 mod reconnect;
 mod repair;
+mod two_endpoints;
 mod two_gateways;
 
 use super::*;
