@@ -158,6 +158,7 @@ const ACTIONS: Record<string, [done: string, did: string]> = {
   READ_KEY: ['Key read', 'Read the key of'],
   ENROL: ['Enrolled', 'Enrolled'],
   CLOSE_CONNECTIONS: ['Connections closed', 'Closed connections of'],
+  CONFIRM_REMOVAL: ['Removal confirmed', 'Confirmed the removals of'],
   RESET: ['Reset', 'Reset'],
   OPEN: ['Opened', 'Opened'],
   AUTHENTICATE: ['Sign-in refused', 'Failed to sign in with'],

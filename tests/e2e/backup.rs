@@ -72,6 +72,9 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
 
     // The first agent serves the share, whose generation in the backup is older than what it has seen.
     world.restart()?;
+    // The admin token may have been replaced since, too.
+    let token = |data: &Path| fs::read_to_string(data.join("admin.token"));
+    ensure!(token(&data)? != token(&lost)?, "the admin token of the backup is valid");
     served(&world, published.door).map_err(|error| error.context(published.agent.process.tail()))?;
     let share = format!("ipsec-shares/{}", text(&published.share, "id")?);
     let share = world.gateway.api.get(&world.gateway.at(&share))?;
@@ -84,6 +87,9 @@ fn a_server_takes_over_from_a_backup_and_agents_need_no_new_code() -> Result<()>
     ensure!(world.gateway.process.stop(PATIENCE)?.success());
     let told = done(&["restore", "--in-place", "--revoke"], &data)?;
     ensure!(told.contains("deleted again: api-account acc-"), "{told}");
+    ensure!(told.contains("has another new key now: ipsec-tunnel tnl-"), "{told}");
+    let told = done(&["restore", "--in-place", "--revoke"], &data)?;
+    ensure!(!told.contains("new key now") && !told.contains("deleted again"), "once is enough: {told}");
     world.restart()?;
     ensure!(world.gateway.api.get(&changed.account).is_err());
     served(&world, published.door)?;
@@ -384,7 +390,7 @@ fn what_is_in_use_keeps_nothing_else_from_being_revoked_again() -> Result<()> {
         "{told}"
     );
     ensure!(told.contains(&format!("deleted again: ipsec-tunnel {unused}")), "{told}");
-    ensure!(told.contains("1 of what was revoked after the backup could not be deleted again"), "{told}");
+    ensure!(told.contains("1 of what was revoked after the backup could not be revoked again"), "{told}");
     world.restart()?;
     served(&world, published.door)?;
     world.end()

@@ -91,6 +91,14 @@ pub(crate) const ACTS: &[Act] = &[
         ..PLAIN
     },
     Act {
+        kind: "gateway",
+        verb: "confirm-removal",
+        about: "Have a gateway remove the tunnels whose removal it holds back; for the operator",
+        path: "confirm-removal",
+        schema: Some("ConfirmRemovalRequest"),
+        ..PLAIN
+    },
+    Act {
         kind: "share",
         verb: "enable",
         about: "Serve a disabled share again",

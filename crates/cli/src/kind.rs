@@ -263,6 +263,7 @@ pub(crate) const GATEWAY: Kind = Kind {
         column("STATUS", "/status"),
         column("DRAINING", "/draining"),
         column("TUNNELS", "/tunnels"),
+        column("HELD BACK", "/heldRemovals"),
         column("ADDRESS", "/publicIp"),
         column("LAST SEEN", "/lastSeenAt"),
         wide("MOST", "/maxTunnels"),

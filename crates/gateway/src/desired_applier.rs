@@ -1,6 +1,11 @@
 //! Applies the desired state that arrives over the link: to the agents, the tunnels' tasks and the observations.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -38,8 +43,18 @@ pub(crate) struct DesiredApplier {
     journal: Option<Arc<JournalQueue>>,
     /// Of this link.
     held_back: HeldRemovals,
+    /// Tunnels whose removal was held back on an earlier link, or by an earlier run, and is not decided.
+    doubted: BTreeSet<TunnelId>,
     tunnels: BTreeMap<TunnelId, Arc<TunnelInbox>>,
     share_states: BTreeMap<ShareId, Arc<ShareState>>,
+}
+
+/// Ids in a line of the log.
+const NAMED: usize = 20;
+
+fn first(ids: &BTreeSet<TunnelId>) -> String {
+    let named: Vec<_> = ids.iter().take(NAMED).map(ToString::to_string).collect();
+    named.join(" ") + if ids.len() > NAMED { " …" } else { "" }
 }
 
 impl DesiredApplier {
@@ -49,9 +64,21 @@ impl DesiredApplier {
         link: mpsc::Sender<FromGateway>,
         back: mpsc::Sender<FromApplier>,
     ) -> Self {
-        let (received, tunnels, share_states) = Default::default();
-        let (is_comparable, era, journal, held_back) = (true, None, None, HeldRemovals::default());
-        Self { parts, link, received, is_comparable, era, back, journal, held_back, tunnels, share_states }
+        let (received, tunnels, share_states, held_back, doubted) = Default::default();
+        let (is_comparable, era, journal) = (true, None, None);
+        Self {
+            parts,
+            link,
+            received,
+            is_comparable,
+            era,
+            back,
+            journal,
+            held_back,
+            doubted,
+            tunnels,
+            share_states,
+        }
     }
 
     /// Keeps what it applies in this journal, and begins with what that has: until a server answers, it is served as it is.
@@ -60,14 +87,14 @@ impl DesiredApplier {
         let (queue, kept, write) = journal.start(Arc::clone(observations), stop.clone());
         tasks.spawn(essential("keeps the desired state", write));
         self.journal = Some(queue);
-        if let Some(KeptDesired { era, state, revision, read_at, .. }) = kept {
+        if let Some(KeptDesired { era, state, revision, read_at, doubted, .. }) = kept {
             let (tunnels, shares) = (state.tunnels.len(), state.shares.len());
             info!(
                 tunnels,
                 shares, revision, "serving the desired state of the last run until a server answers"
             );
             self.apply(&DesiredDelta { revision, read_at, reset: false, ..state.snapshot() });
-            self.era = Some(era);
+            (self.era, self.doubted) = (Some(era), doubted);
         }
         self
     }
@@ -83,7 +110,8 @@ impl DesiredApplier {
                 let held = self.held();
                 let is_told = self.back.send(FromApplier::Ready(held)).await.is_ok();
                 let Some(NewLink { era, messages }) = links.recv().await.filter(|_| is_told) else { break };
-                (self.is_comparable, self.held_back) = (true, HeldRemovals::default());
+                self.is_comparable = true;
+                self.doubted.extend(mem::take(&mut self.held_back).tunnels());
                 self.receive(link.insert(messages), era, &mut left_over).await;
             }
             // The data plane does not need the control plane: it keeps serving.
@@ -159,10 +187,10 @@ impl DesiredApplier {
         delta: DesiredDelta,
         left_over: &mut Option<Vec<TunnelId>>,
     ) {
-        let reset = delta.reset;
+        let (reset, is_whole) = (delta.reset, delta.reset && !delta.is_partial);
         let is_same = self.take(era, delta);
         // Not before a server has said what is to be there.
-        if let Some(found) = (reset || is_same).then(|| left_over.take()).flatten() {
+        if let Some(found) = (is_whole || is_same).then(|| left_over.take()).flatten() {
             self.remove_left_over(found);
         }
         // The first one of a link, too, is answered with everything.
@@ -221,11 +249,13 @@ impl DesiredApplier {
 
     /// Applies a delta, and asks for everything if the result is not what the server has. Returns whether it is, by its digest.
     fn take(&mut self, era: Era, delta: DesiredDelta) -> bool {
-        let reset = delta.reset;
+        let DesiredDelta { reset, is_partial, .. } = delta;
         let mut steps = if reset { self.steps_to(&delta) } else { delta };
+        // What is kept without being named is in no digest.
+        self.is_comparable &= !is_partial;
         // In `up`, the database is on the same host, and nothing is served without it.
         if self.journal.is_some() {
-            self.hold_back(&mut steps);
+            self.hold_back(&mut steps, reset && !is_partial);
         }
         self.carry_out(era, &steps);
         if !self.held_back.is_empty() {
@@ -245,7 +275,7 @@ impl DesiredApplier {
     /// Applies steps, and keeps them.
     fn carry_out(&mut self, era: Era, steps: &DesiredDelta) {
         if let Some(journal) = &self.journal {
-            let number = journal.add(era, steps);
+            let number = journal.add(era, steps, self.held_back.tunnels() | &self.doubted);
             let DesiredDelta { removed_tunnels, removed_shares, .. } = steps;
             self.parts.observations.keep_until_synced(number, removed_tunnels, removed_shares);
         }
@@ -253,8 +283,14 @@ impl DesiredApplier {
     }
 
     /// Takes removals out of the steps that may be a mistake, and asks the server whether they are meant.
-    fn hold_back(&mut self, steps: &mut DesiredDelta) {
-        let doubtful = HeldRemovals::taken_from(steps, self.received.state());
+    /// `are_all`: they lead to the whole state of the server, so that what they do not remove is wanted.
+    fn hold_back(&mut self, steps: &mut DesiredDelta, are_all: bool) {
+        if are_all {
+            self.doubted.extend(mem::take(&mut self.held_back).tunnels());
+        }
+        let doubtful = HeldRemovals::taken_from(steps, self.received.state(), &self.doubted);
+        let is_wanted = |id: &TunnelId| are_all || steps.tunnels.iter().any(|tunnel| tunnel.id == *id);
+        self.doubted.retain(|id| !doubtful.tunnels().contains(id) && !is_wanted(id));
         self.held_back.decided_by(steps);
         if doubtful.is_empty() {
             // Nothing waits for these any more if the last of the tunnels is decided.
@@ -266,12 +302,12 @@ impl DesiredApplier {
         error!(
             tunnels = doubtful.tunnels().len(),
             of = self.received.state().tunnels.len(),
+            ids = first(doubtful.tunnels()),
             "the server would have this gateway remove very many tunnels at once, which are served as before until it says that they were \
-             deleted. If they are to go although its database does not know them, stop the gateway, remove the file `desired` in its state \
-             directory, and start it again"
+             deleted. If they are to go although its database does not know them, run `wicketgate gateway confirm-removal`"
         );
         self.held_back.extend(doubtful);
-        self.answer(FromGateway::Doubtful { tunnels: self.held_back.tunnels() });
+        self.answer(FromGateway::Doubtful { tunnels: self.held_back.tunnels().iter().copied().collect() });
     }
 
     /// The server says that these were deleted.
@@ -294,7 +330,8 @@ impl DesiredApplier {
     fn steps_to(&self, reset: &DesiredDelta) -> DesiredDelta {
         let (mut after, now) = (Desired::default(), self.received.state());
         after.apply(reset);
-        let steps = after.since(now, &Touched::all([now, &after]));
+        let touched = if reset.is_partial { Touched::all([&after]) } else { Touched::all([now, &after]) };
+        let steps = after.since(now, &touched);
         let DesiredDelta { revision, read_at, digest, .. } = *reset;
         DesiredDelta { revision, read_at, digest, ..steps }
     }

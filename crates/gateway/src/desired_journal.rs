@@ -7,12 +7,12 @@
 mod journal_file;
 mod kept;
 
-use std::{mem, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{select, sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use wicketgate_model::{DesiredDelta, Era};
+use wicketgate_model::{DesiredDelta, Era, TunnelId};
 use wicketgate_seal::SecretKeys;
 use wicketgate_system::{Mutex, Outage};
 
@@ -35,8 +35,9 @@ pub struct DesiredJournal {
 
 impl DesiredJournal {
     /// Reads the file. One that cannot be used is told to the log, and replaced by what a server sends.
-    pub fn open(path: PathBuf, keys: SecretKeys) -> Self {
-        let mut file = JournalFile::new(path, keys);
+    /// `owner`: the gateway and its authority. A journal of another one is not used.
+    pub fn open(path: PathBuf, owner: &str, keys: SecretKeys) -> Self {
+        let mut file = JournalFile::new(path, owner.to_owned(), keys);
         let kept = file.read().unwrap_or_else(|why| {
             error!(
                 file = %file.path().display(), %why,
@@ -84,17 +85,17 @@ struct Queue {
 }
 
 impl JournalQueue {
-    /// Adds a delta that is applied. Returns its number.
-    pub(crate) fn add(&self, era: Era, delta: &DesiredDelta) -> u64 {
+    /// Adds a delta that is applied, and the tunnels whose removal is held back after it. Returns its number.
+    pub(crate) fn add(&self, era: Era, delta: &DesiredDelta, doubted: BTreeSet<TunnelId>) -> u64 {
         let mut queue = self.inner.lock();
-        queue.state.apply(era, delta);
+        queue.state.apply(era, delta, doubted.clone());
         queue.number += 1;
         queue.rows += rows_of(delta);
         queue.is_stale |= queue.rows > MOST;
         if queue.is_stale {
             queue.waiting.clear();
         } else {
-            queue.waiting.push(JournalRecord { era, is_whole: true, delta: delta.clone() });
+            queue.waiting.push(JournalRecord { era, is_whole: true, delta: delta.clone(), doubted });
         }
         self.added.notify_one();
         queue.number

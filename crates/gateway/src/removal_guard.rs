@@ -23,11 +23,15 @@ pub(crate) struct HeldRemovals {
 }
 
 impl HeldRemovals {
-    /// Takes what is doubtful out of the steps that lead from `now` to the state that a server has sent.
-    pub(crate) fn taken_from(steps: &mut DesiredDelta, now: &Desired) -> Self {
-        let tunnels: BTreeSet<_> =
+    /// Takes what is doubtful out of the steps that lead from `now` to the state that a server has sent: very many removals, and those of
+    /// tunnels that were doubtful `before` and were not decided.
+    pub(crate) fn taken_from(steps: &mut DesiredDelta, now: &Desired, before: &BTreeSet<TunnelId>) -> Self {
+        let mut tunnels: BTreeSet<_> =
             steps.removed_tunnels.iter().filter(|id| now.tunnels.contains_key(id)).copied().collect();
         if tunnels.len() <= FEW || tunnels.len() * PART <= now.tunnels.len() {
+            tunnels.retain(|id| before.contains(id));
+        }
+        if tunnels.is_empty() {
             return Self::default();
         }
         let of_share = |id: &ShareId| now.shares.get(id).map(|share| share.tunnel);
@@ -53,8 +57,8 @@ impl HeldRemovals {
         self.agents.extend(other.agents);
     }
 
-    pub(crate) fn tunnels(&self) -> Vec<TunnelId> {
-        self.tunnels.iter().copied().collect()
+    pub(crate) fn tunnels(&self) -> &BTreeSet<TunnelId> {
+        &self.tunnels
     }
 
     /// A delta says what these rows are to be: nothing of them waits any more.
@@ -170,10 +174,21 @@ mod tests {
         {
             let (now, after) = (state(all(before)), state(all(after)));
             let mut steps = steps(&now, &after);
-            let found = HeldRemovals::taken_from(&mut steps, &now);
+            let found = HeldRemovals::taken_from(&mut steps, &now, &BTreeSet::new());
             assert_eq!(found.tunnels().len(), held, "{before} {}", after.tunnels.len());
             assert_eq!(steps.removed_tunnels.is_empty(), held > 0 || now == after);
         }
+    }
+
+    #[test]
+    fn what_was_doubtful_before_is_so_again_however_little_it_is() {
+        let (now, after) = (state(all(20)), state(all(18)));
+        let mut steps = steps(&now, &after);
+        let found =
+            HeldRemovals::taken_from(&mut steps, &now, &BTreeSet::from([tunnel_id(19), tunnel_id(3)]));
+        assert_eq!(found.tunnels(), &BTreeSet::from([tunnel_id(19)]));
+        assert_eq!(steps.removed_tunnels, [tunnel_id(18)]);
+        assert_eq!(found.shares.len(), 1);
     }
 
     proptest! {
@@ -181,7 +196,7 @@ mod tests {
         fn what_is_held_back_is_as_before_and_all_else_as_sent(now in states(), after in states()) {
             let mut steps = steps(&now, &after);
             let whole = steps.clone();
-            let held = HeldRemovals::taken_from(&mut steps, &now);
+            let held = HeldRemovals::taken_from(&mut steps, &now, &BTreeSet::new());
             if held.is_empty() {
                 prop_assert_eq!(steps, whole);
                 return Ok(());
@@ -207,23 +222,23 @@ mod tests {
             now in states(), after in states(), parts in subsequence((0_u8..20).collect::<Vec<_>>(), 0..20),
         ) {
             let mut first = steps(&now, &after);
-            let mut held = HeldRemovals::taken_from(&mut first, &now);
+            let mut held = HeldRemovals::taken_from(&mut first, &now, &BTreeSet::new());
             let mut state = now.clone();
             state.apply(&first);
             // Some are confirmed, others are deleted one by one, and the confirmation of one that is not held changes nothing.
             let some: Vec<_> = parts.iter().copied().map(tunnel_id).collect();
             state.apply(&held.confirmed(&some));
-            if let Some(one) = held.tunnels().first() {
-                let shares = held.shares.iter().filter(|(_, tunnel)| *tunnel == one);
+            if let Some(one) = held.tunnels().first().copied() {
+                let shares = held.shares.iter().filter(|(_, tunnel)| **tunnel == one);
                 let delta = DesiredDelta {
-                    removed_tunnels: vec![*one],
+                    removed_tunnels: vec![one],
                     removed_shares: shares.map(|(id, _)| *id).collect(),
                     ..DesiredDelta::default()
                 };
                 held.decided_by(&delta);
                 state.apply(&delta);
             }
-            let rest = held.tunnels();
+            let rest: Vec<_> = held.tunnels().iter().copied().collect();
             state.apply(&held.confirmed(&rest));
             prop_assert!(held.is_empty());
             prop_assert_eq!(state, after);

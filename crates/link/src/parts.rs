@@ -187,7 +187,7 @@ impl Parted for FromGateway {
 }
 
 fn cut_desired(delta: DesiredDelta, rows: usize) -> Vec<DesiredDelta> {
-    let DesiredDelta { revision, read_at, digest, reset, .. } = delta;
+    let DesiredDelta { revision, read_at, digest, reset, is_partial, .. } = delta;
     let (mut tunnels, mut shares) =
         (delta.tunnels.into_iter().peekable(), delta.shares.into_iter().peekable());
     let mut removed_tunnels = delta.removed_tunnels.into_iter().peekable();
@@ -201,6 +201,7 @@ fn cut_desired(delta: DesiredDelta, rows: usize) -> Vec<DesiredDelta> {
             read_at,
             digest,
             reset,
+            is_partial,
             tunnels: room.take(&mut tunnels),
             shares: room.take(&mut shares),
             removed_tunnels: room.take(&mut removed_tunnels),
@@ -209,7 +210,7 @@ fn cut_desired(delta: DesiredDelta, rows: usize) -> Vec<DesiredDelta> {
             forgotten_agents: room.take(&mut forgotten_agents),
         }
     };
-    until_empty(next, |part| DesiredDelta { reset: false, ..part.clone() }.is_empty())
+    until_empty(next, |part| DesiredDelta { reset: false, is_partial: false, ..part.clone() }.is_empty())
 }
 
 fn cut_observed(delta: ObservedDelta, rows: usize) -> Vec<ObservedDelta> {

@@ -136,6 +136,9 @@ pub struct DesiredDelta {
     pub digest: Option<DesiredDigest>,
     /// The first message of a link: the receiver discards its previous state.
     pub reset: bool,
+    /// Of one with `reset`: the sender could not read all of its rows. What is not named is kept as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     pub tunnels: Vec<Arc<TunnelDesired>>,
     pub shares: Vec<Arc<ShareDesired>>,
     pub removed_tunnels: Vec<TunnelId>,
@@ -164,6 +167,7 @@ impl Desired {
             read_at: Timestamp::default(),
             digest: None,
             reset: false,
+            is_partial: false,
             tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(),
             shares: shares.into_iter().map(|(_, share)| share).collect(),
             removed_tunnels,

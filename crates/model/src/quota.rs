@@ -54,7 +54,7 @@ impl QuotaKind {
             Self::ApiAccounts => 200,
             Self::HandoverLinks => 500,
             Self::EventStreams => 32,
-            Self::Frontdoors => 50,
+            Self::Frontdoors => 10,
         })
     }
 }

@@ -93,5 +93,5 @@ pub fn router(state: AppState) -> Router {
 /// Whether requests of the operation have no principal that they could be counted by. Monitors and balancers have to see whether
 /// the process lives and serves whatever others send from their address.
 fn is_of_strangers(operation: &Operation) -> bool {
-    matches!(operation.access, Access::Public) && !["/livez", "/readyz"].contains(&operation.path)
+    matches!(operation.access, Access::Public) && !limits::PROBES.contains(&operation.path)
 }

@@ -29,7 +29,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{fmt::Display, time::Duration};
-use wicketgate_model::{ApiAccountId, FrontdoorId, QuotaKind};
+use wicketgate_model::{ApiAccountId, FrontdoorId, LocationId, QuotaKind};
 use wicketgate_store::AuthenticationSubject;
 
 pub(crate) use oauth_error_code::OAuthErrorCode;
@@ -257,6 +257,16 @@ impl ApiError {
         let message = format!(
             "The quota {kind} of {whose} is used up: limit {limit}, in use {used}. {relief} or ask the operator to raise the \
              quota"
+        );
+        Self::new(StatusCode::CONFLICT, ErrorCode::QuotaExceeded, message)
+    }
+
+    /// An organization has its part of the tunnels that a location's gateways hold.
+    fn location_share(location: &LocationId, limit: u64, used: u64) -> Self {
+        let message = format!(
+            "The organization's part of the tunnels at location {location} is used up: limit {limit}, in use {used}. It is half of what \
+             the gateways there hold, since others use them, too. Delete some that are not needed, or ask the operator for another \
+             gateway"
         );
         Self::new(StatusCode::CONFLICT, ErrorCode::QuotaExceeded, message)
     }

@@ -4,6 +4,7 @@ mod api;
 pub mod auth;
 mod authentication_failures;
 mod background;
+mod database_check;
 mod database_ownership;
 mod error;
 mod event_feed;

@@ -4,7 +4,7 @@
 //! Invariant: each revocation is in the file within seconds, also one of before the last stop, and once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -65,15 +65,46 @@ fn open(file: &Path) -> io::Result<String> {
     Ok(kept)
 }
 
-/// Without the older half of its shares and tunnels, of which one customer can make and delete any number; and if that is not
-/// enough, without the older half of the rest.
+/// Half as large, at the cost of who has the most: a customer can make and delete any number of things, and takes away nothing of
+/// what others have revoked. Of a customer's lines the older ones go first, and before others those that take no access away.
 fn shortened(text: &str) -> String {
-    let is_of_many = |line: &&str| line.contains(" ipsec-share shr-") || line.contains(" ipsec-tunnel tnl-");
-    let lines: Vec<_> = text.lines().collect();
-    let (old, new) = lines.split_at(lines.len() / 2);
-    let kept = |old: Vec<&str>| old.iter().chain(new).map(|line| format!("{line}\n")).collect::<String>();
-    let without_many = kept(old.iter().filter(|line| !is_of_many(line)).copied().collect());
-    if without_many.len() <= LARGEST { without_many } else { kept(Vec::new()) }
+    let mut lines: Vec<_> = text.lines().collect();
+    let mut left: usize = lines.iter().map(|line| line.len() + 1).sum();
+    while left > LARGEST / 2 {
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in &lines {
+            *sizes.entry(owner(line)).or_default() += line.len() + 1;
+        }
+        let Some(largest) = sizes.into_iter().max_by_key(|(_, size)| *size).map(|(of, _)| of) else { break };
+        let of_largest = |line: &&str| owner(line) == largest;
+        let is_minor = |line: &&str| of_largest(line) && !takes_access(line);
+        let minor = lines.iter().filter(|line| is_minor(line)).count();
+        let all = lines.iter().filter(|line| of_largest(line)).count();
+        let mut dropped = if minor > 0 { minor.div_ceil(2) } else { all.div_ceil(2) };
+        lines.retain(|line| {
+            let goes = dropped > 0 && if minor > 0 { is_minor(line) } else { of_largest(line) };
+            dropped -= usize::from(goes);
+            left -= if goes { line.len() + 1 } else { 0 };
+            !goes
+        });
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The Frontdoor of a line, or who has revoked something of an organization.
+fn owner(line: &str) -> &str {
+    let mut words = line.splitn(7, ' ').skip(5);
+    match (words.next(), words.next()) {
+        (Some("-") | None, actor) => actor.unwrap_or(line),
+        (Some(frontdoor), _) => frontdoor,
+    }
+}
+
+/// What was revoked gave access by itself.
+fn takes_access(line: &str) -> bool {
+    let mut words = line.splitn(7, ' ').skip(2);
+    let (action, resource_type) = (words.next(), words.next());
+    action == Some("ROTATE_KEY") || matches!(resource_type, Some("agent" | "api-account" | "gateway"))
 }
 
 /// Appends, and shortens the file before it is too large.
@@ -176,22 +207,35 @@ mod tests {
     }
 
     #[test]
-    fn a_large_file_keeps_what_few_can_make() {
+    fn a_large_file_is_shortened_at_the_cost_of_who_has_the_most() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
-        let line = |n: usize, of: &str| {
-            format!(
-                "2026-01-01T00:00:00Z exe-{n:032} DELETE {of} 01a22a0c-ad7d-7403-a613-2cdccd8ac446 somebody"
-            )
-        };
-        let first = line(0, "agent agt-1");
-        let many = (1..LARGEST / 100).map(|n| line(n, "ipsec-share shr-1"));
-        let text: String = [first.clone()].into_iter().chain(many).map(|line| line + "\n").collect();
+        let line =
+            |n: usize, what: &str, of: &str| format!("2026-01-01T00:00:00Z exe-{n:032} {what} {of} somebody");
+        let (loud, quiet) = ("01a22a0c-ad7d-7403-a613-2cdccd8ac446", "01a22a0c-ad7d-7403-a613-2cdccd8ac447");
+        // All that the customer with many has made is old; of others there is something of each kind.
+        let others: Vec<_> =
+            ["DELETE ipsec-share shr-1", "ROTATE_KEY ipsec-tunnel tnl-1", "DELETE handover-link lnk-1"]
+                .iter()
+                .map(|what| line(0, what, quiet))
+                .chain([line(0, "DELETE api-account acc-1", "-")])
+                .collect();
+        let access = [line(1, "DELETE agent agt-1", loud), line(2, "ROTATE_KEY ipsec-tunnel tnl-2", loud)];
+        let many = (3..LARGEST / 100).map(|n| line(n, "DELETE handover-link lnk-2", loud));
+        let text: String =
+            others.iter().chain(&access).cloned().chain(many).map(|line| line + "\n").collect();
         assert!(text.len() > LARGEST);
         fs::write(&file, [text.as_bytes(), b"2026 cut in \xc3"].concat()).unwrap();
-        append(&file, &(line(7, "agent agt-2") + "\n")).unwrap();
+        let newest = line(7, "DELETE agent agt-2", quiet) + "\n";
+        append(&file, &newest).unwrap();
         let kept = fs::read_to_string(&file).unwrap();
-        assert!(kept.len() < LARGEST && kept.starts_with(&first), "{}", kept.len());
-        assert!(kept.trim_end().ends_with(&line(7, "agent agt-2")) && !kept.contains("cut in"));
+        assert!(kept.len() <= LARGEST / 2 + newest.len() && kept.len() > LARGEST / 5, "{}", kept.len());
+        assert!(others.iter().chain(&access).all(|line| kept.contains(line.as_str())));
+        assert!(kept.ends_with(&newest) && !kept.contains("cut in"));
+        // Lines that take access away, in any number, are at the cost of their owner, too.
+        let many = (1..LARGEST / 100).map(|n| line(n, "DELETE agent agt-3", loud));
+        let text: String = others.iter().cloned().chain(many).map(|line| line + "\n").collect();
+        let kept = shortened(&text);
+        assert!(kept.len() <= LARGEST / 2 && others.iter().all(|line| kept.contains(line.as_str())));
     }
 }

@@ -135,7 +135,7 @@ async fn serve(tcp: TcpStream, tls: Option<Arc<ApiTls>>, serving: Serving) {
 }
 
 /// A write without progress within [`PATIENCE`] is an error, and ends the connection. A reader that takes some bytes
-/// in this time is never cut, however slow it is.
+/// in this time is not cut by it, however slow it is: only when its place, or the room of its answer, is needed.
 fn bounded_writes<S: AsyncWrite>(stream: S) -> Pin<Box<TimeoutWriter<S>>> {
     let mut writer = TimeoutWriter::new(stream);
     writer.set_timeout(Some(PATIENCE));
@@ -154,6 +154,7 @@ where
         let (answer, ended) = (router.clone().call(request.map(Body::new)), ended.clone());
         async move {
             let response = answer.await.map(|response| until(ended, response))?;
+            working.is_answered(response.body().size_hint().exact());
             Ok(response.map(|body| Body::new(Answering { body, _working: working })))
                 as Result<Response, Infallible>
         }

@@ -4,6 +4,7 @@ use crate::{
     auth::{Auth, Principal},
     authentication_failures::{AuthenticationFailureRecord, AuthenticationFailures},
     background::{Activator, BackgroundTasks},
+    database_check::DatabaseCheck,
     error::ApiError,
     event_feed::{EventFeed, EventReader, Subscription},
     external::ExternalAddress,
@@ -73,6 +74,7 @@ pub struct AppState {
     pub(crate) rate_limits: Arc<RateLimits>,
     /// Of customers that read lists.
     pub(crate) lists: Arc<Turns>,
+    pub(crate) database_check: Arc<DatabaseCheck>,
 }
 
 impl AppState {
@@ -101,6 +103,7 @@ impl AppState {
             site: Arc::default(),
             failures: Arc::default(),
             lists: Arc::new(Turns::new(LISTS)),
+            database_check: Arc::default(),
             store,
             auth,
             gateways,

@@ -107,8 +107,9 @@ impl<R: Read> Backup<R> {
     }
 }
 
-/// What follows a restore, in its transaction: a new era, and the end of all sessions of browsers, which may have been signed out
-/// since.
+/// What follows a restore, in its transaction: a new era, and the end of what may have ended since: sessions of browsers, which may
+/// have been signed out; enrolment codes, join tokens and handover links, which may have been
+/// used up or revoked.
 async fn follow_restore(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     for statement in ["DELETE FROM console_session", "DELETE FROM site_session"] {
         sqlx::query(statement).execute(&mut *db).await?;
@@ -120,6 +121,12 @@ async fn follow_restore(db: &mut AnyConnection, now: Timestamp) -> Result<()> {
     // One that was used since the backup must not be used again. A backup of before has none.
     if tables::has(db, "join_token").await? {
         sqlx::query("UPDATE join_token SET expires_at = 0 WHERE used_by IS NULL").execute(&mut *db).await?;
+    }
+    for ended in [
+        "UPDATE enrollment SET expires_at = $1 WHERE agent IS NULL AND expires_at > $1",
+        "UPDATE handover_link SET revoked_at = $1 WHERE revoked_at IS NULL AND expires_at > $1",
+    ] {
+        sqlx::query(ended).bind(now.as_microsecond()).execute(&mut *db).await?;
     }
     let (era,): (i64,) = sqlx::query_as("SELECT era FROM installation").fetch_one(&mut *db).await?;
     let era = Era::new(era.try_into().unwrap_or(0)).next(now.as_second().try_into().unwrap_or(0));

@@ -311,6 +311,8 @@ impl Database {
         let mut connection = self.readers.acquire().await?;
         let revision = sqlx::query("SELECT value FROM revision").fetch_one(&mut *connection);
         waited(READ, revision).await.ok_or(StoreError::RolledBack)??;
+        // The look at the disk takes time, and readers are few.
+        drop(connection);
         match &self.disk {
             Some(disk) => disk.check().await,
             None => Ok(()),

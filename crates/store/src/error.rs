@@ -2,7 +2,7 @@
 
 use crate::{Column, DatabaseFault, NamedRow};
 use std::{path::PathBuf, sync::Arc};
-use wicketgate_model::{FrontdoorId, PeerCidr, QuotaKind, SourceCidr, Status};
+use wicketgate_model::{FrontdoorId, LocationId, PeerCidr, QuotaKind, SourceCidr, Status};
 use wicketgate_seal::SealError;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -48,6 +48,9 @@ pub enum StoreError {
     /// There are as many as there may be, in the Frontdoor, or in the whole organization.
     #[error("{used} of {limit} {kind}")]
     QuotaExceeded { frontdoor: Option<FrontdoorId>, kind: QuotaKind, limit: u32, used: u64 },
+    /// An organization has as many tunnels as it may have beside others at a location.
+    #[error("{used} of {limit} tunnels at {location}")]
+    LocationShare { location: LocationId, limit: u64, used: u64 },
     /// All slots of the location are taken.
     #[error("the location has no free slot for another tunnel")]
     NoSlot,

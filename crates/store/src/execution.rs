@@ -21,6 +21,8 @@ text_enum!(
         CloseConnections = "CLOSE_CONNECTIONS",
         Reset = "RESET",
         Open = "OPEN",
+        /// What a gateway holds back is removed.
+        ConfirmRemoval = "CONFIRM_REMOVAL",
         /// A client has failed to authenticate.
         Authenticate = "AUTHENTICATE",
     }
@@ -49,7 +51,10 @@ text_fields!(Action, ResourceType, ExecutionStatus);
 impl Action {
     /// It is done to what a resource is now: the resource itself does not change.
     pub(crate) fn changes_nothing(self) -> bool {
-        matches!(self, Self::ReadKey | Self::CloseConnections | Self::Reset | Self::Authenticate)
+        matches!(
+            self,
+            Self::ReadKey | Self::CloseConnections | Self::Reset | Self::ConfirmRemoval | Self::Authenticate
+        )
     }
 }
 

@@ -168,7 +168,7 @@ impl Write {
     ) -> Result<GatewayEpoch> {
         // It waits for the transactions that have a share lock.
         let next = "UPDATE gateway_link SET epoch = CASE WHEN epoch < $1 THEN $1 ELSE epoch END + 1, linked_at = $2, \
-                    lost_at = NULL, server = $3 WHERE gateway = $4 RETURNING epoch";
+                    lost_at = NULL, server = $3, held_removals = 0, removal_confirmed = 0 WHERE gateway = $4 RETURNING epoch";
         let next: Option<(i64,)> = self.tx.find(next, &[&had, &at, &server, &gateway]).await?;
         let (epoch,) = next.ok_or(StoreError::Missing)?;
         self.disconnect_agents(gateway, at, None).await?;

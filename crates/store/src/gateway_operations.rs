@@ -26,6 +26,8 @@ rows! {
         pub lost_at: Option<Timestamp>,
         /// Those that are placed at it.
         pub tunnels: u64,
+        /// Those whose removal it holds back until it is confirmed.
+        pub held_removals: Option<u64>,
         pub created_at: Timestamp,
     }
 }
@@ -137,7 +139,7 @@ impl Write {
 }
 
 pub(crate) static LISTING: Listing = Listing::new(
-    "g.*, k.linked_at, k.lost_at, (SELECT COUNT(*) FROM endpoint_place p JOIN ipsec_tunnel t ON t.id = p.tunnel \
+    "g.*, k.linked_at, k.lost_at, NULLIF(k.held_removals, 0) AS held_removals, (SELECT COUNT(*) FROM endpoint_place p JOIN ipsec_tunnel t ON t.id = p.tunnel \
      WHERE p.gateway = g.id AND p.withdrawn_at IS NULL AND t.status <> 'DELETED') AS tunnels",
     "gateway g LEFT JOIN gateway_link k ON k.gateway = g.id",
     "g.id",

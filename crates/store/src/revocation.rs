@@ -3,11 +3,13 @@
 //!
 //! A revocation is a line of text: time, execution, action, type, resource, Frontdoor (or `-`) and actor.
 
-use crate::{Action, ResourceType, Result, Store, StoreError, WriteContext, row::rows};
+use crate::{
+    Action, ResourceType, Result, Store, StoreError, TunnelChange, TunnelSpec, WriteContext, row::rows,
+};
 use jiff::Timestamp;
 use std::{fmt, str::FromStr};
 use uuid::Builder;
-use wicketgate_model::{ExecutionId, FrontdoorId};
+use wicketgate_model::{ExecutionId, FrontdoorId, LoadBalancerPools, PreSharedKey};
 
 /// Of one reading: a later one has the rest.
 const AT_ONCE: u32 = 1000;
@@ -99,6 +101,9 @@ impl Store {
             ResourceType::Share => {
                 "SELECT id FROM ipsec_share WHERE id = $1 AND status NOT IN ('DELETING', 'DELETED')"
             }
+            ResourceType::Tunnel if revocation.action == Action::RotateKey => {
+                return self.has_key_of_before(revocation).await;
+            }
             ResourceType::Tunnel => {
                 "SELECT id FROM ipsec_tunnel WHERE id = $1 AND status NOT IN ('DELETING', 'DELETED')"
             }
@@ -121,6 +126,38 @@ impl Store {
         Ok(live.is_some())
     }
 
+    /// Whether the key of a live tunnel was not replaced since the revocation did so.
+    async fn has_key_of_before(&self, revocation: &Revocation) -> Result<bool> {
+        let select = "SELECT id FROM ipsec_tunnel t WHERE id = $1 AND status NOT IN ('DELETING', 'DELETED') \
+                      AND NOT EXISTS (SELECT 1 FROM execution e WHERE e.resource_type = 'ipsec-tunnel' AND e.resource = t.id \
+                      AND e.action = 'ROTATE_KEY' AND e.created_at >= $2)";
+        let live: Option<(String,)> =
+            self.find(select, &[&revocation.resource, &revocation.created_at]).await?;
+        Ok(live.is_some())
+    }
+
+    /// Gives the tunnel of a key that was replaced another new one, and ends its links and what uses the old key: nothing here knows
+    /// the key that it had.
+    pub async fn replace_key_again(
+        &self,
+        revocation: &Revocation,
+        key: PreSharedKey,
+        context: &WriteContext,
+    ) -> Result<()> {
+        let (frontdoor, id) = (revocation.frontdoor.ok_or(StoreError::Missing)?, id(&revocation.resource)?);
+        let row = self.tunnel(frontdoor, id).await?.ok_or(StoreError::Missing)?;
+        let change = TunnelChange {
+            expected: row.generation,
+            spec: TunnelSpec { pre_shared_key: Some(key), ..row.spec },
+            previous_until: context.at,
+            cuts: true,
+            action: Action::RotateKey,
+        };
+        // Its network stays, and so does its address.
+        let pools = LoadBalancerPools::ipsec();
+        self.replace_tunnel(frontdoor, id, &change, &pools, context).await.map(drop)
+    }
+
     /// Whether it has removed an agent or an environment that the database has never had: both came after the backup.
     pub async fn has_never_known(&self, revocation: &Revocation) -> Result<bool> {
         let select = match (revocation.action, revocation.resource_type) {
@@ -132,8 +169,7 @@ impl Store {
         Ok(row.is_none())
     }
 
-    /// Takes away what the revocation has taken away, if it is there. A key that was replaced is left: nothing here knows the
-    /// other one.
+    /// Deletes what the revocation has deleted, if it is there.
     pub async fn revoke_again(&self, revocation: &Revocation, context: &WriteContext) -> Result<()> {
         let Revocation { action, resource_type, resource, frontdoor, .. } = revocation;
         if *action != Action::Delete {

@@ -231,6 +231,7 @@ impl Store {
         let made = self.write(context, move |write| {
             async move {
                 write.need_room(&[frontdoor], QuotaKind::Tunnels).await?;
+                write.need_room_beside_others(frontdoor, &new.location).await?;
                 let slot = write.free_slot(&new.location).await?;
                 let place = Place { frontdoor, location: &new.location, slot, tunnel: None };
                 let address = write.load_balancer(&place, new.peer_cidr, &pools).await?;

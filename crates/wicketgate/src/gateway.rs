@@ -97,7 +97,7 @@ impl GatewayRole {
             }
         };
         info!(gateway.id = %joined.id, location = %joined.location, "this is the gateway");
-        let journal = self.journal(directory.path())?;
+        let journal = self.journal(directory.path(), &joined.owner())?;
         let backend = Backend::start(IpsecConfig {
             mode: self.gateway.ipsec,
             state_dir: directory.subdirectory("gateway")?,
@@ -171,12 +171,12 @@ impl GatewayRole {
     }
 
     /// What the gateway served last.
-    fn journal(&self, dir: &Path) -> anyhow::Result<DesiredJournal> {
+    fn journal(&self, dir: &Path, owner: &str) -> anyhow::Result<DesiredJournal> {
         let keys = match &self.state_key_file {
             Some(file) => state_keys(file, false)?,
             None => state_keys(&dir.join(STATE_KEY), true)?,
         };
-        Ok(DesiredJournal::open(dir.join(DESIRED), keys))
+        Ok(DesiredJournal::open(dir.join(DESIRED), owner, keys))
     }
 
     fn token(&self) -> anyhow::Result<JoinToken> {

@@ -130,6 +130,11 @@ impl OwnIdentity {
         })
     }
 
+    /// Whose the files of a state directory are: the gateway and its authority.
+    pub(crate) fn owner(&self) -> String {
+        format!("{}@{}", self.id, Fingerprint::of(&self.kept.grant.ca_certificate))
+    }
+
     fn keep(&self) -> anyhow::Result<()> {
         let text = serde_json::to_vec_pretty(&self.kept)?;
         private_file::replace(&self.file, &text)

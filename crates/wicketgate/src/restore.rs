@@ -12,7 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
-use wicketgate_model::Era;
+use wicketgate_model::{Era, PreSharedKey};
 use wicketgate_server::{REVOCATIONS_FILE, Server, replace_authority};
 use wicketgate_store::{
     Action, BackupFile, DatabaseLock, ResourceType, Revocation, SecretKeyFile, Store, WriteContext,
@@ -78,7 +78,7 @@ impl Restore {
         self.tell(dir, era, missed);
         ensure!(
             !self.revoke || missed == 0,
-            "{missed} of what was revoked after the backup could not be deleted again"
+            "{missed} of what was revoked after the backup could not be revoked again"
         );
         Ok(())
     }
@@ -142,18 +142,31 @@ impl Restore {
                 }
                 continue;
             }
-            if *action == Action::RotateKey {
-                say(&format!(
-                    "has the key of before: {what}. Replace it again with `wicketgate tunnel rotate-key`"
-                ));
-                continue;
-            }
             let context = WriteContext::new("restore", Timestamp::now(), Uuid::now_v7);
-            let done = if self.revoke { Some(store.revoke_again(revocation, &context).await) } else { None };
+            let is_key = *action == Action::RotateKey;
+            let done = match (self.revoke, is_key) {
+                (false, _) => None,
+                (true, false) => Some(store.revoke_again(revocation, &context).await),
+                (true, true) => Some(store.replace_key_again(revocation, random_key()?, &context).await),
+            };
             match done {
+                Some(Ok(())) if is_key => say(&format!(
+                    "has another new key now: {what}. Its site needs the key: \
+                     `wicketgate tunnel handover NAME`, or `wicketgate tunnel rotate-key` with the one that the site has"
+                )),
                 Some(Ok(())) => say(&format!("deleted again: {what}")),
+                Some(Err(error)) if is_key => {
+                    say(&format!("its key cannot be replaced again ({error}): {what}"));
+                    left += 1;
+                }
                 Some(Err(error)) => {
                     say(&format!("cannot be deleted again ({error}): {what}"));
+                    left += 1;
+                }
+                None if is_key => {
+                    say(&format!(
+                        "has the key of before: {what}. Replace it again with `wicketgate tunnel rotate-key --cut`"
+                    ));
                     left += 1;
                 }
                 None => {
@@ -167,11 +180,12 @@ impl Restore {
 
     fn tell(&self, dir: &Path, era: Era, left: usize) {
         say(&format!(
-            "era {era} begins: agents accept its assignments and no older ones, and sessions of browsers have ended"
+            "era {era} begins: agents accept its assignments and no older ones, and sessions of browsers, handover links and \
+             enrolment codes have ended"
         ));
         if left > 0 {
             say(
-                "run `wicketgate restore --in-place --revoke`, with the same --revocations, to delete again what is there again",
+                "run `wicketgate restore --in-place --revoke`, with the same --revocations, to revoke it again",
             );
         }
         if self.revocations.is_none() {
@@ -185,6 +199,12 @@ impl Restore {
             dir.display()
         ));
     }
+}
+
+fn random_key() -> anyhow::Result<PreSharedKey> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).context("no random bytes for a key")?;
+    Ok(PreSharedKey::from_random(random))
 }
 
 /// What gives access first: what follows may fail because something uses it.
@@ -247,6 +267,7 @@ async fn restore(
         }
     };
     database::keep(dir, url)?;
+    say(&format!("the next start makes a new admin token, in {}", dir.join(Server::KEPT_FILE).display()));
     say(&format!("restored {rows} rows of {backed_up_at}"));
     Ok(store)
 }
@@ -256,6 +277,10 @@ fn write(dir: &Path, content: &[BackupFile]) -> anyhow::Result<()> {
     private_file::private_dir(&dir.join(CA))?;
     for BackupFile { file, content } in content {
         ensure!(files().contains(file), "the backup has a file {file:?} that this version does not know");
+        // The admin token may have been replaced since, so that it is none any more: the next start makes another.
+        if file == Server::KEPT_FILE {
+            continue;
+        }
         let path = dir.join(file);
         private_file::create(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -1,8 +1,10 @@
 //! A desired state as a journal has it: deltas, of which the first ones are the parts of the whole state.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use wicketgate_model::{AgentDesired, AgentId, Desired, DesiredDelta, DesiredDigest, Era};
+use wicketgate_model::{AgentDesired, AgentId, Desired, DesiredDelta, DesiredDigest, Era, TunnelId};
 
 /// Rows of a record of the whole state: no more are encoded at one time.
 const ROWS: usize = 256;
@@ -14,6 +16,9 @@ pub(super) struct JournalRecord {
     /// With this record, the state is one that a server has sent. Not so with the first parts of a state.
     pub(super) is_whole: bool,
     pub(super) delta: DesiredDelta,
+    /// Tunnels of the state with it whose removal is held back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) doubted: BTreeSet<TunnelId>,
 }
 
 /// A desired state, and which one it is.
@@ -25,11 +30,13 @@ pub(crate) struct KeptDesired {
     pub(crate) read_at: Timestamp,
     /// As the server has told it.
     pub(super) digest: Option<DesiredDigest>,
+    pub(crate) doubted: BTreeSet<TunnelId>,
 }
 
 impl KeptDesired {
-    pub(super) fn apply(&mut self, era: Era, delta: &DesiredDelta) {
+    pub(super) fn apply(&mut self, era: Era, delta: &DesiredDelta, doubted: BTreeSet<TunnelId>) {
         self.state.apply(delta);
+        self.doubted = doubted;
         (self.era, self.revision, self.read_at, self.digest) =
             (era, delta.revision, delta.read_at, delta.digest);
     }
@@ -58,6 +65,7 @@ impl KeptDesired {
         parts.into_iter().enumerate().map(move |(n, delta)| JournalRecord {
             era,
             is_whole: n == last,
+            doubted: if n == last { self.doubted.clone() } else { BTreeSet::new() },
             delta: DesiredDelta { revision, read_at, digest, ..delta },
         })
     }

@@ -13,6 +13,7 @@ use wicketgate_model::{
 use super::*;
 use journal_file::UnusableJournal;
 
+const OWNER: &str = "gateway-5@authority-1";
 const SECRET: &str = "a pre-shared key that no file shows";
 
 fn keys(n: u8) -> SecretKeys {
@@ -88,7 +89,7 @@ struct Disk {
 
 impl Disk {
     fn open(dir: TempDir) -> Self {
-        let DesiredJournal { file, kept } = DesiredJournal::open(path(&dir), keys(1));
+        let DesiredJournal { file, kept } = DesiredJournal::open(path(&dir), OWNER, keys(1));
         let state = kept.unwrap_or_default();
         let queue = Queue { state, waiting: Vec::new(), rows: 0, is_stale: file.is_stale, number: 0 };
         Self { dir, queue: JournalQueue { inner: Mutex::new(queue), added: Notify::new() }, file }
@@ -116,12 +117,12 @@ fn path(dir: &TempDir) -> PathBuf {
 }
 
 fn read(path: &Path, keys: SecretKeys) -> Result<Option<KeptDesired>, UnusableJournal> {
-    JournalFile::new(path.to_owned(), keys).read()
+    JournalFile::new(path.to_owned(), OWNER.to_owned(), keys).read()
 }
 
 fn is_same(one: &KeptDesired, other: &KeptDesired) -> bool {
     let of = |kept: &KeptDesired| (kept.era, kept.revision, kept.read_at, kept.digest);
-    of(one) == of(other) && one.state == other.state
+    of(one) == of(other) && one.state == other.state && one.doubted == other.doubted
 }
 
 proptest! {
@@ -134,7 +135,7 @@ proptest! {
         for ((n, removes, is_written, cut), revision) in steps.into_iter().zip(1..) {
             let before = disk.kept();
             let is_all_written = disk.queue.inner.lock().waiting.is_empty() && !disk.queue.inner.lock().is_stale;
-            disk.queue.add(Era::new(revision / 9), &delta(n, revision, removes));
+            disk.queue.add(Era::new(revision / 9), &delta(n, revision, removes), BTreeSet::from([tunnel(n, 1).id]));
             let Some(cut) = cut else {
                 if is_written {
                     disk.write();
@@ -171,9 +172,9 @@ fn a_state_of_many_rows_is_read_as_it_was_and_shows_no_secret() {
         shares: (0..=255).map(|n| share(n, 1)).collect(),
         ..delta(1, 5, false)
     };
-    disk.queue.add(Era::new(3), &DesiredDelta { reset: true, ..all });
+    disk.queue.add(Era::new(3), &DesiredDelta { reset: true, ..all }, BTreeSet::new());
     assert!(matches!(disk.write(), Some(JournalChange::Replace(_))));
-    disk.queue.add(Era::new(3), &delta(7, 6, true));
+    disk.queue.add(Era::new(3), &delta(7, 6, true), BTreeSet::new());
     assert!(matches!(disk.write(), Some(JournalChange::Append(_))));
     let kept = read(&path(&disk.dir), keys(1)).unwrap().unwrap();
     assert!(is_same(&kept, &disk.kept()));
@@ -186,7 +187,7 @@ fn a_state_of_many_rows_is_read_as_it_was_and_shows_no_secret() {
 fn a_journal_that_cannot_be_used_says_why_and_is_replaced_by_the_next_state() {
     let mut disk = Disk::open(tempfile::tempdir().unwrap());
     for (n, revision) in [(1, 1), (2, 2), (3, 3)] {
-        disk.queue.add(Era::FIRST, &delta(n, revision, false));
+        disk.queue.add(Era::FIRST, &delta(n, revision, false), BTreeSet::new());
         disk.write();
     }
     let path = path(&disk.dir);
@@ -207,7 +208,15 @@ fn a_journal_that_cannot_be_used_says_why_and_is_replaced_by_the_next_state() {
     assert_eq!(why(&joined(&order)), "line 3 is damaged");
     assert_eq!(why(&text.replacen("7", "8", 1)), "line 2 is damaged");
     assert_eq!(why("wicketgate desired state 2 x\n"), "it is not of this version");
+    assert_eq!(
+        why(&text.replacen(OWNER, "gateway-8@authority-1", 1)),
+        "it is of another gateway, gateway-8@authority-1"
+    );
     assert_eq!(why(&joined(&[0, 1])), "its end is missing");
+    // The last line was being written when the host crashed, and not all of its blocks are on the disk.
+    let (last, before) = lines.split_last().unwrap();
+    private_write(&path, &(before.concat() + &last[..last.len() / 2] + "\0\0\0\0\n"));
+    assert_eq!(read(&path, keys(1)).unwrap().unwrap().revision, 2);
     private_write(&path, &text);
     let other = read(&path, keys(2)).unwrap_err().to_string();
     assert!(other.contains("it is sealed under key") && other.contains("has"), "{other}");
@@ -216,7 +225,7 @@ fn a_journal_that_cannot_be_used_says_why_and_is_replaced_by_the_next_state() {
     let mut disk = disk.reopen();
     assert!(disk.kept().state.tunnels.is_empty() && disk.write().is_none());
     assert_eq!(fs::read_to_string(&path).unwrap(), joined(&[0, 1]), "it stays for who restores the key");
-    disk.queue.add(Era::FIRST, &DesiredDelta { reset: true, ..delta(9, 4, false) });
+    disk.queue.add(Era::FIRST, &DesiredDelta { reset: true, ..delta(9, 4, false) }, BTreeSet::new());
     disk.write();
     assert!(is_same(&read(&path, keys(1)).unwrap().unwrap(), &disk.kept()));
 }
@@ -230,7 +239,11 @@ fn a_file_is_written_whole_when_most_of_it_is_out_of_date() {
     let mut disk = Disk::open(tempfile::tempdir().unwrap());
     let (mut replaced, mut largest) = (0, 0);
     for revision in 0..2_000_u64 {
-        disk.queue.add(Era::FIRST, &delta(u8::try_from(revision % 10).unwrap(), revision, false));
+        disk.queue.add(
+            Era::FIRST,
+            &delta(u8::try_from(revision % 10).unwrap(), revision, false),
+            BTreeSet::new(),
+        );
         replaced += u32::from(matches!(disk.write(), Some(JournalChange::Replace(_))));
         largest = largest.max(fs::metadata(path(&disk.dir)).unwrap().len());
     }
@@ -243,10 +256,10 @@ fn a_file_is_written_whole_when_most_of_it_is_out_of_date() {
 #[test]
 fn what_waits_for_a_disk_that_hangs_has_a_bound() {
     let mut disk = Disk::open(tempfile::tempdir().unwrap());
-    disk.queue.add(Era::FIRST, &delta(1, 1, false));
+    disk.queue.add(Era::FIRST, &delta(1, 1, false), BTreeSet::new());
     disk.write();
     for revision in 2..10_000 {
-        disk.queue.add(Era::FIRST, &delta(2, revision, revision % 2 == 0));
+        disk.queue.add(Era::FIRST, &delta(2, revision, revision % 2 == 0), BTreeSet::new());
     }
     assert!(disk.queue.inner.lock().waiting.is_empty());
     assert!(matches!(disk.write(), Some(JournalChange::Replace(_))));
@@ -257,15 +270,15 @@ fn what_waits_for_a_disk_that_hangs_has_a_bound() {
 async fn a_disk_that_cannot_be_written_holds_up_nothing_and_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("state");
-    let journal = DesiredJournal::open(folder.join("desired"), keys(1));
+    let journal = DesiredJournal::open(folder.join("desired"), OWNER, keys(1));
     let (observations, stop) = (Arc::<Observations>::default(), CancellationToken::new());
     let (queue, kept, task) = journal.start(Arc::clone(&observations), stop.clone());
     assert!(kept.is_none());
     let task = tokio::spawn(task);
     // The folder does not exist.
-    queue.add(Era::FIRST, &delta(1, 1, false));
+    queue.add(Era::FIRST, &delta(1, 1, false), BTreeSet::new());
     sleep(AGAIN * 3).await;
-    queue.add(Era::FIRST, &delta(1, 2, true));
+    queue.add(Era::FIRST, &delta(1, 2, true), BTreeSet::new());
     sleep(AGAIN / 2).await;
     assert!(!folder.exists());
     fs::create_dir(&folder).unwrap();
@@ -273,7 +286,7 @@ async fn a_disk_that_cannot_be_written_holds_up_nothing_and_is_tried_again() {
         sleep(AGAIN).await;
     }
     // What is added right before the stop is written, too.
-    queue.add(Era::FIRST, &delta(3, 3, false));
+    queue.add(Era::FIRST, &delta(3, 3, false), BTreeSet::new());
     stop.cancel();
     task.await.unwrap();
     let kept = read(&folder.join("desired"), keys(1)).unwrap().unwrap();

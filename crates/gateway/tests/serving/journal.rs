@@ -8,7 +8,7 @@ use super::super::*;
 
 async fn start(load_balancer: Ipv4Addr, state: &Path) -> LinkedGateway {
     let keys = state_keys(&state.join("key"), true).unwrap();
-    let journal = Some(DesiredJournal::open(state.join("journal/desired"), keys));
+    let journal = Some(DesiredJournal::open(state.join("journal/desired"), "gateway-1@authority-1", keys));
     LinkedGateway::start_as(load_balancer, |config| GatewayConfig { journal, ..config }).await
 }
 
@@ -91,14 +91,7 @@ async fn very_many_removals_wait_until_the_server_confirms_them() {
     // A server with another database.
     let other = everything(&linked, &[5]);
     linked.send(other).await;
-    let asked = async {
-        loop {
-            if let FromGateway::Doubtful { tunnels } = linked.reports.recv().await.unwrap() {
-                return tunnels;
-            }
-        }
-    };
-    assert_eq!(timeout(WITHIN, asked).await.unwrap(), ids(&[1, 2, 3, 4]));
+    assert_eq!(asked(&mut linked).await, ids(&[1, 2, 3, 4]));
     linked.until("the new one is bound, too", |s| s.len() == 5 && s.values().all(is_bound)).await;
     assert!(linked.accepts(port(1)).await && linked.accepts(port(5)).await);
     let tunnels = ids(&[1, 2, 9]);
@@ -110,5 +103,68 @@ async fn very_many_removals_wait_until_the_server_confirms_them() {
     let (removed_tunnels, removed_shares) = (ids(&[3]), vec![ShareId::new(Uuid::from_u128(3))]);
     linked.send(DesiredDelta { tunnels, removed_tunnels, removed_shares, ..DesiredDelta::default() }).await;
     linked.until_both("one more is gone", |t, _| t.keys().copied().collect::<Vec<_>>() == ids(&[4, 5])).await;
+    linked.gateway.stop(std::future::pending()).await;
+}
+
+/// Of which tunnels it asks whether they were deleted.
+async fn asked(linked: &mut LinkedGateway) -> Vec<TunnelId> {
+    let asked = async {
+        loop {
+            if let FromGateway::Doubtful { tunnels } = linked.reports.recv().await.unwrap() {
+                return tunnels;
+            }
+        }
+    };
+    timeout(WITHIN, asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_held_back_is_so_after_a_restart_although_it_is_little() {
+    let (dir, load_balancer) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 1, 23));
+    std::fs::create_dir(dir.path().join("journal")).unwrap();
+    let mut linked = start(load_balancer, dir.path()).await;
+    let first = everything(&linked, &[1, 2, 3, 4]);
+    linked.send(first).await;
+    linked.until("all are bound", |s| s.len() == 4 && s.values().all(is_bound)).await;
+    let other = everything(&linked, &[4]);
+    linked.send(other).await;
+    assert_eq!(asked(&mut linked).await, ids(&[1, 2, 3]));
+    linked.send.send(ToGateway::RemovalConfirmed { tunnels: ids(&[1]) }).await.unwrap();
+    linked.until("one is gone", |s| s.len() == 3).await;
+    linked.gateway.stop(std::future::pending()).await;
+
+    let mut again = start(load_balancer, dir.path()).await;
+    let other = everything(&again, &[4]);
+    again.send(other).await;
+    assert_eq!(asked(&mut again).await, ids(&[2, 3]));
+    again.until("they are served", |s| s.len() == 3 && s.values().all(is_bound)).await;
+    // One of them is wanted after all: it is not doubtful any more, and goes as others do.
+    let other = everything(&again, &[3, 4]);
+    again.send(other).await;
+    assert_eq!(asked(&mut again).await, ids(&[2]));
+    let removed = DesiredDelta {
+        removed_tunnels: ids(&[3]),
+        removed_shares: vec![ShareId::new(Uuid::from_u128(3))],
+        ..DesiredDelta::default()
+    };
+    again.send(removed).await;
+    again.until("it is gone", |s| s.len() == 2).await;
+    again.gateway.stop(std::future::pending()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_read_all_of_its_rows_takes_nothing_away() {
+    let (dir, load_balancer) = (tempfile::tempdir().unwrap(), Ipv4Addr::new(127, 77, 1, 24));
+    std::fs::create_dir(dir.path().join("journal")).unwrap();
+    let mut linked = start(load_balancer, dir.path()).await;
+    let first = everything(&linked, &[1, 2]);
+    linked.send(first).await;
+    linked.until("both are bound", |s| s.len() == 2 && s.values().all(is_bound)).await;
+    let some = DesiredDelta { is_partial: true, ..everything(&linked, &[2, 3]) };
+    linked.send(some).await;
+    linked.until("a new one is bound, too", |s| s.len() == 3 && s.values().all(is_bound)).await;
+    let all = everything(&linked, &[2, 3]);
+    linked.send(all).await;
+    linked.until("one is gone", |s| s.len() == 2 && s.values().all(is_bound)).await;
     linked.gateway.stop(std::future::pending()).await;
 }

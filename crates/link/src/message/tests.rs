@@ -78,6 +78,7 @@ pub(crate) fn desired() -> DesiredDelta {
         read_at: Timestamp::MAX,
         digest: Some(DesiredDigest([3; 32])),
         reset: true,
+        is_partial: true,
         tunnels: vec![Arc::new(tunnel())],
         shares: vec![Arc::new(share)],
         removed_tunnels: vec![TunnelId::new(uuid(4))],

@@ -6,7 +6,7 @@ use super::{
     wire::{
         answer::Format,
         body::Body,
-        gateway::{self, Gateway},
+        gateway::{self, ConfirmedRemovals, Gateway},
         query::Query,
     },
 };
@@ -41,6 +41,27 @@ pub(super) async fn patch(
         let Operates(caller) = &at;
         let done = caller.state.store.set_draining(id, draining, &caller.write_context()).await;
         done.map_err(missing(id))?;
+    }
+    get(at, Id(id), format).await
+}
+
+/// Has a gateway remove the tunnels whose removal it holds back.
+pub(super) async fn confirm_removal(
+    at: Operates,
+    Id(id): Id<GatewayId>,
+    format: Format,
+    wanted: Preconditions,
+    body: Body,
+) -> Answer {
+    let row = find(&at, id).await?;
+    let ConfirmedRemovals(tunnels) = gateway::confirmed_removals(body.object()?)?;
+    let held = row.held_removals.unwrap_or_default();
+    wanted.hold_for(&Gateway::of(row))?;
+    let Operates(caller) = &at;
+    if !caller.state.store.confirm_removal(id, tunnels, &caller.write_context()).await? {
+        return Err(ApiError::conflict(format!(
+            "Gateway {id} holds back the removal of {held} tunnels, and not of {tunnels}: read it again, and see in its log which they are"
+        )));
     }
     get(at, Id(id), format).await
 }

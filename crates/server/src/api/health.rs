@@ -93,9 +93,7 @@ pub(super) async fn readyz(
             format!("reports of the gateway ({kind}) have waited to be recorded for more than {} s: is the database slow?", RECORDED_WITHIN.as_secs())
         }));
     }
-    if let Err(error) = state.store.ping().await {
-        reasons.push(error.fault().to_string());
-    }
+    reasons.extend(state.database_check.fault(&state.store).await);
     let reconciler = || reconciler_fault(state.tasks.last_run("reconciler").as_ref());
     if state.store.has_others() {
         // Gateways may be linked to any of them, and what is written waits for those that are away.

@@ -19,6 +19,9 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 use wicketgate_store::RequestTime;
 
+/// What monitors ask.
+pub(super) const PROBES: [&str; 2] = ["/livez", "/readyz"];
+
 /// For a turn. As long as a query may take.
 const LIST_WITHIN: Duration = Duration::from_secs(4);
 
@@ -101,9 +104,21 @@ pub(super) async fn admitted(
     authenticated
 }
 
-/// Wraps every request. One that reads goes on when its client has hung up: its query does, too, and its turn lasts as long.
+/// Counts the session that a caller begins as a write of it.
+pub(super) async fn admitted_to_sign_in(state: &AppState, principal: &Principal) -> Result<(), ApiError> {
+    match state.rate_limits.admit(principal, &Method::POST) {
+        Ok(turn) => {
+            sleep(turn).await;
+            Ok(())
+        }
+        Err(refused) => Err(refused.answer().await),
+    }
+}
+
+/// Wraps every request. One that reads goes on when its client has hung up: its query does, too, and its turn lasts as long. Those of
+/// monitors have no turn, and end with their client: any number may be begun.
 pub(super) async fn to_the_end(request: Request, next: Next) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || PROBES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     let read = tokio::spawn(RequestTime::of_task().bound(next.run(request)).in_current_span()).await;

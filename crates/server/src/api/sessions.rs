@@ -2,7 +2,7 @@
 
 use super::{
     access::Answer,
-    limits::admitted,
+    limits::{admitted, admitted_to_sign_in},
     request_context::RequestContext,
     wire::{
         body::Body,
@@ -85,6 +85,7 @@ pub(super) async fn begun(
     scope: &CookieScope,
     ends: Option<Timestamp>,
 ) -> Result<(Active, String), ApiError> {
+    admitted_to_sign_in(state, &principal).await?;
     let (token, now) = (SessionToken::generate()?, now());
     let new = session::begun_by(&principal, &state.auth, &token, now, ends)?;
     state.store.begin_session(&new).await?;

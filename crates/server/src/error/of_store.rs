@@ -12,6 +12,9 @@ impl From<StoreError> for ApiError {
             StoreError::QuotaExceeded { frontdoor, kind, limit, used } => {
                 Self::quota_exceeded(frontdoor, kind, limit, used)
             }
+            StoreError::LocationShare { location, limit, used } => {
+                Self::location_share(&location, limit, used)
+            }
             StoreError::NoSlot => Self::conflict("The location has no room for another tunnel"),
             StoreError::NoAddress => Self::conflict(
                 "No load balancer pool has a free address outside of peerCidr; add one with --load-balancer-pool",

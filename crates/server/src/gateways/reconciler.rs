@@ -81,6 +81,8 @@ pub(crate) struct Reconciler {
     swept_at: Option<Timestamp>,
     /// The newest delta that the gateway had answered at the last run.
     heard: u64,
+    /// Tunnels that the gateway serves and that the database does not know as deleted.
+    held: Vec<TunnelId>,
 }
 
 /// What is kept of a tunnel, beyond what is kept of every row.
@@ -120,6 +122,7 @@ impl Reconciler {
             lost: BTreeSet::new(),
             swept_at: None,
             heard: 0,
+            held: Vec::new(),
         }
     }
 
@@ -212,6 +215,7 @@ impl Reconciler {
             self.take(change, now);
         });
         self.revision = revision.await?;
+        self.outbox.has_read(are_all);
         if !are_all {
             // What is missing may be there, and is served as before.
             return Ok(());

@@ -3,7 +3,9 @@
 //! Invariants: there are never more connections than places, and one address has never more than a quarter of them, unless it is a
 //! trusted proxy's. If all are taken, the newest connection gets the place of another: first one whose client has not
 //! authenticated, then one whose client has; of each kind one of the address with the most, and of these the oldest. A
-//! connection that carries out a request of an authenticated client is never ended.
+//! connection that carries out a request of an authenticated client is never ended, and no longer kept than [`READ_WITHIN`] while
+//! that client reads the answer. Answers that wait for their readers have no more than so many bytes: beyond that the address
+//! with the most loses its oldest one.
 
 use crate::{external::ExternalAddress, telemetry::ServerMetrics};
 use std::{
@@ -11,10 +13,20 @@ use std::{
     net::IpAddr,
     sync::Arc,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use wicketgate_model::one_client;
 use wicketgate_system::Mutex;
+
+/// An answer is read within this time, or its connection may end for another one. A page of the largest kind takes a line of 20 Mbit/s so long.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of all answers that wait for their readers: several of the largest pages, and thousands of usual ones.
+pub(crate) const UNREAD: u64 = 128 << 20;
+/// Between two looks whether an answer is read too slowly.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The part of all places that one address may have: three such addresses leave room for others.
 const PART_OF_SOURCE: usize = 4;
@@ -47,6 +59,8 @@ struct Held {
     is_known: bool,
     /// Requests that are being carried out, until their answers have been taken: one, since HTTP/1.1 has an order.
     requests: u32,
+    /// Since when its client reads an answer, and how many bytes that has.
+    reads: Option<(Instant, u64)>,
     lost: CancellationToken,
 }
 
@@ -57,6 +71,8 @@ enum Worth {
     Silent,
     /// A client's that has authenticated, and is between two requests.
     Idle,
+    /// Is read too slowly.
+    Slow,
     /// Carries out a request without an authenticated client, such as one whose body does not arrive.
     Stranger,
     Working,
@@ -117,7 +133,8 @@ impl Places {
             match self.try_enter(address) {
                 Ok(place) => return Some(place),
                 Err(Full::OfSource) => return None,
-                Err(Full::ForNow) => freed.await,
+                // Or an answer is read too slowly by then.
+                Err(Full::ForNow) => drop(timeout(LOOK, freed).await),
             }
         }
     }
@@ -141,7 +158,9 @@ impl Places {
         }
         taken.last += 1;
         let (number, lost) = (taken.last, CancellationToken::new());
-        taken.places.insert(number, Held { source, is_known: false, requests: 0, lost: lost.clone() });
+        taken
+            .places
+            .insert(number, Held { source, is_known: false, requests: 0, reads: None, lost: lost.clone() });
         Ok(Berth { connection: Connection { shared: Arc::clone(&self.0), number }, lost })
     }
 }
@@ -164,8 +183,34 @@ impl Taken {
     }
 }
 
+impl Taken {
+    /// Ends the oldest answer of the address with the most, until all have no more bytes than they may.
+    fn end_unread(&mut self) -> bool {
+        let mut is_ended = false;
+        loop {
+            let unread = || {
+                let held = self.places.values().filter(|held| !held.lost.is_cancelled());
+                held.filter_map(|held| Some((held, held.reads?.1)))
+            };
+            if unread().map(|(_, bytes)| bytes).sum::<u64>() <= UNREAD {
+                return is_ended;
+            }
+            let mut sums: HashMap<IpAddr, u64> = HashMap::new();
+            unread().for_each(|(held, bytes)| *sums.entry(held.source).or_default() += bytes);
+            let most = sums.values().copied().max();
+            let oldest = unread().find(|(held, _)| sums.get(&held.source).copied() == most);
+            let Some((held, _)) = oldest else { return is_ended };
+            held.lost.cancel();
+            is_ended = true;
+        }
+    }
+}
+
 impl Held {
     fn worth(&self) -> Worth {
+        if self.is_known && self.reads.is_some_and(|(since, _)| since.elapsed() >= READ_WITHIN) {
+            return Worth::Slow;
+        }
         match (self.requests > 0, self.is_known) {
             (false, false) => Worth::Silent,
             (false, true) => Worth::Idle,
@@ -206,9 +251,21 @@ impl Connection {
     }
 }
 
+impl Working {
+    /// Its answer waits for its reader, with so many bytes. One without an end is carried out until then.
+    pub(crate) fn is_answered(&self, bytes: Option<u64>) {
+        let Some(bytes) = bytes else { return };
+        self.0.change(|held| held.reads = Some((Instant::now(), bytes)));
+        let Shared { taken, metrics, .. } = &*self.0.shared;
+        if taken.lock().end_unread() {
+            metrics.connection_ended("unread");
+        }
+    }
+}
+
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.change(|held| held.requests = held.requests.saturating_sub(1));
+        self.0.change(|held| (held.requests, held.reads) = (held.requests.saturating_sub(1), None));
         // It may be one now that ends for another.
         self.0.shared.freed.notify_waiters();
     }
@@ -219,8 +276,6 @@ mod tests {
     use super::*;
     use prometheus_client::registry::Registry;
     use proptest::prelude::*;
-    use std::time::Duration;
-    use tokio::time::timeout;
 
     const MOST: usize = 16;
     const OF_SOURCE: usize = MOST / PART_OF_SOURCE;
@@ -304,6 +359,52 @@ mod tests {
         timeout(Duration::from_secs(5), lost.lost.cancelled()).await.unwrap();
         drop(lost);
         assert!(timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_too_slowly_ends_for_another_connection() {
+        let (places, mut held) = (places(), Vec::new());
+        for n in 0..MOST {
+            assert!(enter(&places, &mut held, source(n)));
+        }
+        held.iter().for_each(|place| place.connection().is_known());
+        let working: Vec<_> = held.iter().map(|place| place.connection().works()).collect();
+        // One without an end, and one that is carried out, are not read slowly.
+        working[0].is_answered(None);
+        working[2..].iter().for_each(|working| working.is_answered(Some(1000)));
+        tokio::time::advance(READ_WITHIN / 2).await;
+        assert!(!enter(&places, &mut held, source(50)));
+        let waiting = tokio::spawn({
+            let places = places.clone();
+            async move { places.enter(source(50)).await }
+        });
+        timeout(READ_WITHIN, held[2].lost.cancelled()).await.unwrap();
+        assert!(!held[0].lost.is_cancelled() && !held[1].lost.is_cancelled());
+        drop(held.remove(2));
+        assert!(timeout(READ_WITHIN, waiting).await.unwrap().unwrap().is_some());
+    }
+
+    #[test]
+    fn unread_answers_have_a_bound_and_who_has_most_of_it_loses() {
+        let (places, mut held) = (places(), Vec::new());
+        for n in [1, 1, 2, 3] {
+            assert!(enter(&places, &mut held, source(n)));
+        }
+        let working: Vec<_> = held.iter().map(|place| place.connection().works()).collect();
+        let lost = || held.iter().map(|place| place.lost.is_cancelled()).collect::<Vec<_>>();
+        for one in &working[..3] {
+            one.is_answered(Some(UNREAD / 4));
+        }
+        assert_eq!(lost(), [false; 4]);
+        working[3].is_answered(Some(UNREAD / 4 + 1));
+        assert_eq!(lost(), [true, false, false, false], "the oldest of the address with two");
+        // What was read is not counted.
+        drop(working);
+        let again: Vec<_> = held.iter().map(|place| place.connection().works()).collect();
+        again[3].is_answered(Some(UNREAD));
+        assert_eq!(lost(), [true, false, false, false]);
+        again[2].is_answered(Some(1));
+        assert_eq!(lost(), [true, false, false, true]);
     }
 
     proptest! {

@@ -181,3 +181,29 @@ async fn only_the_operator_sees_gateways() {
     let executions = app.get_as(secret, "/frontdoor/v2/executions").await;
     assert!(!executions.text.contains(answer.body["id"].as_str().unwrap()), "{}", executions.text);
 }
+
+#[tokio::test]
+async fn removals_that_a_gateway_holds_back_are_confirmed_by_their_number() {
+    let app = TestApp::new().await;
+    let own = format!("{GATEWAYS}/{}", gateway_id());
+    let confirm = format!("{own}/confirm-removal");
+    let none = app.post(&confirm, json!({"heldRemovals": 3})).await;
+    assert!(
+        refused(&none, StatusCode::CONFLICT).contains("holds back the removal of 0 tunnels"),
+        "{}",
+        none.text
+    );
+    app.store.removals_held(&app.epoch, 3).await.unwrap();
+    assert_eq!(app.get(&own).await.body["heldRemovals"], 3);
+    let other = app.post(&confirm, json!({"heldRemovals": 2})).await;
+    assert!(refused(&other, StatusCode::CONFLICT).contains("of 3 tunnels, and not of 2"), "{}", other.text);
+    for wrong in [json!({}), json!({"heldRemovals": 0}), json!({"heldRemovals": "3"})] {
+        assert_eq!(app.post(&confirm, wrong).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(app.post(&confirm, json!({"heldRemovals": 3})).await.status, StatusCode::OK);
+    assert!(app.store.is_removal_confirmed(gateway_id()).await.unwrap());
+    // Another link: what is held back there is to be confirmed again.
+    app.store.link_gateway(gateway_id(), app.act().at).await.unwrap();
+    assert_eq!(app.get(&own).await.body["heldRemovals"], Value::Null);
+    assert!(!app.store.is_removal_confirmed(gateway_id()).await.unwrap());
+}

@@ -28,6 +28,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/frontdoor/v2/gateways/{id}", ADMIN),
     ("PATCH", "/frontdoor/v2/gateways/{id}", ADMIN),
     ("DELETE", "/frontdoor/v2/gateways/{id}", ADMIN),
+    ("POST", "/frontdoor/v2/gateways/{id}/confirm-removal", ADMIN),
     ("GET", "/frontdoor/v2/gateways/join-tokens", ADMIN),
     ("POST", "/frontdoor/v2/gateways/join-tokens", ADMIN),
     ("GET", "/frontdoor/v2/gateways/join-tokens/{id}", ADMIN),

@@ -329,8 +329,8 @@ async fn units_of_a_transaction_share_its_revision_and_its_outcome() {
         quotas: Default::default(),
     };
     let mut writes = JoinSet::new();
-    for _ in 0..20 {
-        let (store, spec) = (store.clone(), spec.clone());
+    for n in 0..20 {
+        let (store, spec) = (store.clone(), FrontdoorSpec { organization: format!("o-{n}"), ..spec.clone() });
         writes.spawn(async move { store.create_frontdoor(&spec, &context()).await.unwrap() });
     }
     queued(&store, 20).await;

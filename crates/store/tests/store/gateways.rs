@@ -405,6 +405,9 @@ async fn a_place_that_is_added_or_withdrawn_is_passed_to_its_gateway() {
     let asked = [site.tunnel, TunnelId::new(Uuid::nil())];
     assert_eq!(store.deleted_tunnels(id(7), &asked).await.unwrap(), [site.tunnel]);
     assert_eq!(store.deleted_tunnels(own(), &asked).await.unwrap(), []);
+    // One that never had a place there, and has one elsewhere.
+    store.register_gateway(&other(8), now()).await.unwrap();
+    assert_eq!(store.deleted_tunnels(id(8), &asked).await.unwrap(), [site.tunnel]);
     let first = changes_of(&store, id(7), Revision::default()).await;
     assert_eq!((first.tunnels, first.shares.len(), first.withdrawn), (0, 0, 0));
     assert_eq!(changes(&store, placed.revision).await.withdrawn, 0);

@@ -2,13 +2,14 @@
 
 use crate::{
     database::on_each,
-    site::{Site, after, asked, context, frontdoor, now, settled, tunnel_spec},
+    site::{Site, after, asked, context, epoch, frontdoor, now, settled, tunnel_spec},
 };
 use std::sync::Arc;
 use uuid::Uuid;
 use wicketgate_model::{EnrollmentId, LoadBalancerPools, QuotaKind, QuotaSetting, Quotas, Status};
 use wicketgate_store::{
-    ApiAccountSpec, FrontdoorSpec, HandoverLinkSpec, NewEnrollment, Result, Store, StoreError, WriteContext,
+    ApiAccountSpec, FrontdoorSpec, GatewayFacts, HandoverLinkSpec, NewEnrollment, Result, Store, StoreError,
+    WriteContext,
 };
 
 /// Writers at one time, and the limit that they share.
@@ -209,5 +210,40 @@ fn the_limit_of_a_frontdoor_precedes_that_of_the_installation() {
         };
         create(9001).await.unwrap();
         assert!(matches!(create(9002).await, Err(StoreError::QuotaExceeded { limit: 1, used: 1, .. })));
+    });
+}
+
+#[test]
+fn an_organization_has_half_of_a_locations_tunnels_while_there_are_others() {
+    on_each(|store| async move {
+        let site = Site::new(&store).await;
+        let facts = GatewayFacts {
+            public_address: None,
+            esp: None,
+            namespaces: None,
+            max_tunnels: Some(6),
+            agent_url: None,
+            version: None,
+        };
+        store.gateway_introduced(&epoch(&store).await, &facts).await.unwrap();
+        let create = async |frontdoor, n: u8| {
+            let (spec, pools) = (tunnel_spec(n), LoadBalancerPools::ipsec());
+            store.create_tunnel(frontdoor, &spec, &pools, &context()).await.map(drop)
+        };
+        // Alone, the organization of the site's Frontdoor may have all: with the site's own there are four.
+        for n in 101..104 {
+            create(site.frontdoor, n).await.unwrap();
+        }
+        let other = FrontdoorSpec { organization: "other".to_owned(), ..spec(Quotas::default()) };
+        let other = store.create_frontdoor(&other, &context()).await.unwrap().id;
+        let refused = create(site.frontdoor, 104).await;
+        assert!(matches!(refused, Err(StoreError::LocationShare { limit: 3, used: 4, .. })), "{refused:?}");
+        // A second Frontdoor of it is no way around.
+        let second = store.create_frontdoor(&spec(Quotas::default()), &context()).await.unwrap().id;
+        assert!(matches!(create(second, 105).await, Err(StoreError::LocationShare { .. })));
+        for n in 106..109 {
+            create(other, n).await.unwrap();
+        }
+        assert!(matches!(create(other, 109).await, Err(StoreError::LocationShare { limit: 3, used: 3, .. })));
     });
 }

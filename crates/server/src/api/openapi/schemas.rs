@@ -20,6 +20,7 @@ const REQUESTS: &[(&str, &[Property])] = &[
     ("JoinTokenRequest", join_token::REQUEST_PROPERTIES),
     ("PreSharedKeyRequest", tunnel::KEY_PROPERTIES),
     ("CloseConnectionsRequest", closing::PROPERTIES),
+    ("ConfirmRemovalRequest", gateway::CONFIRMATION),
     ("ResetRequest", reset::PROPERTIES),
     ("SessionRequest", session::REQUEST_PROPERTIES),
     ("IpsecShareRequest", share::PROPERTIES),

@@ -10,6 +10,7 @@ use super::{
     check, closing,
     environment::{self, Environment},
     frontdoor::{self, Frontdoor},
+    gateway,
     handover_link::{self, HandoverLink, LinkRequest},
     reset, session,
     share::{self, Share, ShareRequest},
@@ -255,6 +256,8 @@ fn requests_without_a_resource(body: &Map<String, Value>) {
     drop(tunnel::new_key(body.clone()));
     drop(reset::request(body.clone()));
     drop(closing::source(body.clone()));
+    drop(gateway::confirmed_removals(body.clone()));
+    drop(gateway::draining(body.clone()));
     drop(check::nothing(body.clone()));
     drop(agent::enrollment(body.clone()));
     drop(session::token(body.clone()));

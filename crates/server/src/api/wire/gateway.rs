@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
-use wicketgate_model::{EspMode, GatewayId, LocationId};
+use wicketgate_model::{EspMode, GatewayId, Invalid, LocationId};
 use wicketgate_store::{GatewayStatus, ListedGateway, column::gateway as column};
 
 pub(in crate::api) static PROPERTIES: &[Property] = &[
@@ -26,6 +26,7 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("agentUrl", Text).optional().described_as("gatewayAgentUrl"),
     Property::new("version", Text).optional().described_as("gatewayVersion"),
     Property::new("tunnels", Integer).described_as("gatewayTunnels"),
+    Property::new("heldRemovals", Integer).optional().described_as("gatewayHeldRemovals"),
     Property::new("maxTunnels", Integer).optional().described_as("gatewayMaxTunnels"),
     Property::new("linkedAt", Time).optional().described_as("gatewayLinkedAt"),
     Property::new("lastSeenAt", Time).optional().described_as("gatewayLastSeenAt"),
@@ -46,6 +47,7 @@ pub(in crate::api) struct Gateway {
     agent_url: Option<String>,
     version: Option<String>,
     tunnels: u64,
+    held_removals: Option<u64>,
     max_tunnels: Option<u32>,
     linked_at: Option<Timestamp>,
     last_seen_at: Option<Timestamp>,
@@ -66,6 +68,7 @@ impl Gateway {
             agent_url: row.facts.agent_url,
             version: row.facts.version,
             tunnels: row.tunnels,
+            held_removals: row.held_removals,
             max_tunnels: row.facts.max_tunnels,
             linked_at: row.linked_at,
             last_seen_at: row.lost_at,
@@ -80,6 +83,28 @@ impl Representation for Gateway {
     fn links(&self) -> Links {
         vec![("self", format!("{}/{}", Self::PATH, self.id))]
     }
+}
+
+pub(in crate::api) static CONFIRMATION: &[Property] =
+    &[Property::new("heldRemovals", Integer).required().described_as("confirmedRemovals")];
+
+/// Tunnels that are to be removed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct ConfirmedRemovals(pub(in crate::api) u64);
+
+impl TryFrom<i64> for ConfirmedRemovals {
+    type Error = Invalid;
+
+    fn try_from(tunnels: i64) -> Result<Self, Invalid> {
+        let tunnels = u64::try_from(tunnels).ok().filter(|tunnels| *tunnels > 0);
+        tunnels.map(Self).ok_or_else(|| Invalid("must be 1 or more".to_owned()))
+    }
+}
+
+pub(in crate::api) fn confirmed_removals(body: Map<String, Value>) -> Result<ConfirmedRemovals, ApiError> {
+    let mut fields = Fields::new(body, CONFIRMATION);
+    let tunnels = fields.integer("heldRemovals");
+    fields.finish(|| tunnels)
 }
 
 /// Whether it is to be emptied, if a merge patch says it.

@@ -26,6 +26,8 @@ pub(super) struct Outbox {
     sent: DigestedState,
     /// The next delta has everything.
     is_reset_due: bool,
+    /// All rows could be read at least once. Otherwise the gateway may have more to serve than is desired here.
+    knows_all: bool,
     /// Rows that the gateway may still have from another link, if they are not desired.
     perhaps_held: Touched,
     /// The rows of deltas that the gateway has not answered, by their numbers.
@@ -56,7 +58,19 @@ impl Outbox {
         let (desired, sent) = Default::default();
         let (unsent, perhaps_held) = Default::default();
         let (sequence, unanswered) = Default::default();
-        Self { send, kind, desired, sent, is_reset_due: true, perhaps_held, unanswered, unsent, sequence }
+        let (is_reset_due, knows_all) = (true, false);
+        Self {
+            send,
+            kind,
+            desired,
+            sent,
+            is_reset_due,
+            knows_all,
+            perhaps_held,
+            unanswered,
+            unsent,
+            sequence,
+        }
     }
 
     /// The gateway holds a state with this digest from another link. Returns whether that is the desired state: then nothing of it is
@@ -82,6 +96,16 @@ impl Outbox {
     /// Has everything sent again.
     pub(super) fn reset(&mut self) {
         self.is_reset_due = true;
+    }
+
+    /// All rows were read, or those that can be. What the gateway has kept for the sake of the others is cleared up once they can.
+    pub(super) fn has_read(&mut self, are_all: bool) {
+        self.is_reset_due |= are_all && !self.knows_all && self.sequence > 0;
+        self.knows_all |= are_all;
+    }
+
+    pub(super) fn knows_all(&self) -> bool {
+        self.knows_all
     }
 
     pub(super) fn set_tunnel(&mut self, id: TunnelId, desired: Option<TunnelDesired>) {
@@ -189,6 +213,7 @@ impl Outbox {
         };
         let mut delta = if self.is_reset_due { self.desired.snapshot() } else { changes };
         (delta.revision, delta.read_at) = (revision.number(), read_at);
+        delta.is_partial = delta.reset && !self.knows_all;
         (self.sequence, self.is_reset_due) = (sent.sequence, false);
         self.perhaps_held = Touched::default();
         let touched = mem::take(&mut self.unsent);
@@ -197,7 +222,7 @@ impl Outbox {
         }
         self.sent.apply(&delta);
         // In one process there is nothing to compare, and hashing all rows takes time.
-        delta.digest = (self.kind == LinkKind::Network).then(|| self.sent.digest());
+        delta.digest = (self.kind == LinkKind::Network && !delta.is_partial).then(|| self.sent.digest());
         place.send(ToGateway::Desired { sequence: self.sequence, part: Part::WHOLE, delta });
         Some(sent)
     }

@@ -24,8 +24,8 @@ impl Reconciler {
         }
         let since = Revision::of_number(revision);
         let since = since.filter(|since| *since > Revision::default() && *since <= self.revision);
-        // Another era has revisions of its own.
-        let Some(since) = since.filter(|_| held.era == self.parts.era) else {
+        // Another era has revisions of its own, and a row that cannot be read is in no difference.
+        let Some(since) = since.filter(|_| held.era == self.parts.era && self.outbox.knows_all()) else {
             info!(gateway.id = %gateway, revision, tunnels, shares, "the gateway is sent everything");
             return Ok(());
         };

@@ -40,6 +40,7 @@ pub(super) struct FakeGateway {
     received: DigestedState,
     /// It had another link before.
     is_holding: bool,
+    is_partial: bool,
     /// Its state is not what it was sent; whether it has said so.
     disagrees: Option<bool>,
     pub(super) heard: u64,
@@ -341,6 +342,7 @@ async fn linked(
         from_gateway,
         received: DigestedState::default(),
         is_holding: false,
+        is_partial: false,
         disagrees: None,
         heard: 0,
         reported: false,
@@ -369,7 +371,8 @@ impl FakeGateway {
         while let Some(message) = self.deltas.try_recv() {
             let ToGateway::Desired { sequence, delta, .. } = message else { continue };
             assert_eq!(sequence, self.heard + 1, "deltas must arrive in order");
-            let may_reset = sequence == 1 || self.disagrees == Some(true);
+            let was_partial = mem::replace(&mut self.is_partial, delta.is_partial);
+            let may_reset = sequence == 1 || self.disagrees == Some(true) || was_partial;
             let must_reset = sequence == 1 && !self.is_holding;
             assert!((may_reset || !delta.reset) && (delta.reset || !must_reset), "{sequence}");
             self.heard = sequence;

@@ -163,3 +163,25 @@ async fn an_agent_that_a_new_link_does_not_name_is_gone() {
         assert_eq!(b.reconciler.parts.view.lock().connected, connected);
     }
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_after_a_start_is_not_taken_from_a_gateway_that_serves_it() {
+    let mut b = Bench::new().await;
+    let (broken, kept) = (b.create().await, b.create().await);
+    b.settle().await;
+    let target = b.share(broken).await.spec.target.to_string();
+    b.edit(broken, "target = ''");
+    b.reconnect().await;
+    let delta = next(&mut b).await;
+    assert!(delta.reset && delta.is_partial && delta.digest.is_none(), "{delta:?}");
+    assert_eq!(ids(&delta), [kept]);
+    b.settle().await;
+    // Once it can be read, the gateway is told all.
+    b.edit(broken, &format!("target = '{target}'"));
+    b.now += super::FULL_READ_EVERY;
+    let delta = next(&mut b).await;
+    assert!(delta.reset && !delta.is_partial && delta.digest.is_some(), "{delta:?}");
+    let mut all = [broken, kept];
+    all.sort_unstable();
+    assert_eq!(ids(&delta), all);
+}
