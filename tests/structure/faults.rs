@@ -25,6 +25,7 @@ const LATE: &[(&str, &str)] = &[
     ),
     ("Traffic, or agents that connect, are shown late.", "a shorter lag passes by itself"),
     ("GatewayUnreachable", "a gateway without a link serves on, and finds another server within 30 s"),
+    ("RedundancyLost", "a gateway without a link may find another server within 30 s, and serves meanwhile"),
     ("NoTrafficReceived", "a site that is idle for half a minute looks the same"),
 ];
 

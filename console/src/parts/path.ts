@@ -54,12 +54,12 @@ export interface PathFacts {
   check?: Check | undefined;
 }
 
-const GATEWAY_REASONS = ['GatewayOffline', 'GatewayUnreachable', 'GatewayFull', 'PeerAddressTaken', 'TunnelFailed'];
+const GATEWAY_REASONS = ['GatewayOffline', 'GatewayUnreachable', 'GatewayFull', 'PeerAddressTaken', 'TunnelFailed', 'RedundancyLost'];
 const LISTENER_REASONS = ['PortInUse', 'ListenerFailed', 'TunnelNotReady', 'ConnectionLimit', 'ConnectionsRefused', 'Expired'];
 const AGENT_REASONS = ['AgentOffline', 'AgentSilent', 'AgentPending', 'AgentRefused', 'AgentExhausted', 'AgentDuplicated'];
 const TARGET_REASONS = ['TargetUnreachable', 'TargetClosed', 'ConnectionsFail', 'ConnectionsUnanswered'];
 /** Reasons that leave a share `ready`. */
-const HARMLESS = ['AgentDuplicated', 'ConnectionsUnanswered', 'ConnectionsRefused'];
+const HARMLESS = ['AgentDuplicated', 'ConnectionsUnanswered', 'ConnectionsRefused', 'RedundancyLost'];
 /** Warnings of a connection that concern the hosts of the site rather than the tunnel. */
 const SITE_WARNINGS = ['NoTrafficReceived', 'PortWithoutShare', 'PacketsOutsideSelectors'];
 

@@ -29,6 +29,7 @@ const WAITS_FOR: &[(&str, &str)] = &[
     ("PeerAddressTaken", "tunnel"),
     ("TunnelFailed", "tunnel"),
     ("TunnelNotReady", "tunnel"),
+    ("RedundancyLost", "tunnel"),
     ("PeerDown", "ikeSa"),
     ("PortInUse", "listener"),
     ("ListenerFailed", "listener"),

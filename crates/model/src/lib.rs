@@ -9,6 +9,7 @@ mod connection;
 mod continuity;
 mod declare;
 mod desired;
+mod endpoints;
 mod enrolment;
 mod esp_mode;
 #[cfg(any(test, fuzzing))]
@@ -46,6 +47,7 @@ pub use connection::{
 };
 pub use continuity::ConnectionContinuity;
 pub use desired::{AgentDesired, Desired, DesiredDelta, DesiredDigest, ShareDesired, Touched, TunnelDesired};
+pub use endpoints::{EndpointView, Redundancy, combined};
 pub use enrolment::{EnrolGrant, EnrolRefusal, EnrolRequest};
 pub use esp_mode::EspMode;
 pub use gateway_list::{DialledGateway, GatewayList, SignedGatewayList};
@@ -66,7 +68,7 @@ pub use options::{
 };
 pub use peer_claim::{PROOF_LASTS, PeerClaim, PeerHold, UNPROVED_LASTS};
 pub use peer_id::{IdentityType, PeerId};
-pub use placement::{GatewayLoad, place};
+pub use placement::{GatewayLoad, PlacedEndpoint, PlacementStep, place, placement_step};
 pub use problem::{Detail, Problem, Reason};
 pub use proposal::{Encryption, EspProposal, EspProposals, Group, Hash, IkeProposal, IkeProposals};
 pub use quota::{QuotaKind, QuotaLimit, QuotaSetting, Quotas};

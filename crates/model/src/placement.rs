@@ -44,5 +44,49 @@ pub fn place(gateways: &[GatewayLoad], current: &[GatewayId], wanted: usize) -> 
     placed
 }
 
+/// A place of a tunnel, and what its gateway reports of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedEndpoint {
+    pub gateway: GatewayId,
+    /// The tunnel is ready at it.
+    pub is_ready: bool,
+    /// The site is connected to it.
+    pub is_connected: bool,
+}
+
+/// How the places of a tunnel change next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacementStep {
+    Add(GatewayId),
+    Withdraw(GatewayId),
+}
+
+/// The next step from the `current` places to those that [`place`] chooses; `None`: there is none, or it has to wait.
+///
+/// A new place is added before an old one is withdrawn. An old one is withdrawn once the tunnel is ready wherever it stays, and the site
+/// is connected to one of these: its device has to be told the new address first.
+pub fn placement_step(
+    gateways: &[GatewayLoad],
+    current: &[PlacedEndpoint],
+    wanted: usize,
+) -> Option<PlacementStep> {
+    // The one that the site uses stays, if one has to go.
+    let mut preferred = current.to_vec();
+    if current.len() > wanted {
+        preferred.sort_by_key(|endpoint| !endpoint.is_connected);
+    }
+    let ids: Vec<_> = preferred.iter().map(|endpoint| endpoint.gateway).collect();
+    let target = place(gateways, &ids, wanted);
+    if let Some(new) = target.iter().find(|id| !ids.contains(id)) {
+        return Some(PlacementStep::Add(*new));
+    }
+    let stays = |endpoint: &&PlacedEndpoint| target.contains(&endpoint.gateway);
+    let leaving = current.iter().find(|endpoint| !stays(endpoint))?.gateway;
+    let stay: Vec<_> = current.iter().filter(stays).collect();
+    let is_gone = !gateways.iter().any(|gateway| gateway.id == leaving);
+    let goes_on = stay.iter().all(|endpoint| endpoint.is_ready) && stay.iter().any(|e| e.is_connected);
+    (!stay.is_empty() && (is_gone || goes_on)).then_some(PlacementStep::Withdraw(leaving))
+}
+
 #[cfg(test)]
 mod tests;

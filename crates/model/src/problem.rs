@@ -38,6 +38,8 @@ crate::text_enum!(
         AgentDuplicated = "AgentDuplicated",
         /// The agent cannot connect to the target.
         TargetUnreachable = "TargetUnreachable",
+        /// One of the gateways that are to serve it does not; another one does.
+        RedundancyLost = "RedundancyLost",
         /// The tunnel's peer is not connected, so that nothing from the site arrives at the share.
         PeerDown = "PeerDown",
         /// Most of the last connections failed behind the gateway, in the same way.
@@ -63,9 +65,16 @@ crate::text_enum!(
 serde_as_text!(Reason);
 
 impl Reason {
-    /// Whether a share that has this problem serves other connections, or is none at all: no answer may be what clients expect.
+    /// Whether a row that has this problem serves other connections, or all of them, or is none at all: no answer may be what clients
+    /// expect.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::AgentDuplicated | Self::ConnectionsRefused | Self::ConnectionsUnanswered)
+        matches!(
+            self,
+            Self::AgentDuplicated
+                | Self::ConnectionsRefused
+                | Self::ConnectionsUnanswered
+                | Self::RedundancyLost
+        )
     }
 }
 

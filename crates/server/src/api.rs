@@ -14,6 +14,7 @@ mod connection_history;
 mod connections;
 mod console;
 mod edit;
+mod endpoints;
 mod enrollments;
 mod environments;
 mod events;

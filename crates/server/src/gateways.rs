@@ -109,6 +109,13 @@ impl Gateways {
         });
     }
 
+    /// Whether there is more than one gateway, here or elsewhere.
+    pub(crate) fn are_several(&self) -> bool {
+        let (directory, linked) = (self.directory.get(), self.linked_now());
+        let elsewhere = linked.keys().filter(|id| !directory.contains_key(id)).count();
+        directory.len() + elsewhere > 1
+    }
+
     /// Wakes the reconcilers: after every accepted write.
     pub(crate) fn wake(&self) {
         self.linked_now().values().for_each(|gateway| gateway.view.wake());
@@ -195,19 +202,41 @@ impl Gateways {
     /// Why the share cannot be reached from the site now; `None` if it can, or if that is not known.
     pub(crate) fn peer_problem(&self, share: &ShareRow) -> Option<Detail> {
         let (gateway, tunnel) = (self.linked(share.gateway)?, share.spec.tunnel);
+        if self.are_several() && self.may_pass_elsewhere(share) {
+            return None;
+        }
         let view = gateway.view.lock();
         let problem = PeerState::of(&view, tunnel)?.problem(&share.tunnel_name)?;
         let connection = &view.observed.tunnels.get(&tunnel)?.connection;
         Some(Detail { problem, since: connection.passes_since() })
     }
 
+    /// Whether the share's site may be connected to another gateway than the first one of its tunnel.
+    fn may_pass_elsewhere(&self, share: &ShareRow) -> bool {
+        let linked = self.linked_now();
+        // What another server's gateway sees is not known here.
+        self.at(&share.location).into_iter().filter(|id| Some(*id) != share.gateway).any(|id| {
+            linked.get(&id).is_none_or(|gateway| {
+                PeerState::of(&gateway.view.lock(), share.spec.tunnel).is_some_and(|peer| peer.passes)
+            })
+        })
+    }
+
     /// The tunnels whose shares have such a problem.
     pub(crate) fn lost_peers(&self) -> Vec<TunnelId> {
-        let lost = |view: &GatewayView| {
-            let all = view.observed.tunnels.keys().copied();
-            all.filter(|id| PeerState::of(view, *id).is_some_and(|peer| !peer.passes)).collect::<Vec<_>>()
-        };
-        self.linked_now().values().flat_map(|gateway| lost(&gateway.view.lock())).collect()
+        let (mut lost, mut passing) = (BTreeSet::new(), BTreeSet::new());
+        for gateway in self.linked_now().values() {
+            let view = gateway.view.lock();
+            for id in view.observed.tunnels.keys() {
+                match PeerState::of(&view, *id) {
+                    Some(peer) if peer.passes => drop(passing.insert(*id)),
+                    Some(_) => drop(lost.insert(*id)),
+                    None => {}
+                }
+            }
+        }
+        // One that another gateway serves, too.
+        lost.difference(&passing).copied().collect()
     }
 
     /// How many connections the share's problem is about.

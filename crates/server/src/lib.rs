@@ -15,6 +15,7 @@ mod gateways;
 mod heartbeat;
 mod link_port;
 mod metric;
+mod placement;
 mod rate_limits;
 mod reason_link;
 mod retention;

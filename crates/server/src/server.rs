@@ -33,6 +33,7 @@ use crate::{
     database_ownership::DatabaseOwnership,
     external::ExternalAddress,
     gateways::{GatewayDirectory, Gateways, directory::DirectoryReader, link_table::LinkTable, reconciler},
+    placement::Placement,
     rate_limits::Rates,
     retention::{ExpiredKeys, LostActions, LostAddresses, Retention},
     revocation_journal::{self, RevocationJournal},
@@ -322,6 +323,7 @@ impl Server {
         self.run_for_all(LostActions(store()));
         self.run_for_all(ExpiredKeys(store()));
         self.run_for_all(LostAddresses(store()));
+        self.run_for_all(Placement { store: store(), gateways: state.gateways.clone() });
         let feed = state.clone();
         self.tasks.spawn(async move {
             essential("feeds events to their readers", feed.run_event_feed()).await;

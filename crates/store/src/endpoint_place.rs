@@ -1,13 +1,10 @@
 //! Places of tunnels: the gateways that are to serve them. [`place`] has the rule.
 //!
-//! Invariant: a tunnel gets its place in the transaction that creates it, or in the one that registers the first gateway of its
-//! location. Writes follow one another, so that no room of a gateway is given away twice.
+//! Invariant: a tunnel gets its first place in the transaction that creates it, or in the one that registers the first gateway of its
+//! location. Writes follow one another, so that no room of a gateway is given away twice. Later ones are given by `placement.rs`.
 
 use crate::{Result, row::rows, write::Write};
 use wicketgate_model::{GatewayId, GatewayLoad, LocationId, TunnelId, place};
-
-/// Gateways that serve a new tunnel.
-const WANTED: usize = 1;
 
 /// The gateway that a tunnel is placed at first: a value of the tunnel whose column `$tunnel` is its id, NULL if it has no place. A
 /// subquery instead of a join: RETURNING can use it too.
@@ -22,6 +19,26 @@ macro_rules! first_place {
 }
 pub(crate) use first_place;
 
+/// Whether a tunnel is served by as many gateways as it should, as a value of the tunnel with these columns: MET if nothing impairs it
+/// at two of its places.
+macro_rules! redundancy {
+    ($tunnel:literal, $redundant:literal, $generation:literal) => {
+        concat!(
+            "(CASE WHEN ",
+            $redundant,
+            " = 0 THEN 'NONE' WHEN (SELECT COUNT(*) FROM endpoint_place m JOIN endpoint_state s \
+             ON s.resource = m.tunnel AND s.gateway = m.gateway WHERE m.tunnel = ",
+            $tunnel,
+            " AND m.withdrawn_at IS NULL AND s.ready = ",
+            $generation,
+            " AND COALESCE(s.problem, 'RedundancyLost') IN \
+             ('ConnectionsRefused', 'ConnectionsUnanswered', 'AgentDuplicated', 'RedundancyLost')) >= 2 \
+             THEN 'MET' ELSE 'NOT_MET' END)"
+        )
+    };
+}
+pub(crate) use redundancy;
+
 rows! {
     /// A gateway of a location.
     struct Candidate {
@@ -32,12 +49,13 @@ rows! {
 }
 
 impl Write {
-    /// Places a new tunnel, and returns the first of its gateways. One at a location without a gateway gets its place with the first
-    /// gateway.
+    /// Places a new tunnel at `wanted` gateways, if there are so many with room, and returns the first of them. One at a location
+    /// without a gateway gets its place with the first gateway.
     pub(crate) async fn place_tunnel(
         &mut self,
         tunnel: TunnelId,
         location: &LocationId,
+        wanted: usize,
     ) -> Result<Option<GatewayId>> {
         let select = "SELECT id, max_tunnels, draining FROM gateway WHERE location = $1 AND deleted_at IS NULL ORDER BY id";
         let candidates: Vec<Candidate> = self.tx.all(select, &[location]).await?;
@@ -47,7 +65,7 @@ impl Write {
             let tunnels = if candidates.len() > 1 { self.tunnels_at(*id).await? } else { 0 };
             loads.push(GatewayLoad { id: *id, tunnels, max_tunnels: *max_tunnels, is_draining: *draining });
         }
-        let placed = place(&loads, &[], WANTED);
+        let placed = place(&loads, &[], wanted);
         for (gateway, ordinal) in placed.iter().zip(1_i64..) {
             let insert = "INSERT INTO endpoint_place (tunnel, gateway, ordinal, placed_at, revision) \
                           VALUES ($1, $2, $3, $4, $5)";

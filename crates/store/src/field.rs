@@ -19,8 +19,8 @@ use wicketgate_model::{
     Description, EnrollmentId, EnvironmentId, Era, EspMode, EspProposals, ExecutionId, FailureReason,
     FrontdoorId, GatewayId, Generation, HandoverLinkId, HealthCheckType, IdleTimeout, IkeProposals,
     IngressPort, JoinTokenId, LocationId, MaxConnections, MaxUses, NamespaceName, PeerAddress, PeerCidr,
-    PeerId, ProbeInterval, ProxyProtocol, Quotas, Reason, ResourceName, ServerId, ShareId, Status, Target,
-    TunnelId, ZId,
+    PeerId, ProbeInterval, ProxyProtocol, Quotas, Reason, Redundancy, ResourceName, ServerId, ShareId,
+    Status, Target, TunnelId, ZId,
 };
 use wicketgate_seal::SecretKeys;
 
@@ -168,6 +168,7 @@ text_fields!(
     FailureReason,
     EspMode,
     Reason,
+    Redundancy,
     Status
 );
 json_fields!(AllowedSources, Connection, EspProposals, IkeProposals, Quotas, Tags, Vec<(String, String)>);

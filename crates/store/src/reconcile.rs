@@ -49,6 +49,13 @@ pub enum Change {
     Agent(AgentId, AgentDesired),
     /// The gateway is to serve the tunnel and its shares no longer. They are not passed for it again.
     Withdrawn(TunnelId),
+    /// Whether other gateways are to serve the tunnel and its shares, too.
+    Places {
+        tunnel: TunnelId,
+        are_several: bool,
+    },
+    /// The share is another gateway's, as its tunnel was changed or has moved.
+    Elsewhere(ShareId),
     /// Some rows could not be read: that a row is missing says nothing.
     Unreadable,
 }
@@ -106,6 +113,14 @@ const PLACED_SHARES: &str = concat!(
 );
 const WITHDRAWN_TUNNELS: &str = "SELECT tunnel FROM endpoint_place \
     WHERE gateway = $2 AND revision > $1 AND withdrawn_at IS NOT NULL ORDER BY revision";
+// Shares of these in any status: also one that is being deleted.
+const WITHDRAWN_SHARES: &str = "SELECT s.id FROM endpoint_place c JOIN ipsec_share s ON s.tunnel = c.tunnel \
+    WHERE c.gateway = $2 AND c.revision > $1 AND c.withdrawn_at IS NOT NULL AND s.status <> 'DELETED'";
+const MOVED_SHARES: &str = "SELECT id FROM ipsec_share WHERE revision > $1 AND NOT EXISTS (SELECT 1 \
+    FROM endpoint_place c WHERE c.tunnel = ipsec_share.tunnel AND c.gateway = $2 AND c.withdrawn_at IS NULL)";
+const PLACES: &str = "SELECT c.tunnel, CASE WHEN EXISTS (SELECT 1 FROM endpoint_place o WHERE o.tunnel = c.tunnel \
+    AND o.gateway <> c.gateway AND o.withdrawn_at IS NULL) THEN 1 ELSE 0 END FROM endpoint_place c \
+    WHERE c.gateway = $2 AND c.revision > $1 AND c.withdrawn_at IS NULL";
 const CHANGED_AGENTS: &str = "SELECT id, environment, public_key_sha256, barred_at FROM agent \
     WHERE revision > $1 AND public_key_sha256 IS NOT NULL ORDER BY revision";
 
@@ -131,10 +146,20 @@ impl Store {
         }
         // One snapshot: a share is never seen without its tunnel.
         let mut tx = self.database.long_snapshot().await?;
-        let (revision,) = tx.one(newest, &[]).await?;
+        // With one gateway, also of those that were removed, every row is its own.
+        let (revision, gateways): (i64, u64) =
+            tx.one("SELECT value, (SELECT COUNT(*) FROM gateway) FROM revision", &[]).await?;
+        let are_several = gateways > 1;
         let unserved: HashSet<(FrontdoorId,)> = tx.all(UNSERVED, &[]).await?.into_iter().collect();
         let is_served = |frontdoor: FrontdoorId| !unserved.contains(&(frontdoor,));
         let mut are_all = true;
+        // Before the rows: it says how their statuses are decided.
+        if are_several {
+            let places: Vec<(TunnelId, bool)> = tx.all(PLACES, &[&since.0, &gateway]).await?;
+            for (tunnel, are_several) in places {
+                take(Change::Places { tunnel, are_several });
+            }
+        }
         // A first read finds all of them by the first statement.
         let statements = if since == Revision::default() { 1 } else { 2 };
         for changed in &[CHANGED_TUNNELS, PLACED_TUNNELS][..statements] {
@@ -157,8 +182,7 @@ impl Store {
             take(Change::Unreadable);
         }
         if since > Revision::default() {
-            let withdrawn: Vec<(TunnelId,)> = tx.all(WITHDRAWN_TUNNELS, &[&since.0, &gateway]).await?;
-            withdrawn.into_iter().for_each(|(tunnel,)| take(Change::Withdrawn(tunnel)));
+            left(&mut tx, since, gateway, are_several).await?.into_iter().for_each(&mut take);
         }
         let agents: Vec<(_, _, _, Option<Timestamp>)> = tx.all(CHANGED_AGENTS, &[&since.0]).await?;
         tx.commit().await?;
@@ -179,6 +203,24 @@ impl Store {
         self.settle_under(epoch, move |write| async move { write.update_statuses(&updates).await }.boxed())
             .await
     }
+}
+
+/// What a gateway is to serve no longer, since other gateways do.
+async fn left(
+    tx: &mut Transaction,
+    since: Revision,
+    gateway: GatewayId,
+    are_several: bool,
+) -> Result<Vec<Change>> {
+    let withdrawn: Vec<(TunnelId,)> = tx.all(WITHDRAWN_TUNNELS, &[&since.0, &gateway]).await?;
+    let mut left: Vec<_> = withdrawn.into_iter().map(|(tunnel,)| Change::Withdrawn(tunnel)).collect();
+    if are_several {
+        for elsewhere in [WITHDRAWN_SHARES, MOVED_SHARES] {
+            let shares: Vec<(ShareId,)> = tx.all(elsewhere, &[&since.0, &gateway]).await?;
+            left.extend(shares.into_iter().map(|(share,)| Change::Elsewhere(share)));
+        }
+    }
+    Ok(left)
 }
 
 impl Write {
@@ -221,14 +263,15 @@ impl Write {
 
 rows! {
     /// A row before its status is updated.
-    struct Before {
-        id: String,
-        frontdoor: FrontdoorId,
+    #[derive(Clone)]
+    pub(crate) struct Before {
+        pub(crate) id: String,
+        pub(crate) frontdoor: FrontdoorId,
         /// Of a share.
-        environment: Option<EnvironmentId>,
-        generation: Generation,
-        status: Status,
-        reason: Option<Reason>,
+        pub(crate) environment: Option<EnvironmentId>,
+        pub(crate) generation: Generation,
+        pub(crate) status: Status,
+        pub(crate) reason: Option<Reason>,
     }
 }
 
@@ -249,27 +292,35 @@ impl Before {
 }
 
 /// The table that updates of one kind are written to.
-struct Table {
-    name: &'static str,
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
     kind: EventKind,
+    /// The column with its tunnel's id.
+    pub(crate) tunnel: &'static str,
+    /// The one with its environment's, if it has one.
+    pub(crate) environment: &'static str,
     /// Selects what a [`Before`] is read from.
     find: &'static str,
 }
 
-static TUNNELS: Table = Table {
+pub(crate) static TUNNELS: Table = Table {
     name: "ipsec_tunnel",
     kind: EventKind::Tunnel,
+    tunnel: "id",
+    environment: "NULL",
     find: "SELECT id, generation, frontdoor, NULL AS environment, status, reason FROM ipsec_tunnel",
 };
 
-static SHARES: Table = Table {
+pub(crate) static SHARES: Table = Table {
     name: "ipsec_share",
     kind: EventKind::Share,
+    tunnel: "tunnel",
+    environment: "environment",
     find: "SELECT id, generation, frontdoor, environment, status, reason FROM ipsec_share",
 };
 
 /// Writes updates that apply, and defers their events and counts.
-async fn write_statuses(
+pub(crate) async fn write_statuses(
     tx: &mut Transaction,
     table: &Table,
     held: &[(&StatusUpdate, Before)],
@@ -359,6 +410,10 @@ mod tests {
             (PLACED_TUNNELS, "endpoint_place_gateway"),
             (PLACED_SHARES, "endpoint_place_gateway"),
             (WITHDRAWN_TUNNELS, "endpoint_place_gateway"),
+            (WITHDRAWN_SHARES, "endpoint_place_gateway"),
+            (WITHDRAWN_SHARES, "ipsec_share_tunnel"),
+            (MOVED_SHARES, "ipsec_share_revision"),
+            (PLACES, "endpoint_place_gateway"),
         ] {
             let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let explained = sqlx::query(text).bind(1_i64).bind("gwy-00000000000000000000000000000000");

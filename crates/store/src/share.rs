@@ -178,6 +178,10 @@ impl Store {
                     return Err(StoreError::Stale);
                 }
                 write.check_references(frontdoor, &new).await?;
+                if before.spec.tunnel != new.tunnel {
+                    // They are of other gateways.
+                    write.forget_states(&id.to_string()).await?;
+                }
                 write.change(&before, Assignments::of(&new), Action::Update).await
             }
             .boxed()
@@ -323,7 +327,7 @@ pub mod columns {
         READY = Boolean(
             "CASE WHEN r.status = 'DEPLOYED' \
              AND COALESCE(r.reason, 'ConnectionsRefused') IN \
-             ('ConnectionsRefused', 'ConnectionsUnanswered', 'AgentDuplicated') \
+             ('ConnectionsRefused', 'ConnectionsUnanswered', 'AgentDuplicated', 'RedundancyLost') \
              THEN 1 ELSE 0 END"
         );
         TUNNEL = Text("r.tunnel");

@@ -3,8 +3,7 @@
 use crate::{
     Action, Column, ColumnType, ListRequest, NamedRow, Page, PreviousKeys, ResourceType, Result, Store,
     StoreError, Tags, WriteContext,
-    endpoint_place::first_place,
-    execution::Execution,
+    endpoint_place::{first_place, redundancy},
     list::{Listing, of},
     provisioned::{HIDDEN, Head, LIVE, Provisioned, Unique},
     row::{rows, specs},
@@ -18,8 +17,8 @@ use jiff::Timestamp;
 use std::{collections::HashMap, net::Ipv4Addr};
 use wicketgate_model::{
     Connection, Description, EspProposals, FrontdoorId, GatewayId, Generation, IkeProposals,
-    LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, QuotaKind, ResourceName,
-    Standing, TunnelId,
+    LoadBalancerPools, LocationId, PeerAddress, PeerCidr, PeerId, PreSharedKey, QuotaKind, Redundancy,
+    ResourceName, Standing, TunnelId,
 };
 
 rows! {
@@ -30,6 +29,7 @@ rows! {
         pub spec: TunnelSpec,
         /// Where it is to be served; `None`: its location has no gateway.
         pub gateway: Option<GatewayId>,
+        pub redundancy: Redundancy,
         pub load_balancer_ip: Ipv4Addr,
         /// Unique among the live tunnels of the location.
         pub slot: u16,
@@ -70,6 +70,8 @@ specs! {
         pub esp_proposals: Option<EspProposals>,
         /// The gateway starts the connection; otherwise it only answers.
         pub initiate: bool,
+        /// Two gateways of its location are to serve it; otherwise one.
+        pub redundant: bool,
         /// If not, a gateway keeps and accepts no SA.
         pub enabled: bool,
         pub tags: Tags,
@@ -96,9 +98,17 @@ impl TunnelSpec {
             ike_proposals: None,
             esp_proposals: None,
             initiate: false,
+            redundant: false,
             enabled: true,
             tags: Tags::new(),
         }
+    }
+}
+
+impl TunnelSpec {
+    /// How many gateways are to serve it.
+    pub(crate) fn endpoints(&self) -> usize {
+        1 + usize::from(self.redundant)
     }
 }
 
@@ -109,6 +119,8 @@ macro_rules! selected {
             "*, ",
             $crate::endpoint_place::first_place!("id"),
             " AS gateway, ",
+            $crate::endpoint_place::redundancy!("id", "redundant", "generation"),
+            " AS redundancy, ",
             $crate::tunnel_endpoint::endpoint!("connection"),
             " AS connection"
         )
@@ -233,7 +245,7 @@ impl Store {
                     ("load_balancer_ip", &address),
                 ]);
                 let made: TunnelRow = write.create(set, "").await?.ok_or(StoreError::Stale)?;
-                let gateway = write.place_tunnel(id, &new.location).await?;
+                let gateway = write.place_tunnel(id, &new.location, new.endpoints()).await?;
                 Ok(TunnelRow { gateway, ..made })
             }
             .boxed()
@@ -286,36 +298,6 @@ impl Store {
 
     pub async fn tunnel(&self, frontdoor: FrontdoorId, id: TunnelId) -> Result<Option<TunnelRow>> {
         self.provisioned(frontdoor, &id).await
-    }
-
-    /// Erases previous keys whose grace has ended. To be called periodically.
-    pub async fn erase_expired_keys(&self, now: Timestamp) -> Result<()> {
-        loop {
-            let mut tx = self.database.begin_in_turn().await?;
-            let were_there = tunnel_keys::erase_expired(&mut tx, now).await?;
-            tx.commit().await?;
-            if !were_there {
-                return Ok(());
-            }
-            self.database.erasure.request();
-        }
-    }
-
-    /// Records that the tunnel's key is handed out. Without this record it must not be.
-    pub async fn record_key_read(
-        &self,
-        frontdoor: FrontdoorId,
-        id: TunnelId,
-        context: &WriteContext,
-    ) -> Result<()> {
-        self.write(context, move |write| {
-            async move {
-                let of = Execution::of(ResourceType::Tunnel, &id);
-                write.record(frontdoor, Action::ReadKey, of).await.map(drop)
-            }
-            .boxed()
-        })
-        .await
     }
 }
 
@@ -424,7 +406,15 @@ pub(crate) static LISTING: Listing = Listing {
     hidden: Some(HIDDEN),
     tags: Some("ipsec_tunnel_tag g"),
     ..Listing::new(
-        concat!("r.*, ", first_place!("r.id"), " AS gateway, ", endpoint!("connection"), " AS connection"),
+        concat!(
+            "r.*, ",
+            first_place!("r.id"),
+            " AS gateway, ",
+            redundancy!("r.id", "r.redundant", "r.generation"),
+            " AS redundancy, ",
+            endpoint!("connection"),
+            " AS connection"
+        ),
         "ipsec_tunnel r",
         "r.id",
     )
@@ -444,5 +434,7 @@ pub mod columns {
         IKE_PROPOSALS = List("r.ike_proposals").optional();
         ESP_PROPOSALS = List("r.esp_proposals").optional();
         INITIATE = Boolean("r.initiate");
+        REDUNDANT = Boolean("r.redundant");
+        REDUNDANCY = Text(crate::endpoint_place::redundancy!("r.id", "r.redundant", "r.generation"));
     }
 }

@@ -3,13 +3,15 @@
 //! Invariants: a live tunnel has a key. A deleted one has none: it was erased in the transaction of the deletion.
 
 use crate::{
-    PreviousKeys, Result, StoreError,
+    Action, PreviousKeys, ResourceType, Result, Store, StoreError, WriteContext,
+    execution::Execution,
     field::{Found, get},
     row::{Assignment, FromColumns, ToColumns, rows, write},
     transaction::Transaction,
 };
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use wicketgate_model::{PreSharedKey, Status, TunnelId};
+use wicketgate_model::{FrontdoorId, PreSharedKey, Status, TunnelId};
 use wicketgate_seal::{Place, SecretKeys};
 use zeroize::Zeroizing;
 
@@ -90,7 +92,7 @@ rows! {
 }
 
 /// Erases previous keys that are not valid any more; returns whether there were any. There may be more.
-pub(crate) async fn erase_expired(tx: &mut Transaction, now: Timestamp) -> Result<bool> {
+async fn erase_expired(tx: &mut Transaction, now: Timestamp) -> Result<bool> {
     let select = "SELECT id, previous_keys FROM ipsec_tunnel WHERE previous_keys_until <= $1 LIMIT $2";
     let rows: Vec<Expired> = tx.all(select, &[&now, &AT_ONCE]).await?;
     for Expired { id, previous_keys } in &rows {
@@ -99,4 +101,36 @@ pub(crate) async fn erase_expired(tx: &mut Transaction, now: Timestamp) -> Resul
         tx.execute(update, &[&left.previous_keys, &left.previous_keys_until, id]).await?;
     }
     Ok(!rows.is_empty())
+}
+
+impl Store {
+    /// Erases previous keys whose grace has ended. To be called periodically.
+    pub async fn erase_expired_keys(&self, now: Timestamp) -> Result<()> {
+        loop {
+            let mut tx = self.database.begin_in_turn().await?;
+            let were_there = erase_expired(&mut tx, now).await?;
+            tx.commit().await?;
+            if !were_there {
+                return Ok(());
+            }
+            self.database.erasure.request();
+        }
+    }
+
+    /// Records that the tunnel's key is handed out. Without this record it must not be.
+    pub async fn record_key_read(
+        &self,
+        frontdoor: FrontdoorId,
+        id: TunnelId,
+        context: &WriteContext,
+    ) -> Result<()> {
+        self.write(context, move |write| {
+            async move {
+                let of = Execution::of(ResourceType::Tunnel, &id);
+                write.record(frontdoor, Action::ReadKey, of).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
 }

@@ -41,6 +41,11 @@ pub(crate) const EFFECTS: &[Effect] = &[
     quiet("tunnel", "description"),
     quiet("tunnel", "tags"),
     quiet("tunnel", "initiate"),
+    noticed(
+        "tunnel",
+        "redundant",
+        "Another gateway serves the tunnel, or one ceases to; the site's device needs the new configuration.",
+    ),
     quiet("tunnel", "locationId"),
     quiet("tunnel", "preSharedKey"),
     cut(

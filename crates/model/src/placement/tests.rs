@@ -100,8 +100,88 @@ fn current() -> impl Strategy<Value = Vec<GatewayId>> {
     subsequence((1..=6).map(id).collect::<Vec<_>>(), 0..3).prop_shuffle()
 }
 
+fn endpoint(n: u128, is_ready: bool, is_connected: bool) -> PlacedEndpoint {
+    PlacedEndpoint { gateway: id(n), is_ready, is_connected }
+}
+
+#[test]
+fn a_place_is_withdrawn_only_when_the_site_is_connected_where_it_stays() {
+    let gateways = [draining(with(1, 5)), with(2, 0), with(3, 1)];
+    let step = |current: &[PlacedEndpoint], wanted| placement_step(&gateways, current, wanted);
+    assert_eq!(step(&[endpoint(1, true, true)], 1), Some(PlacementStep::Add(id(2))));
+    assert_eq!(step(&[endpoint(1, true, true), endpoint(2, false, false)], 1), None);
+    assert_eq!(step(&[endpoint(1, true, true), endpoint(2, true, false)], 1), None, "it is not told yet");
+    let left = Some(PlacementStep::Withdraw(id(1)));
+    assert_eq!(step(&[endpoint(1, true, true), endpoint(2, true, true)], 1), left);
+    // A redundant tunnel has another gateway meanwhile.
+    assert_eq!(step(&[endpoint(1, true, true), endpoint(3, true, true)], 2), Some(PlacementStep::Add(id(2))));
+    let three = |ready| [endpoint(1, true, true), endpoint(3, true, true), endpoint(2, ready, false)];
+    assert_eq!((step(&three(false), 2), step(&three(true), 2)), (None, left));
+    // The one that the site uses stays.
+    let (used, other) = (endpoint(3, true, true), endpoint(2, true, false));
+    assert_eq!(step(&[other, used], 1), Some(PlacementStep::Withdraw(id(2))));
+    assert_eq!(
+        step(&[endpoint(9, true, true), other], 1),
+        Some(PlacementStep::Withdraw(id(9))),
+        "it is gone"
+    );
+}
+
+/// Takes all steps, with the site connected everywhere.
+fn settled(gateways: &[GatewayLoad], current: &[GatewayId], wanted: usize) -> Vec<GatewayId> {
+    let mut places = current.to_vec();
+    for _ in 0..20 {
+        let endpoints: Vec<_> = places
+            .iter()
+            .map(|gateway| PlacedEndpoint { gateway: *gateway, is_ready: true, is_connected: true })
+            .collect();
+        match placement_step(gateways, &endpoints, wanted) {
+            Some(PlacementStep::Add(new)) => places.push(new),
+            Some(PlacementStep::Withdraw(old)) => places.retain(|id| *id != old),
+            None => return places,
+        }
+    }
+    panic!("it does not settle: {places:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn the_order_in_which_gateways_are_told_does_not_matter(
+        gateways in a_location().prop_shuffle(), current in current(), wanted in 0_usize..3
+    ) {
+        let mut sorted = gateways.clone();
+        sorted.sort_by_key(|gateway| gateway.id);
+        prop_assert_eq!(place(&gateways, &current, wanted), place(&sorted, &current, wanted));
+    }
+
+    #[test]
+    fn no_tunnel_is_placed_twice_at_a_gateway_or_moves_more_than_it_must(
+        gateways in a_location(), current in current(), wanted in 1_usize..3
+    ) {
+        let placed = place(&gateways, &current, wanted);
+        let mut different = placed.clone();
+        different.sort_unstable();
+        different.dedup();
+        prop_assert_eq!(different.len(), placed.len());
+        let stays = |id: &&GatewayId| gateways.iter().any(|g| g.id == **id && !g.is_draining);
+        let staying = current.iter().filter(stays).take(wanted).filter(|id| placed.contains(id)).count();
+        prop_assert_eq!(staying, current.iter().filter(stays).count().min(wanted));
+    }
+
+    #[test]
+    fn steps_end_at_the_places_that_were_chosen(
+        gateways in a_location(), current in current(), wanted in 1_usize..3
+    ) {
+        let mut placed = settled(&gateways, &current, wanted);
+        let mut chosen = place(&gateways, &current, wanted);
+        placed.sort_unstable();
+        chosen.sort_unstable();
+        if !chosen.is_empty() {
+            prop_assert_eq!(placed, chosen);
+        }
+    }
 
     #[test]
     fn a_place_is_the_best_of_all(gateways in a_location(), current in current(), wanted in 0_usize..3) {

@@ -2,6 +2,7 @@
 
 use super::{
     access::{Answer, Id, ReadsShares},
+    endpoints::best_gateway,
     refusal::must_be_live,
     shares, tunnels,
     wire::{answer::Format, body::Body, check},
@@ -53,11 +54,13 @@ pub(super) async fn walked<T>(
     let frontdoor = state.store.frontdoor(share.frontdoor).await?;
     let organization = frontdoor.map(|frontdoor| frontdoor.spec.organization).unwrap_or_default();
     let read_took = begin.elapsed();
+    // With several gateways, the better path is the one that connections take.
+    let gateway = best_gateway(state, tunnel).await?;
     let begin = Instant::now();
-    let seen = state.gateways.check(tunnel.gateway, share.id, &organization).await.map_err(refused)?;
+    let seen = state.gateways.check(gateway, share.id, &organization).await.map_err(refused)?;
     let took = begin.elapsed();
-    let has_ipsec = state.gateways.esp_of(tunnel.gateway) != Some(EspMode::Off);
-    let unanswered = state.gateways.unanswered(tunnel.gateway, share.id);
+    let has_ipsec = state.gateways.esp_of(gateway) != Some(EspMode::Off);
+    let unanswered = state.gateways.unanswered(gateway, share.id);
     let at = now();
     Ok(show(&check::Walked {
         share,

@@ -4,6 +4,7 @@ use super::{
     access::Answer,
     act,
     edit::Edit,
+    endpoints::gateways_of_share,
     refusal::{must_be_live, refused},
     shares,
     wire::{
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::error::{ApiError, ResourceKind};
 use axum::http::StatusCode;
+use futures_util::future::join_all;
 use wicketgate_model::ShareId;
 use wicketgate_store::{Action, Resource};
 
@@ -24,12 +26,16 @@ pub(super) async fn close(Edit { at, id, format, wanted }: Edit<ShareId>, body: 
     let source = closing::source(body.object_or_nothing()?)?;
     let named = share.named();
     must_be_live(ResourceKind::Share, named.clone(), share.standing.status)?;
-    let (gateway, location) = (share.gateway, share.location.clone());
+    let of = gateways_of_share(&at.state, share.spec.tunnel, share.gateway).await?;
+    let location = share.location.clone();
     wanted.hold_for(&shares::shown(&at.state, share))?;
     let (on, context) = (Resource::Share(id), at.write_context());
     let gateways = at.state.gateways.clone();
     let begun = act::begin(&at.state, (at.id(), Action::CloseConnections, on), context, async move {
-        let closed = gateways.close_connections(gateway, id, source).await;
+        let all: Vec<_> = of.iter().map(|of| gateways.close_connections(Some(*of), id, source)).collect();
+        let closed = join_all(all).await;
+        // `None` if one does not answer, and none if there is none.
+        let closed = closed.into_iter().sum::<Option<u64>>().filter(|_| !of.is_empty());
         let outcome = match closed {
             Some(1) => Ok("1 connection was reset".to_owned()),
             Some(closed) => Ok(format!("{closed} connections were reset")),

@@ -2,6 +2,7 @@
 
 use super::{
     access::{Answer, Id, ReadsShares},
+    endpoints::gateways_of,
     events::{HEARTBEAT, LONGEST, SLOW, UNBUFFERED},
     lasting::Permission,
     refusal::must_be_live,
@@ -47,7 +48,17 @@ pub(super) async fn read(
     let request = ike_log::request(&headers, query)?;
     let tunnel = tunnels::find(&at, id).await?;
     must_be_live(ResourceKind::Tunnel, tunnel.named(), tunnel.standing.status)?;
-    let gateway = tunnel.gateway;
+    let of = gateways_of(&at.state, &tunnel).await?;
+    let gateway = match request.gateway {
+        Some(id) if !of.contains(&id) => {
+            return Err(ApiError::bad_request(
+                "gatewayId must be a gateway of the tunnel: see its endpoints",
+            ));
+        }
+        Some(id) => Some(id),
+        // Lines are numbered by each gateway.
+        None => tunnel.gateway,
+    };
     if at.state.gateways.esp_of(gateway) == Some(EspMode::Off) {
         return Err(ApiError::conflict("The gateway runs without IPsec: there is no IKE log"));
     }

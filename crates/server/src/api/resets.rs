@@ -4,6 +4,7 @@ use super::{
     access::Answer,
     act,
     edit::Edit,
+    endpoints::gateways_of,
     refusal::{must_be_live, refused},
     tunnels,
     wire::{
@@ -13,13 +14,17 @@ use super::{
         reset::{self, ResetRequest},
     },
 };
-use crate::error::{ApiError, ResourceKind};
+use crate::{
+    error::{ApiError, ResourceKind},
+    gateways::Gateways,
+};
 use axum::{
     http::{StatusCode, header::LOCATION},
     response::IntoResponse,
 };
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
-use wicketgate_model::{EspMode, TunnelId};
+use wicketgate_model::{EspMode, GatewayId, LocationId, ResetMode, ResetScope, TunnelId};
 use wicketgate_store::{Action, Resource, TunnelRow};
 
 /// The answer does not wait for the outcome: that takes as long as the peer does.
@@ -30,16 +35,15 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
     must_be_live(ResourceKind::Tunnel, named.clone(), tunnel.standing.status)?;
     let esp = at.state.gateways.esp_of(tunnel.gateway);
     must_have_sas(&tunnel, esp)?;
-    let (gateway, location) = (tunnel.gateway, tunnel.spec.location.clone());
-    wanted.hold_for(&tunnels::shown(&at, tunnel))?;
+    let (of, location) = (gateways_of(&at.state, &tunnel).await?, tunnel.spec.location.clone());
+    wanted.hold_for(&tunnels::shown(&at, tunnel).await?)?;
     let (on, context) = (Resource::Tunnel(id), at.write_context());
     let gateways = at.state.gateways.clone();
     let (read, is_read) = oneshot::channel::<()>();
     let begun = act::begin(&at.state, (at.id(), Action::Reset, on), context, async move {
         // Also if the client has hung up before.
         let _ = is_read.await;
-        let outcome = gateways.reset(gateway, id, scope, mode).await;
-        (outcome.unwrap_or_else(|| Err(format!("no gateway of location {location} answers"))), ())
+        (reset_at_all(&gateways, of, (id, scope, mode), &location).await, ())
     });
     let (execution, _) = begun.await.map_err(refused(ResourceKind::Tunnel, named))?;
     let list = at.path("executions");
@@ -49,6 +53,29 @@ pub(super) async fn reset(Edit { at, id, format, wanted }: Edit<TunnelId>, body:
     let path = format!("{list}/{execution}");
     let answer = Format::resource(format, StatusCode::ACCEPTED, &Execution::of(row, &list));
     Ok(([(LOCATION, path)], answer).into_response())
+}
+
+/// Resets the SAs at all gateways of the tunnel at the same time. With several, the outcome says which; it succeeds if it does at each.
+async fn reset_at_all(
+    gateways: &Gateways,
+    of: Vec<GatewayId>,
+    (tunnel, scope, mode): (TunnelId, ResetScope, ResetMode),
+    location: &LocationId,
+) -> Result<String, String> {
+    let silent = || Err(format!("no gateway of location {location} answers"));
+    if of.len() < 2 {
+        let outcome = gateways.reset(of.first().copied(), tunnel, scope, mode).await;
+        return outcome.unwrap_or_else(silent);
+    }
+    let all: Vec<_> = of.iter().map(|id| gateways.reset(Some(*id), tunnel, scope, mode)).collect();
+    let outcomes: Vec<_> =
+        join_all(all).await.into_iter().map(|outcome| outcome.unwrap_or_else(silent)).collect();
+    let is_done = outcomes.iter().all(Result::is_ok);
+    let told = of.iter().zip(outcomes);
+    let told: Vec<_> =
+        told.map(|(id, outcome)| format!("gateway {id}: {}", outcome.unwrap_or_else(|why| why))).collect();
+    let told = told.join("; ");
+    if is_done { Ok(told) } else { Err(told) }
 }
 
 fn must_have_sas(tunnel: &TunnelRow, esp: Option<EspMode>) -> Result<(), ApiError> {

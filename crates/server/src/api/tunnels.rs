@@ -3,6 +3,7 @@
 use super::{
     access::{Answer, At, Id, ReadsShares, WritesShares},
     edit::Edit,
+    endpoints::EndpointTable,
     refusal::{must_be_live, not_created, refused},
     retry::retry_stale,
     wire::{
@@ -19,7 +20,7 @@ use crate::{
 };
 use axum::{
     http::{StatusCode, header::LOCATION},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use serde_json::{Map, Value};
 use wicketgate_model::{EspMode, LoadBalancerIp, PreSharedKey, Status, TunnelId};
@@ -29,13 +30,14 @@ pub(super) async fn list(ReadsShares(at): ReadsShares, format: Format, query: Qu
     let query = query.list(tunnel::PROPERTIES)?;
     let request = tunnel::resolved(query.request.clone(), &at.state.gateways);
     let page = at.state.store.tunnels(at.id(), &request).await?;
-    let rows = page.rows.into_iter().map(|row| shown(&at, row));
+    let endpoints = EndpointTable::of(&at.state, &page.rows).await?;
+    let rows = page.rows.into_iter().map(|row| shown_with(&at, row, &endpoints));
     Ok(format.page(&at.path("ipsec-tunnels"), &query, page.total, rows))
 }
 
 pub(super) async fn get(ReadsShares(at): ReadsShares, Id(id): Id<TunnelId>, format: Format) -> Answer {
     let row = find(&at, id).await?;
-    Ok(answer(&at, format, StatusCode::OK, row))
+    answer(&at, format, StatusCode::OK, row).await
 }
 
 pub(super) async fn create(
@@ -54,15 +56,15 @@ pub(super) async fn create(
     let row = made.map_err(not_created(ResourceKind::Tunnel))?;
     at.state.gateways.wake();
     let location = Tunnel::path(at.id(), row.id);
-    Ok(([(LOCATION, location)], answer(&at, format, StatusCode::ACCEPTED, row)).into_response())
+    Ok(([(LOCATION, location)], answer(&at, format, StatusCode::ACCEPTED, row).await?).into_response())
 }
 
 pub(super) async fn put(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
-    replace(edit, query, body, |_, body| body).await
+    Box::pin(replace(edit, query, body, |_, body| body)).await
 }
 
 pub(super) async fn patch(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
-    replace(edit, query, body, tunnel::merged).await
+    Box::pin(replace(edit, query, body, tunnel::merged)).await
 }
 
 pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
@@ -85,12 +87,12 @@ pub(super) async fn delete(Edit { at, id, format, wanted }: Edit<TunnelId>) -> A
         let row = find(&at, id).await?;
         must_be_live(ResourceKind::Tunnel, row.named(), row.standing.status)?;
         let context = at.write_context().expecting(row.updated_at);
-        wanted.hold_for(&shown(&at, row))?;
+        wanted.hold_for(&shown(&at, row).await?)?;
         Ok(at.state.store.delete_tunnel(at.id(), id, &context).await)
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, named))?;
     at.state.gateways.wake();
-    Ok(answer(&at, format, StatusCode::ACCEPTED, row))
+    answer(&at, format, StatusCode::ACCEPTED, row).await
 }
 
 /// Replaces the tunnel by the body that `whole` returns for the current state.
@@ -137,7 +139,7 @@ async fn change(
             };
             must_be_live(ResourceKind::Tunnel, row.named(), row.standing.status)?;
             let (change, chosen) = change_of(&row)?;
-            wanted.hold_for(&shown(at, row.clone()))?;
+            wanted.hold_for(&shown(at, row.clone()).await?)?;
             let is_update = change.action == Action::Update;
             if is_update
                 && change.spec == row.spec
@@ -155,7 +157,7 @@ async fn change(
     });
     let row = done.await?.map_err(refused(ResourceKind::Tunnel, named))?;
     at.state.gateways.wake();
-    Ok(answer(&at, format, StatusCode::ACCEPTED, row))
+    answer(&at, format, StatusCode::ACCEPTED, row).await
 }
 
 /// Whether the operator decides that the tunnel has its peer's address, whichever tunnel has it now.
@@ -187,7 +189,12 @@ fn random_key() -> Result<PreSharedKey, ApiError> {
     Ok(PreSharedKey::from_random(random))
 }
 
-pub(super) fn shown(at: &At, row: TunnelRow) -> Tunnel {
+pub(super) async fn shown(at: &At, row: TunnelRow) -> Result<Tunnel, ApiError> {
+    let endpoints = EndpointTable::of(&at.state, std::slice::from_ref(&row)).await?;
+    Ok(shown_with(at, row, &endpoints))
+}
+
+fn shown_with(at: &At, row: TunnelRow, endpoints: &EndpointTable) -> Tunnel {
     let (gateways, gateway) = (&at.state.gateways, row.gateway);
     // Its number tells how many tunnels others have.
     let is_operator = at.principal.reach == Reach::All;
@@ -195,10 +202,11 @@ pub(super) fn shown(at: &At, row: TunnelRow) -> Tunnel {
         address: gateways.public_address_of(gateway),
         namespace: gateways.namespace_of(gateway, row.slot).filter(|_| is_operator),
         is_without_ipsec: gateways.esp_of(gateway) == Some(EspMode::Off),
+        endpoints: endpoints.shown(&row, gateways),
     };
     Tunnel::of(row, place)
 }
 
-fn answer(at: &At, format: Format, status: StatusCode, row: TunnelRow) -> Response {
-    format.resource(status, &shown(at, row))
+async fn answer(at: &At, format: Format, status: StatusCode, row: TunnelRow) -> Answer {
+    Ok(format.resource(status, &shown(at, row).await?))
 }

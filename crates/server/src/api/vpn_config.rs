@@ -2,6 +2,7 @@
 
 use super::{
     access::{Answer, Id, WritesShares},
+    endpoints::gateways_of,
     tunnels::find,
     wire::{
         answer::Format,
@@ -65,12 +66,14 @@ pub(super) async fn handed_out(
     let id = tunnel.id;
     // It tells both when it connects for the first time.
     let esp = state.gateways.esp_of(tunnel.gateway).ok_or_else(ApiError::gateway_not_connected)?;
-    let gateway = state
-        .gateways
-        .public_address_of(tunnel.gateway)
-        .ok_or_else(|| ApiError::conflict("The gateway has no public address: it runs without IPsec"))?;
+    let of = gateways_of(state, tunnel).await?;
+    let addresses: Vec<_> = of.iter().filter_map(|id| state.gateways.public_address_of(Some(*id))).collect();
+    if addresses.is_empty() {
+        return Err(ApiError::conflict("The gateway has no public address: it runs without IPsec"));
+    }
     // Such a gateway supports ESP only in UDP (RFC 3948).
-    let config = VpnConfig::new(tunnel, gateway, esp == EspMode::Userland)
+    let is_userland = of.iter().any(|id| state.gateways.esp_of(Some(*id)) == Some(EspMode::Userland));
+    let config = VpnConfig::new(tunnel, &addresses, esp == EspMode::Userland || is_userland)
         .ok_or_else(|| ApiError::conflict("The tunnel was deleted, and its key erased"))?;
     let mut answer = match render(format, &config) {
         None => {

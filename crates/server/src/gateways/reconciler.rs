@@ -209,7 +209,7 @@ impl Reconciler {
                 Change::Tunnel(row) => drop(tunnels.insert(row.id)),
                 Change::Share(row) => drop(shares.insert(row.id)),
                 Change::Agent(id, _) => drop(agents.insert(*id)),
-                Change::Withdrawn(_) => {}
+                Change::Withdrawn(_) | Change::Places { .. } | Change::Elsewhere(_) => {}
                 Change::Unreadable => are_all = false,
             }
             self.take(change, now);

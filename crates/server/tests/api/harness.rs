@@ -62,6 +62,8 @@ pub(crate) struct TestApp {
 struct Limits {
     quotas: Quotas,
     rates: Rates,
+    /// Its location has another gateway.
+    is_pair: bool,
 }
 
 /// A complete response.
@@ -107,6 +109,11 @@ impl TestApp {
         Self::with_limits(Limits { rates, ..Limits::default() }).await
     }
 
+    /// With another gateway of its location, at another server.
+    pub(crate) async fn pair() -> Self {
+        Self::with_limits(Limits { is_pair: true, ..Limits::default() }).await
+    }
+
     async fn with_limits(limits: Limits) -> Self {
         let dir = TempDir::new().unwrap();
         Self::start(&Self::place(&dir), dir, None, limits).await.linked()
@@ -144,6 +151,10 @@ impl TestApp {
             view: SharedView::new(Timestamp::now()),
             rpc: GatewayRpc::new(to_gateway),
         };
+        let mut gateways = Gateways::from_iter([(gateway_id(), gateway.clone())]);
+        if limits.is_pair {
+            gateways = gateways.in_directory(crate::redundancy::beside(&store).await);
+        }
         let config = StateConfig {
             store: store.clone(),
             auth: Auth {
@@ -151,7 +162,7 @@ impl TestApp {
                 tokens: Arc::new(TokenKey::from_der(&TokenKey::generate().unwrap()).unwrap()),
                 provider,
             },
-            gateways: Gateways::from_iter([(gateway_id(), gateway.clone())]),
+            gateways,
             pools: LoadBalancerPools::ipsec(),
             external: Default::default(),
             ca: Fingerprint::of(b"a certificate"),

@@ -38,6 +38,7 @@ mod quotas;
 mod rate_limits;
 mod reasons;
 mod redact;
+mod redundancy;
 mod requests;
 mod resets;
 mod reverse_proxy;

@@ -34,6 +34,7 @@ pub(super) const TABLES: &[&str] = &[
     "ipsec_tunnel",
     "ipsec_tunnel_tag",
     "endpoint_place",
+    "endpoint_state",
     "tunnel_endpoint",
     "connection_change",
     "peer_address_hold",

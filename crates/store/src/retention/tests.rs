@@ -32,6 +32,7 @@ const TABLES: &[(&str, Bound)] = &[
     ("connection_change", With("tunnel_endpoint")),
     ("console_session", After(0, "expires_at = AT")),
     ("endpoint_place", With("ipsec_tunnel")),
+    ("endpoint_state", With("ipsec_tunnel")),
     ("enrollment", After(30 * DAY, "expires_at = AT, frontdoor = FRONTDOOR")),
     ("environment", Few("the quota limits those that are not deleted; a deleted one stays, as a record")),
     ("environment_gateways", With("environment")),

@@ -21,12 +21,12 @@ use wicketgate_store::{
     TrafficScope, TunnelSpec,
 };
 
-fn id(n: u128) -> GatewayId {
+pub(crate) fn id(n: u128) -> GatewayId {
     GatewayId::new(Uuid::from_u128(n))
 }
 
 /// A gateway in a process of its own.
-fn other(n: u128) -> NewGateway {
+pub(crate) fn other(n: u128) -> NewGateway {
     NewGateway { in_process: false, ..own_gateway(id(n)) }
 }
 

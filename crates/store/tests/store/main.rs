@@ -8,6 +8,7 @@ mod archive;
 mod damage;
 mod database;
 mod database_lock;
+mod endpoints;
 mod enrollments;
 mod environment_gateways;
 mod events;

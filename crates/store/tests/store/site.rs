@@ -93,6 +93,9 @@ pub(crate) struct Changes {
     pub(crate) revision: Revision,
     pub(crate) tunnels: usize,
     pub(crate) withdrawn: usize,
+    /// Tunnels that have several places.
+    pub(crate) several: usize,
+    pub(crate) elsewhere: Vec<ShareId>,
     /// The statuses of the changed shares.
     pub(crate) shares: Vec<Status>,
     pub(crate) barred: Vec<AgentId>,
@@ -110,6 +113,8 @@ pub(crate) async fn changes_of(store: &Store, gateway: GatewayId, since: Revisio
         Change::Tunnel(_) => seen.tunnels += 1,
         Change::Share(share) => seen.shares.push(share.standing.status),
         Change::Withdrawn(_) => seen.withdrawn += 1,
+        Change::Places { are_several, .. } => seen.several += usize::from(are_several),
+        Change::Elsewhere(share) => seen.elsewhere.push(share),
         Change::Unreadable => {}
         Change::Agent(agent, AgentDesired::Barred) => seen.barred.push(agent),
         Change::Agent(agent, AgentDesired::Enrolled { key_sha256, .. }) => {

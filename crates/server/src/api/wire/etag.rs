@@ -14,8 +14,17 @@ use wicketgate_model::Reason;
 const SHOWN: usize = 16;
 /// The properties that are seen, not written: of a tunnel, of an agent, of both a tunnel and a share, and of a Frontdoor, of
 /// which another limit is another `updatedAt`.
-const REPORTED: [&str; 7] =
-    ["connection", "shares", "report", "unansweredSince", "clockSecondsAhead", "ready", "quotas"];
+const REPORTED: [&str; 9] = [
+    "connection",
+    "endpoints",
+    "redundancy",
+    "shares",
+    "report",
+    "unansweredSince",
+    "clockSecondsAhead",
+    "ready",
+    "quotas",
+];
 const HAL: &str = "-hal";
 /// What Apache and Caddy append to the tags of answers that they compress.
 const COMPRESSED: [&str; 3] = ["-gzip", "-br", "-zstd"];
@@ -32,7 +41,11 @@ impl ETag {
         if let Value::Object(resource) = &mut value {
             counted.extend(REPORTED.iter().filter_map(|name| resource.remove(*name)));
             let detail = resource.get_mut("statusDetail").and_then(Value::as_object_mut);
-            if detail.as_ref().is_some_and(|detail| detail.get("reason") == Some(&json!(Reason::PeerDown))) {
+            let passing = [json!(Reason::PeerDown), json!(Reason::RedundancyLost)];
+            let passes = |detail: &&mut serde_json::Map<String, Value>| {
+                detail.get("reason").is_some_and(|reason| passing.contains(reason))
+            };
+            if detail.as_ref().is_some_and(passes) {
                 counted.extend(resource.remove("statusDetail"));
             } else if let Some(detail) = detail {
                 counted.extend(detail.remove("connections"));

@@ -88,6 +88,7 @@ fn tunnel_of(body: &Map<String, Value>) -> Option<TunnelRow> {
         id: TunnelId::new(Uuid::nil()),
         frontdoor: FrontdoorId::new(Uuid::nil()),
         gateway: None,
+        redundancy: wicketgate_model::Redundancy::None,
         load_balancer_ip: chosen.map_or([100, 64, 0, 1].into(), |chosen| chosen.get()),
         slot: 0,
         previous_keys: Default::default(),

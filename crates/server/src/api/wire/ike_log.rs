@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header::ACCEPT};
 use jiff::Timestamp;
 use serde::Serialize;
 use wicketgate_link::IkeLogLine;
+use wicketgate_model::GatewayId;
 
 /// What the reader accepts; JSON lines if it accepts both equally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(in crate::api) struct LogRequest {
     /// Lines from this time on.
     pub(in crate::api) from: Option<Timestamp>,
     pub(in crate::api) follow: bool,
+    /// `None`: the first of the tunnel.
+    pub(in crate::api) gateway: Option<GatewayId>,
 }
 
 #[serde_with::skip_serializing_none]
@@ -82,7 +85,10 @@ impl LogFormat {
 
 /// `since` (a number or a time), `follow` and `Last-Event-ID`, which counts before `since`.
 pub(in crate::api) fn request(headers: &HeaderMap, query: Query) -> Result<LogRequest, ApiError> {
-    let [since, follow] = query.values(["since", "follow"])?;
+    let [since, follow, gateway] = query.values(["since", "follow", "gatewayId"])?;
+    let gateway = gateway.map(|id| id.parse::<GatewayId>());
+    let gateway =
+        gateway.transpose().map_err(|_| ApiError::bad_request("gatewayId must be the id of a gateway"))?;
     let resumed = last_event_id(headers)?;
     let follow = match follow.as_deref() {
         None | Some("false") => false,
@@ -98,5 +104,5 @@ pub(in crate::api) fn request(headers: &HeaderMap, query: Query) -> Result<LogRe
         }
         Some(text) => (None, Some(text.parse().map_err(|_| rule())?)),
     };
-    Ok(LogRequest { after: resumed.or(number).unwrap_or_default(), from, follow })
+    Ok(LogRequest { after: resumed.or(number).unwrap_or_default(), from, follow, gateway })
 }

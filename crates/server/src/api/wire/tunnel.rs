@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 use std::net::Ipv4Addr;
 use wicketgate_model::{
     Connection, ConnectionFault, ConnectionState, Description, EspProposal, EspProposals, FrontdoorId,
-    IkeProposal, IkeProposals, Invalid, LoadBalancerIp, LoadBalancerPools, LocationId, PeerAddress, PeerCidr,
-    PeerId, PreSharedKey, Reason, ResourceName, Status, TunnelId,
+    GatewayId, IkeProposal, IkeProposals, Invalid, LoadBalancerIp, LoadBalancerPools, LocationId,
+    PeerAddress, PeerCidr, PeerId, PreSharedKey, Reason, Redundancy, ResourceName, Status, TunnelId,
 };
 use wicketgate_store::{
     FilterValue, ListRequest, Tags, TunnelRow, TunnelSpec,
@@ -48,7 +48,10 @@ pub(in crate::api) static PROPERTIES: &[Property] = &[
     Property::new("ikeProposals", List(&Text)).column(&column::IKE_PROPOSALS).writable(),
     Property::new("espProposals", List(&Text)).column(&column::ESP_PROPOSALS).writable(),
     Property::new("initiate", Boolean).column(&column::INITIATE).writable(),
+    Property::new("redundant", Boolean).column(&column::REDUNDANT).writable(),
+    Property::new("redundancy", Enum(Redundancy::NAMES)).column(&column::REDUNDANCY),
     Property::new("enabled", Boolean).column(&column::ENABLED).writable(),
+    Property::new("endpoints", Object),
     Property::new("connection", Object),
     Property::new("connection.state", Enum(ConnectionState::NAMES)).column(&connection::STATE),
     Property::new("connection.since", Time).column(&connection::SINCE),
@@ -99,10 +102,14 @@ pub(in crate::api) struct Tunnel {
     load_balancer_ip: Ipv4Addr,
     gateway_public_ip: Option<Ipv4Addr>,
     namespace: Option<String>,
+    /// Where the site's device connects: the first one is preferred.
+    endpoints: Vec<TunnelEndpoint>,
     connection: LiveConnection,
     ike_proposals: Option<IkeProposals>,
     esp_proposals: Option<EspProposals>,
     initiate: bool,
+    redundant: bool,
+    redundancy: Redundancy,
     enabled: bool,
     /// Until then, an older key works, too.
     previous_key_until: Option<Timestamp>,
@@ -116,13 +123,36 @@ pub(in crate::api) struct Tunnel {
 }
 
 /// What the database does not know of a tunnel's gateway.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(in crate::api) struct TunnelPlace {
     /// The address that the remote device dials, if it is known.
     pub(in crate::api) address: Option<Ipv4Addr>,
     pub(in crate::api) namespace: Option<String>,
     /// There are no peers: sites connect to the load balancer without IPsec.
     pub(in crate::api) is_without_ipsec: bool,
+    pub(in crate::api) endpoints: Vec<TunnelEndpoint>,
+}
+
+/// A tunnel at one of its gateways.
+#[serde_with::skip_serializing_none]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct TunnelEndpoint {
+    gateway_id: GatewayId,
+    public_address: Option<Ipv4Addr>,
+    ready: bool,
+    connection: LiveConnection,
+}
+
+impl TunnelEndpoint {
+    pub(in crate::api) fn new(
+        gateway_id: GatewayId,
+        public_address: Option<Ipv4Addr>,
+        ready: bool,
+        (connection, peer_cidr): (Connection, PeerCidr),
+    ) -> Self {
+        Self { gateway_id, public_address, ready, connection: LiveConnection::of(connection, peer_cidr) }
+    }
 }
 
 impl Tunnel {
@@ -145,10 +175,13 @@ impl Tunnel {
             load_balancer_ip: row.load_balancer_ip,
             gateway_public_ip: place.address,
             namespace: place.namespace,
+            endpoints: place.endpoints,
             connection: LiveConnection::of(connection, spec.peer_cidr),
             ike_proposals: spec.ike_proposals,
             esp_proposals: spec.esp_proposals,
             initiate: spec.initiate,
+            redundant: spec.redundant,
+            redundancy: row.redundancy,
             enabled: spec.enabled,
             previous_key_until: row.previous_keys.valid(now()).map(|(_, until)| *until).max(),
             tags: spec.tags,
@@ -221,6 +254,7 @@ pub(in crate::api) fn spec(
     let ike_proposals = fields.list::<IkeProposal, _>("ikeProposals", IkeProposals::try_from);
     let esp_proposals = fields.list::<EspProposal, _>("espProposals", EspProposals::try_from);
     let initiate = fields.boolean("initiate").unwrap_or(false);
+    let redundant = fields.boolean("redundant").unwrap_or(false);
     let enabled = fields.boolean("enabled").unwrap_or(true);
     let tags = fields.tags();
     match (&location, old) {
@@ -246,6 +280,7 @@ pub(in crate::api) fn spec(
             ike_proposals,
             esp_proposals,
             initiate,
+            redundant,
             enabled,
             tags,
         };

@@ -44,7 +44,10 @@ pub(in crate::api) struct VpnConfig {
     #[serde(skip)]
     strongswan_id: String,
     ike_version: u8,
+    /// The first of `gateways`.
     gateway: End,
+    /// The device makes a tunnel to each of them, and uses another one while one is down.
+    gateways: Vec<End>,
     peer: End,
     pre_shared_key: PreSharedKey,
     ike: Phase<IkeProposals>,
@@ -87,23 +90,25 @@ struct Dpd {
 }
 
 impl VpnConfig {
-    /// `None`: the tunnel is deleted, and with it its key.
+    /// `None`: the tunnel is deleted, and with it its key; or it has no gateway.
     pub(in crate::api) fn new(
         tunnel: &TunnelRow,
-        gateway: Ipv4Addr,
+        gateways: &[Ipv4Addr],
         udp_encapsulation: bool,
     ) -> Option<Self> {
         let load_balancer = Ipv4Net::from(tunnel.load_balancer_ip);
+        let end = |gateway: &Ipv4Addr| End {
+            public_ip: *gateway,
+            id: gateway.to_string(),
+            id_type: IdentityType::Ipv4.as_str(),
+            traffic_selector: load_balancer,
+        };
         Some(Self {
             name: tunnel.spec.name.clone(),
             strongswan_id: tunnel.spec.peer_id.in_strongswan(),
             ike_version: 2,
-            gateway: End {
-                public_ip: gateway,
-                id: gateway.to_string(),
-                id_type: IdentityType::Ipv4.as_str(),
-                traffic_selector: load_balancer,
-            },
+            gateway: end(gateways.first()?),
+            gateways: gateways.iter().map(end).collect(),
             peer: End {
                 public_ip: tunnel.spec.peer_address.get(),
                 id: tunnel.spec.peer_id.value().to_owned(),

@@ -9,7 +9,7 @@ use wicketgate_model::{
     Connection, ConnectionContinuity, ConnectionState, Generation, Observation, Problem, ShareId, Status,
     TunnelDesired, TunnelId,
 };
-use wicketgate_store::{Resource, StatusUpdate, StoreError};
+use wicketgate_store::{Resource, RowReport, StatusUpdate, StoreError};
 
 use super::{FirstReport, PERIOD, Reconciler, Rows, SETTLED_AT_ONCE, TunnelState};
 use crate::{
@@ -28,51 +28,68 @@ impl Reconciler {
     /// Decides the status of rows, and writes what changed. If many shares change, the newest come first, so that one
     /// that was just created does not wait for all others after a restart.
     pub(super) async fn decide(&mut self, now: Timestamp) -> Result<Outcome, StoreError> {
-        let (tunnel_updates, (share_updates, last_share), connections) = {
+        let (of_tunnels, of_shares, connections) = {
             let view = Arc::clone(&self.parts.view);
             let mut seen = view.lock();
             self.take_as_desired(&mut seen, now);
             self.touch(&mut seen, now);
             let connections = self.new_connections(&seen, now);
             let Self { tunnels, shares, outbox, parts, .. } = self;
-            let tunnel_updates =
-                tunnels.updates(usize::MAX, parts.deadlines, now, |id, state, is_removed| {
-                    if state.is_address_taken {
-                        return (Resource::Tunnel(id), address_taken());
-                    }
-                    let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
-                    let is_sent = is_removed || outbox.has_sent_tunnel(id);
-                    (Resource::Tunnel(id), observation(parts.kind, &seen, entry, is_sent))
+            let of_tunnels = tunnels.decisions(usize::MAX, parts.deadlines, now, |id, state, is_removed| {
+                if state.is_address_taken {
+                    return (Resource::Tunnel(id), address_taken());
+                }
+                let entry = seen.observed.tunnels.get(&id).map(|t| (t.ready, t.problem.clone()));
+                let is_sent = is_removed || outbox.has_sent_tunnel(id);
+                (Resource::Tunnel(id), observation(parts.kind, &seen, entry, is_sent))
+            });
+            let of_shares = shares.decisions(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
+                let tunnel = outbox.desired.shares.get(&id).and_then(|share| tunnels.get(share.tunnel));
+                if tunnel.is_some_and(|tunnel| tunnel.state.is_address_taken) {
+                    return (Resource::Share(id), address_taken());
+                }
+                let entry = seen.observed.shares.get(&id).map(|s| {
+                    let tunnel = || outbox.desired.tunnels.get(&outbox.desired.shares.get(&id)?.tunnel);
+                    let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, tunnel()?));
+                    // A warning hides nothing that impairs the share.
+                    let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
+                    (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
                 });
-            let share_updates =
-                shares.updates(SETTLED_AT_ONCE, parts.deadlines, now, |id, (), is_removed| {
-                    let tunnel = outbox.desired.shares.get(&id).and_then(|share| tunnels.get(share.tunnel));
-                    if tunnel.is_some_and(|tunnel| tunnel.state.is_address_taken) {
-                        return (Resource::Share(id), address_taken());
-                    }
-                    let entry = seen.observed.shares.get(&id).map(|s| {
-                        let tunnel = || outbox.desired.tunnels.get(&outbox.desired.shares.get(&id)?.tunnel);
-                        let impaired = || s.ready.and_then(|_| impairment(&seen, tunnels, id, tunnel()?));
-                        // A warning hides nothing that impairs the share.
-                        let grave = s.problem.clone().filter(|problem| !problem.reason.is_warning());
-                        (s.ready, grave.or_else(impaired).or_else(|| s.problem.clone()))
-                    });
-                    let is_sent = is_removed || outbox.has_sent_share(id);
-                    (Resource::Share(id), observation(parts.kind, &seen, entry, is_sent))
-                });
-            (tunnel_updates.0, share_updates, connections)
+                let is_sent = is_removed || outbox.has_sent_share(id);
+                (Resource::Share(id), observation(parts.kind, &seen, entry, is_sent))
+            });
+            (of_tunnels, of_shares, connections)
         };
         // Before the statuses, so that no reader sees a tunnel that is disabled and connected. A failure holds up none of them.
         let recorded = self.record(&connections, now).await;
-        for updates in tunnel_updates.chunks(SETTLED_AT_ONCE).chain([&share_updates[..]]) {
+        for updates in of_tunnels.updates.chunks(SETTLED_AT_ONCE).chain([&of_shares.updates[..]]) {
             self.parts.store.update_statuses(&self.parts.epoch, updates).await?;
             for update in updates {
                 self.updated(update, now);
             }
         }
+        for reports in of_tunnels.reports.chunks(SETTLED_AT_ONCE).chain([&of_shares.reports[..]]) {
+            self.report(reports, now).await?;
+        }
         recorded?;
         self.tunnels.decided(None);
-        Ok(if self.shares.decided(last_share) { Outcome::Done } else { Outcome::More })
+        Ok(if self.shares.decided(of_shares.last) { Outcome::Done } else { Outcome::More })
+    }
+
+    /// Writes what the gateway sees of rows that others serve, too, and takes in their statuses.
+    async fn report(&mut self, reports: &[RowReport], now: Timestamp) -> Result<(), StoreError> {
+        let Self { parts, tunnels, shares, .. } = self;
+        let decided = parts.store.observe(&parts.epoch, reports, parts.deadlines, now).await?;
+        for RowReport { resource, generation, seen } in reports {
+            match *resource {
+                Resource::Tunnel(id) => tunnels.reported(id, *generation, seen.clone()),
+                Resource::Share(id) => shares.reported(id, *generation, seen.clone()),
+            }
+        }
+        for update in &decided {
+            self.updated(update);
+        }
+        Ok(())
     }
 
     async fn record(

@@ -31,6 +31,8 @@ impl Reconciler {
             Change::Share(row) => self.take_share(*row, now),
             Change::Agent(id, agent) => self.outbox.set_agent(id, Some(agent)),
             Change::Withdrawn(id) => self.withdraw(id),
+            Change::Places { tunnel, are_several } => self.tunnels.share_with_others(tunnel, are_several),
+            Change::Elsewhere(share) => self.leave_share(share),
             Change::Unreadable => {}
         }
     }
@@ -42,6 +44,13 @@ impl Reconciler {
             self.forget_share(share);
         }
         self.forget_tunnel(id);
+    }
+
+    /// The share is another gateway's.
+    fn leave_share(&mut self, id: ShareId) {
+        if self.shares.get(id).is_some() {
+            self.forget_share(id);
+        }
     }
 
     fn take_tunnel(&mut self, mut row: TunnelRow, now: Timestamp) {
@@ -93,6 +102,7 @@ impl Reconciler {
             },
             _ => self.outbox.set_share(id, None),
         }
+        self.shares.share_with_others(id, self.tunnels.is_shared(row.spec.tunnel));
         let (_, is_changed) = self.shares.take(id, row.generation, row.standing);
         if is_changed {
             self.parts.view.lock().recent.forget(id);

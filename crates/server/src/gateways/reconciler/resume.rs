@@ -35,6 +35,8 @@ impl Reconciler {
             Change::Share(row) => drop(changed.shares.insert(row.id)),
             Change::Agent(id, _) => drop(changed.agents.insert(id)),
             Change::Withdrawn(id) => drop(changed.tunnels.insert(id)),
+            Change::Elsewhere(id) => drop(changed.shares.insert(id)),
+            Change::Places { .. } => {}
             Change::Unreadable => are_all = false,
         });
         read.await?;

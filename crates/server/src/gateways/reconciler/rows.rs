@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use wicketgate_model::{Deadlines, Flapping, Generation, Observation, Standing, Status, next};
-use wicketgate_store::{Resource, StatusUpdate};
+use wicketgate_store::{Resource, RowReport, StatusUpdate};
 
 /// One row; there may be very many.
 #[derive(Debug)]
@@ -29,12 +29,24 @@ pub(super) struct Rows<Id, S> {
     undecided: BTreeSet<Id>,
     /// Rows whose status may change because a deadline passes, or with the gateway's answer to a delta.
     waiting: BTreeSet<Id>,
+    /// Rows that other gateways serve, too, with what was last told of each: their statuses are decided with the others' reports.
+    shared: BTreeMap<Id, Option<(Generation, Observation)>>,
+}
+
+/// What is to be written of rows.
+#[derive(Debug)]
+pub(super) struct Decisions<Id> {
+    pub(super) updates: Vec<StatusUpdate>,
+    /// Of rows that other gateways serve, too.
+    pub(super) reports: Vec<RowReport>,
+    /// The row at which it stopped; `None`: none is left.
+    pub(super) last: Option<Id>,
 }
 
 impl<Id, S> Default for Rows<Id, S> {
     fn default() -> Self {
-        let (rows, removed, undecided, waiting) = Default::default();
-        Self { rows, removed, undecided, waiting }
+        let (rows, removed, undecided, waiting, shared) = Default::default();
+        Self { rows, removed, undecided, waiting, shared }
     }
 }
 
@@ -61,6 +73,27 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
     pub(super) fn forget(&mut self, id: Id) {
         self.rows.remove(&id);
         self.waiting.remove(&id);
+        self.shared.remove(&id);
+    }
+
+    /// Whether other gateways serve the row, too.
+    pub(super) fn share_with_others(&mut self, id: Id, is_shared: bool) {
+        if is_shared {
+            self.shared.entry(id).or_default();
+        } else {
+            self.shared.remove(&id);
+        }
+    }
+
+    pub(super) fn is_shared(&self, id: Id) -> bool {
+        self.shared.contains_key(&id)
+    }
+
+    /// What the gateway sees of a shared row was written.
+    pub(super) fn reported(&mut self, id: Id, generation: Generation, seen: Observation) {
+        if let Some(last) = self.shared.get_mut(&id) {
+            *last = Some((generation, seen));
+        }
     }
 
     /// The rows that are not among `ids`.
@@ -99,38 +132,53 @@ impl<Id: Ord + Copy, S: Default> Rows<Id, S> {
         }
     }
 
-    /// The status updates of undecided rows, the newest rows first. Stops after `most`, and returns the row it stopped
-    /// at. `observe` is passed whether a removal of the row is under way.
-    pub(super) fn updates(
+    /// What is to be written of undecided rows, the newest rows first. Stops after `most` rows. `observe` is passed whether a removal
+    /// of the row is under way.
+    pub(super) fn decisions(
         &mut self,
         most: usize,
         deadlines: Deadlines,
         now: Timestamp,
         observe: impl Fn(Id, &S, bool) -> (Resource, Observation),
-    ) -> (Vec<StatusUpdate>, Option<Id>) {
-        let mut updates = Vec::new();
+    ) -> Decisions<Id> {
+        let (mut updates, mut reports) = (Vec::new(), Vec::new());
         for id in self.undecided.iter().rev() {
             let Some(row) = self.rows.get(id) else { continue };
             let (resource, seen) = observe(*id, &row.state, self.removed.contains_key(id));
-            let decided = next(&row.standing, row.generation, &seen, deadlines, now);
-            let is_held = row.flapping.holds(&row.standing, &decided, now);
+            let generation = row.generation;
+            let shared = self.shared.get(id);
+            let decided = match shared {
+                // What the others report may have passed it meanwhile.
+                Some(_) => row.standing.clone(),
+                None => next(&row.standing, generation, &seen, deadlines, now),
+            };
+            let is_held = shared.is_none() && row.flapping.holds(&row.standing, &decided, now);
             let standing = if is_held { row.standing.clone() } else { decided };
             let waits = is_held
                 || matches!(standing.status, Status::New | Status::Deleting)
-                || matches!(seen, Observation::Looking { .. });
+                || matches!(seen, Observation::Looking { .. })
+                || (shared.is_some() && matches!(seen, Observation::Silent { .. }));
             if waits {
                 self.waiting.insert(*id);
             } else {
                 self.waiting.remove(id);
             }
-            if standing != row.standing {
-                updates.push(StatusUpdate { resource, generation: row.generation, standing });
-                if updates.len() == most {
-                    return (updates, Some(*id));
+            match shared {
+                Some(told)
+                    if waits || told.as_ref().is_none_or(|told| *told != (generation, seen.clone())) =>
+                {
+                    reports.push(RowReport { resource, generation, seen });
                 }
+                None if standing != row.standing => {
+                    updates.push(StatusUpdate { resource, generation, standing });
+                }
+                Some(_) | None => continue,
+            }
+            if updates.len() + reports.len() == most {
+                return Decisions { updates, reports, last: Some(*id) };
             }
         }
-        (updates, None)
+        Decisions { updates, reports, last: None }
     }
 
     /// An update was written. Returns the status before it.

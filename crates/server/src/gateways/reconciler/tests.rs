@@ -7,6 +7,7 @@ mod flapping;
 mod progress;
 mod reconnect;
 mod repair;
+mod two_endpoints;
 mod two_gateways;
 
 use super::*;

@@ -41,6 +41,10 @@ pub(in crate::api) fn of(reason: Reason) -> Words {
         Reason::AgentDuplicated => ("the provider's side is configured twice", TELL),
         Reason::TargetUnreachable => ("the provider's network does not reach the service", TELL),
         Reason::TargetClosed => ("the service ends connections at once", TELL),
+        Reason::RedundancyLost => (
+            "one of the provider's two gateways serves it, and the other one does not",
+            "Bring up both tunnels at your device if one is down; otherwise tell your provider",
+        ),
         Reason::PeerDown => (
             "your device is not connected",
             "Bring up the tunnel at your device first, as this page says above",

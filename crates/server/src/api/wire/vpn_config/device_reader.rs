@@ -9,6 +9,48 @@ use wicketgate_model::PeerId;
 /// The devices that cannot take every key.
 pub(super) const REFUSE_KEYS: &[&str] = &["cisco-asa", "paloalto", "fortinet", "pfsense", "aws"];
 
+/// The end of a gateway.
+pub(super) fn gateway_at(last: u8) -> End {
+    End {
+        public_ip: [198, 51, 100, last].into(),
+        id: format!("198.51.100.{last}"),
+        id_type: "ipv4",
+        traffic_selector: "100.64.0.1/32".parse().unwrap(),
+    }
+}
+
+/// The peers of a strongSwan file: name of the connection, address, identity, and the key for that identity.
+#[cfg(test)]
+pub(super) fn strongswan_peers(text: &str) -> Vec<(String, String, String, String)> {
+    let (connections, secrets) = text.split_once("\nsecrets {\n").unwrap();
+    let value = |line: &str| line.split_once(" = ").unwrap().1.trim_matches('"').to_owned();
+    let blocks = |of: &str, begin: &str| -> Vec<Vec<String>> {
+        let mut blocks: Vec<Vec<String>> = Vec::new();
+        for line in of.lines() {
+            match line.strip_prefix(begin).filter(|rest| rest.ends_with(" {")) {
+                Some(_) => blocks.push(vec![line.trim().trim_end_matches(" {").to_owned()]),
+                None => blocks.last_mut().into_iter().for_each(|block| block.push(line.trim().to_owned())),
+            }
+        }
+        blocks
+    };
+    let find = |block: &[String], begin: &str, nth: usize| {
+        value(block.iter().filter(|line| line.starts_with(begin)).nth(nth).unwrap())
+    };
+    let secrets = blocks(secrets, "  ike-");
+    let key_of = |id: &str| {
+        let block = secrets.iter().find(|block| find(block, "id-remote", 0) == id).unwrap();
+        from_base64(&find(block, "secret", 0)).unwrap()
+    };
+    blocks(connections, "  wicketgate-")
+        .iter()
+        .map(|block| {
+            let id = find(block, "id = ", 1);
+            (block[0].clone(), find(block, "remote_addrs", 0), id.clone(), key_of(&id))
+        })
+        .collect()
+}
+
 pub(super) fn config(name: &str, peer_id: &str, key: &str) -> VpnConfig {
     let net = |s: &str| s.parse::<Ipv4Net>().unwrap();
     let peer_id: PeerId = peer_id.parse().unwrap();
@@ -16,12 +58,8 @@ pub(super) fn config(name: &str, peer_id: &str, key: &str) -> VpnConfig {
         name: name.parse().unwrap(),
         strongswan_id: peer_id.in_strongswan(),
         ike_version: 2,
-        gateway: End {
-            public_ip: [198, 51, 100, 7].into(),
-            id: "198.51.100.7".to_owned(),
-            id_type: "ipv4",
-            traffic_selector: net("100.64.0.1/32"),
-        },
+        gateway: gateway_at(7),
+        gateways: vec![gateway_at(7)],
         peer: End {
             public_ip: [203, 0, 113, 1].into(),
             id: peer_id.value().to_owned(),

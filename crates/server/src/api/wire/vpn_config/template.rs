@@ -9,6 +9,8 @@
 //! - `object_name(most)`: a name for the device's own objects of at most `most` characters;
 //! - `id_type(ipv4=, ipv6=, fqdn=, email=, keyid=, dn=)`: the argument for the type of `peer.id`; a type that is not given is
 //!   one that the device does not support;
+//! - `gateways`: all of them, the first one being `gateway`; a template that has no place for a second one says so by
+//!   `second_gateway(comment)`, which is empty if there is one only;
 //! - `strongswan_id`: `peer.id` with its type, as strongSwan writes it;
 //! - `refuse_key(rule)` and `refuse_identity(rule)`: the device does not support the tunnel's value.
 //!
@@ -83,12 +85,14 @@ fn names(device: &'static Device, config: &VpnConfig) -> Value {
         )),
         None => Err(no_identity(device, &format!("it has no identity of the type {id_type}"))),
     };
+    let further: Vec<_> = config.gateways.iter().skip(1).map(|end| end.public_ip.to_string()).collect();
     let named = config.clone();
     let site = config.peer.traffic_selector;
     context! {
         offer => Value::from_function(offer),
         id_type => Value::from_function(id_type),
         object_name => Value::from_function(move |most: usize| named.object(most)),
+        second_gateway => Value::from_function(move |comment: &str| second_gateway(comment, &further)),
         load_balancer => config.load_balancer().to_string(),
         strongswan_id => config.strongswan_id.as_str(),
         site => context! {
@@ -97,6 +101,16 @@ fn names(device: &'static Device, config: &VpnConfig) -> Value {
             hostmask => site.hostmask().to_string(),
             prefix_length => site.prefix_len(),
         },
+    }
+}
+
+fn second_gateway(comment: &str, further: &[String]) -> String {
+    match further.join(", ") {
+        further if further.is_empty() => String::new(),
+        further => format!(
+            "{comment} The tunnel has another gateway, {further}, which this file does not set up: while the first one is down, nothing\n\
+             {comment} passes. Make a second tunnel to it with the same key, networks and proposals, and let the device fail over.\n"
+        ),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots of each device's file, and a property test that no key can break out of its quotes.
 
 use super::{
-    device_reader::{REFUSE_KEYS, config, taken_out},
+    device_reader::{REFUSE_KEYS, config, gateway_at, strongswan_peers, taken_out},
     devices::DEVICES,
     *,
 };
@@ -64,6 +64,31 @@ fn each_device_gets_its_configuration() {
             let all = [&plain(), &few, &hostile(device)].map(|config| shown(device, config));
             insta::assert_snapshot!(device, all.join("\n======\n\n"));
         }
+    });
+}
+
+/// A second gateway is set up, or a comment says that it is not.
+#[test]
+fn each_device_is_told_of_a_second_gateway() {
+    let mut two = plain();
+    two.gateways.push(gateway_at(8));
+    let key = two.pre_shared_key.expose().to_owned();
+    let peer =
+        |name: &str, address: &str| (name.to_owned(), address.to_owned(), address.to_owned(), key.clone());
+    let expected =
+        [peer("wicketgate-customer-a", "198.51.100.7"), peer("wicketgate-customer-a_2", "198.51.100.8")];
+    assert_eq!(strongswan_peers(&shown("strongswan", &two)), expected);
+    assert_eq!(strongswan_peers(&shown("strongswan", &plain())), expected[..1]);
+    for device in DEVICES.iter().map(|d| d.format).filter(|device| *device != "strongswan") {
+        let (one, both) = (shown(device, &plain()), shown(device, &two));
+        let more: Vec<_> = both.lines().filter(|line| !one.lines().any(|other| other == *line)).collect();
+        assert_eq!(more.len(), 2, "{device}: {more:?}");
+        assert!(more[0].contains("The tunnel has another gateway, 198.51.100.8"), "{device}: {more:?}");
+        let is_comment = |line: &&str| line.starts_with(['#', '!']) || device == "pfsense";
+        assert!(more.iter().all(is_comment), "{device}: {more:?}");
+    }
+    insta::with_settings!({omit_expression => true}, {
+        insta::assert_snapshot!("two_gateways", shown("strongswan", &two));
     });
 }
 

@@ -154,7 +154,7 @@ impl Bench {
         self.change_tunnel(id, spec, SignedDuration::ZERO).await;
     }
 
-    async fn change_tunnel(&mut self, id: TunnelId, spec: TunnelSpec, grace: SignedDuration) {
+    pub(super) async fn change_tunnel(&mut self, id: TunnelId, spec: TunnelSpec, grace: SignedDuration) {
         let change = TunnelChange {
             cuts: false,
             expected: self.tunnel_row(id).await.generation,

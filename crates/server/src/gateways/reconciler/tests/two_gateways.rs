@@ -7,11 +7,11 @@ use super::{
 use uuid::Uuid;
 use wicketgate_model::GatewayId;
 
-fn second() -> GatewayId {
+pub(super) fn second() -> GatewayId {
     GatewayId::new(Uuid::from_u128(7))
 }
 
-fn desired(gateway: &FakeGateway) -> (Vec<TunnelId>, Vec<ShareId>) {
+pub(super) fn desired(gateway: &FakeGateway) -> (Vec<TunnelId>, Vec<ShareId>) {
     let desired = &gateway.desired();
     (desired.tunnels.keys().copied().collect(), desired.shares.keys().copied().collect())
 }

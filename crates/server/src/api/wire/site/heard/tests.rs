@@ -17,6 +17,7 @@ pub(in crate::api) fn tunnel() -> TunnelRow {
         frontdoor: FrontdoorId::new(uuid::Uuid::nil()),
         spec,
         gateway: None,
+        redundancy: wicketgate_model::Redundancy::None,
         load_balancer_ip: [100, 64, 0, 1].into(),
         slot: 0,
         previous_keys: PreviousKeys::default(),
