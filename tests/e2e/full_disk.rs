@@ -4,10 +4,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{
-    harness::{lab, wicketgate_executable},
-    startup_errors::{BOUND, one_line, up},
-};
+use super::startup_errors::{BOUND, one_line, up};
+use crate::harness::{lab, wicketgate_executable};
 
 #[test]
 fn a_start_on_a_full_disk_says_so_once() -> Result<()> {

@@ -39,8 +39,9 @@ async fn connect(state: &Path, line: std::net::TcpStream) -> Result<Control> {
     line.set_nonblocking(true)?;
     let mut control = tls.connect_control(TcpStream::from_std(line)?).await?;
     let (version, name) = ("1".to_owned(), "hostile".to_owned());
-    let (takes_duties, takes_over, learns_removal) = (false, true, false);
-    control.send(&FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal }).await?;
+    let (takes_duties, takes_over, learns_removal, learns_gateways) = (false, true, false, false);
+    let hello = FromAgent::Hello { version, name, takes_duties, takes_over, learns_removal, learns_gateways };
+    control.send(&hello).await?;
     let ToAgent::Welcome { .. } = control.receive().await? else { anyhow::bail!("it was not welcomed") };
     Ok(control)
 }

@@ -87,7 +87,7 @@ impl Reconciler {
             }
         }
         for update in &decided {
-            self.updated(update);
+            self.updated(update, now);
         }
         Ok(())
     }
