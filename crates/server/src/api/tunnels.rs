@@ -58,11 +58,11 @@ pub(super) async fn create(
 }
 
 pub(super) async fn put(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
-    replace(edit, query, body, |_, body| body).await
+    Box::pin(replace(edit, query, body, |_, body| body)).await
 }
 
 pub(super) async fn patch(edit: Edit<TunnelId>, query: Query, body: Body) -> Answer {
-    replace(edit, query, body, tunnel::merged).await
+    Box::pin(replace(edit, query, body, tunnel::merged)).await
 }
 
 pub(super) async fn rotate_key(edit: Edit<TunnelId>, body: Body) -> Answer {
