@@ -27,8 +27,11 @@ fn main() -> io::Result<()> {
     }
     let mut list = "&[\n".to_owned();
     for name in names {
-        let path = built.join(format!("{name}.gz"));
-        list += &format!("    File {{ name: {name:?}, gzip: include_bytes!({path:?}) }},\n");
+        // The same text in whatever directory it is built: debug information has its checksum.
+        let path = format!("/../../console/dist/{name}.gz");
+        list += &format!(
+            "    File {{ name: {name:?}, gzip: include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?})) }},\n"
+        );
     }
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     fs::write(Path::new(&out).join("files.rs"), list + "]")
