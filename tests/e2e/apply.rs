@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
@@ -50,7 +51,9 @@ impl<'a> Scene<'a> {
         user.says(&format!("env update {} --name app", text(&environment[0], "id")?))?;
         let folder = world.lab.dir("files")?;
         fs::create_dir(folder.join("keys"))?;
-        fs::write(folder.join("keys/customer-a"), "a-key-that-is-in-no-plan-0123456789\n")?;
+        let key = folder.join("keys/customer-a");
+        fs::write(&key, "a-key-that-is-in-no-plan-0123456789\n")?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         Ok(Self { user, folder })
     }
 

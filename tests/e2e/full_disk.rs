@@ -29,7 +29,7 @@ fn a_start_on_a_full_disk_says_so_once() -> Result<()> {
     for free in [0, 8192] {
         let (script, words) = (script(free), ["the database's disk is full: free space on it"]);
         let mut command = namespace.command("timeout");
-        command.args(["-k", "5", "40", "unshare", "--mount", "sh", "-c", &script]).arg(&program);
+        command.args(["-k", "5", "40", "unshare", "--mount", "sh", "-c", &script]).arg(program);
         let out = command.env("RUST_LOG", "error").stdin(Stdio::null()).output()?;
         one_line(&out, &words).with_context(|| format!("{free} bytes are free"))?;
         ensure!(!String::from_utf8_lossy(&out.stderr).contains("code:"), "{out:?}");

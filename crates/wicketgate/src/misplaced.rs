@@ -11,7 +11,7 @@ pub(crate) fn option_behind(all: &Command, words: &[String]) -> Option<String> {
     let (value, verb) = rest.split_at_checked(usize::from(takes_value))?;
     // A verb has to follow.
     all.find_subcommand(verb.first()?)?;
-    Some([verb, &[first.clone()], value].concat().join(" "))
+    Some([verb, std::slice::from_ref(first), value].concat().join(" "))
 }
 
 /// Whether the option of some verb with this name has a value. `None`: no verb has it.

@@ -51,9 +51,7 @@ pub(super) async fn read(
     let of = gateways_of(&at.state, &tunnel).await?;
     let gateway = match request.gateway {
         Some(id) if !of.contains(&id) => {
-            return Err(ApiError::bad_request(
-                "gatewayId must be a gateway of the tunnel: see its endpoints",
-            ));
+            return Err(ApiError::not_found(ResourceKind::Gateway, id));
         }
         Some(id) => Some(id),
         // Lines are numbered by each gateway.
