@@ -378,7 +378,7 @@ mod tests {
         assert!(usage.starts_with("error: invalid value '61'"), "{usage}");
         assert_eq!(
             without_usage(&usage),
-            "error: invalid value '61' for '--drain <DRAIN>': 61 is not from 0 to 60"
+            "error: invalid value '61' for '--drain <DRAIN>': 61 is not in 0..=60"
         );
         let usage = with("server = 'a'", &["--drian", "5"]).unwrap_err();
         let line = without_usage(&usage);
